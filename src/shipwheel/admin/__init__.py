@@ -1,0 +1,1 @@
+"""Making and unmaking clusters: keys, processes, machines."""

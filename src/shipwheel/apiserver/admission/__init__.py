@@ -1,0 +1,1 @@
+"""What is changed in, or refused of, an object before it is stored."""

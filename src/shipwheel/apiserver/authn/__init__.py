@@ -1,0 +1,1 @@
+"""Who sends a request: X.509 certificates, service-account tokens, anonymous."""

@@ -1,0 +1,1 @@
+"""What a sender may do: RBAC and the node's own rules."""

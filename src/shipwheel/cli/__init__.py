@@ -1,0 +1,1 @@
+"""The shipwheel command: parsing and printing only."""

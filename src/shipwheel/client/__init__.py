@@ -1,0 +1,1 @@
+"""What every component needs to speak to an API server."""

@@ -1,0 +1,1 @@
+"""The control loops, a module each, and the manager that runs them."""

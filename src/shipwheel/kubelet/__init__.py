@@ -1,0 +1,1 @@
+"""The node agent: makes pods real and keeps them so."""

@@ -1,0 +1,1 @@
+"""What runs containers: any CRI v1 runtime, or a simulation, behind one interface."""

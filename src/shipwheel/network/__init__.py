@@ -1,0 +1,1 @@
+"""Service proxy, pod network and cluster DNS."""

@@ -1,0 +1,1 @@
+"""Revisions of bytes: the Store interface and its engines."""
