@@ -86,6 +86,8 @@ class Strategy:
     """(name, is_prefix) -> complaints; None: a DNS subdomain."""
     tracks_generation = True
     """`metadata.generation` counts the changes of everything but metadata and status."""
+    returns_deleted = False
+    """A DELETE that removes the object answers with it, rather than with a Status."""
 
     def default(self, obj: Obj) -> None:
         """Fill in what the schema's own defaults do not say."""
@@ -132,6 +134,18 @@ class Strategy:
         """Seconds that a deletion waits for the object's end to be confirmed (by another delete with 0), or
         None when the kind is deleted at once. Pods wait."""
         return None
+
+    def holds_deletion(self, obj: Obj) -> bool:
+        """Whether something of the kind's own, besides finalizers, keeps an object that is to be deleted (a
+        namespace's `spec.finalizers`)."""
+        return False
+
+    def mark_deleted(self, obj: Obj, ctx: WriteContext) -> None:
+        """Change an object whose deletion begins but has to wait (a namespace's phase), in place."""
+
+    def refuse_deletion(self, obj: Obj) -> str:
+        """Why this object may not be deleted now (text of a 403 or 409), empty when it may."""
+        return ""
 
     def default_propagation(self, obj: Obj) -> Literal["Background", "Orphan"]:
         """What becomes of dependents when the client does not say."""
