@@ -15,12 +15,17 @@ NANOSECOND = 1e-9
 
 class RuntimeFault(Exception):
     """The runtime refused or failed. `code` is the gRPC status's name (`NOT_FOUND`, `UNAVAILABLE`, ...) and
-    the message what the runtime said."""
+    the message what the runtime said. As text it is what events and statuses show: `rpc error: code = NotFound
+    desc = ...`."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(code, message)
         self.code = code
         self.message = message
+
+    def __str__(self) -> str:
+        name = "OK" if self.code == "OK" else self.code.title().replace("_", "")
+        return f"rpc error: code = {name} desc = {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
