@@ -1,0 +1,147 @@
+"""Metrics with upstream's names, on prometheus-client: what all components have in common.
+
+Every component has its own registry (several may live in one process), so nothing here is global. A component
+makes one `Metrics`, hands parts of it to its client, queues and elector, and adds its own instruments to
+`metrics.registry`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+disable_created_metrics()
+
+
+def exponential(start: float, factor: float, count: int) -> tuple[float, ...]:
+    """Upper bounds of buckets, each `factor` times the one before."""
+    return tuple(start * factor**power for power in range(count))
+
+
+class Metrics:
+    """A component's registry, and the instruments that client, queues and leader election share in it."""
+
+    def __init__(self, *, process: bool = True) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        if process:
+            ProcessCollector(registry=self.registry)
+            PlatformCollector(registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """The text that `/metrics` answers."""
+        return generate_latest(self.registry)
+
+    def counter(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(name, help, labels, registry=self.registry)
+
+    def gauge(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(name, help, labels, registry=self.registry)
+
+    def histogram(
+        self, name: str, help: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Histogram:
+        return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
+
+    @cached_property
+    def client(self) -> ClientMetrics:
+        return ClientMetrics(self)
+
+    @cached_property
+    def queues(self) -> QueueMetrics:
+        return QueueMetrics(self)
+
+    @cached_property
+    def election(self) -> ElectionMetrics:
+        return ElectionMetrics(self)
+
+
+class ClientMetrics:
+    """`rest_client_*`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._requests = metrics.counter(
+            "rest_client_requests_total",
+            "[ALPHA] Number of HTTP requests, partitioned by status code, method, and host.",
+            ("code", "method", "host"),
+        )
+        self._duration = metrics.histogram(
+            "rest_client_request_duration_seconds",
+            "[ALPHA] Request latency in seconds. Broken down by verb, and host.",
+            (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0),
+            ("verb", "host"),
+        )
+
+    def answered(self, host: str, method: str, status: int, seconds: float) -> None:
+        self._requests.labels(str(status), method, host).inc()
+        self._duration.labels(method, host).observe(seconds)
+
+    def failed(self, host: str, method: str) -> None:
+        self._requests.labels("<error>", method, host).inc()
+
+
+class QueueMetrics:
+    """`workqueue_*`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        buckets = exponential(10e-9, 10, 10)
+        name = ("name",)
+        self.depth = metrics.gauge("workqueue_depth", "[ALPHA] Current depth of workqueue", name)
+        self.adds = metrics.counter(
+            "workqueue_adds_total", "[ALPHA] Total number of adds handled by workqueue", name
+        )
+        self.latency = metrics.histogram(
+            "workqueue_queue_duration_seconds",
+            "[ALPHA] How long in seconds an item stays in workqueue before being requested.",
+            buckets,
+            name,
+        )
+        self.work = metrics.histogram(
+            "workqueue_work_duration_seconds",
+            "[ALPHA] How long in seconds processing an item from workqueue takes.",
+            buckets,
+            name,
+        )
+        self.unfinished = metrics.gauge(
+            "workqueue_unfinished_work_seconds",
+            "[ALPHA] How many seconds of work has been done that is in progress and hasn't been observed by "
+            "work_duration. Large values indicate stuck threads.",
+            name,
+        )
+        self.longest = metrics.gauge(
+            "workqueue_longest_running_processor_seconds",
+            "[ALPHA] How many seconds has the longest running processor for workqueue been running.",
+            name,
+        )
+        self.retries = metrics.counter(
+            "workqueue_retries_total", "[ALPHA] Total number of retries handled by workqueue", name
+        )
+
+
+class ElectionMetrics:
+    """`leader_election_*`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.status = metrics.gauge(
+            "leader_election_master_status",
+            "[ALPHA] Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, "
+            "1 indicates master. 'name' is the string used to identify the lease. Please make sure to group by name.",
+            ("name",),
+        )
+        self.slow_path = metrics.counter(
+            "leader_election_slowpath_total",
+            "[ALPHA] Total number of slow path exercised in renewing leader leases. 'name' is the string used to "
+            "identify the lease. Please make sure to group by name.",
+            ("name",),
+        )
