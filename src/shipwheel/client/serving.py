@@ -1,0 +1,298 @@
+"""The small HTTPS server of a component: `/healthz`, `/livez`, `/readyz`, `/metrics`, `/configz`.
+
+Who may read what is asked of the API server, as upstream's components do: a client certificate or a token
+(TokenReview) says who, a SubjectAccessReview whether; answers are kept for ten seconds. The health paths are
+open to everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from shipwheel.api.errors import ApiError
+from shipwheel.api.meta import Obj
+from shipwheel.api.resource import UserInfo
+from shipwheel.client.client import Client, ConnectionFailed
+from shipwheel.client.httpserver import HttpServer, Request, Response, server_tls
+from shipwheel.client.kubeconfig import ConfigError
+from shipwheel.client.metrics import CONTENT_TYPE, Metrics
+from shipwheel.client.resources import CONFIG_MAPS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
+
+log = logging.getLogger(__name__)
+
+Check = Callable[[], str]
+"""What is wrong; empty when nothing is."""
+
+_TEXT = "text/plain; charset=utf-8"
+_CACHE_SECONDS = 10.0
+_ANONYMOUS = UserInfo("system:anonymous", ("system:unauthenticated",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingConfig:
+    """Flags `--bind-address`, `--secure-port`, `--tls-cert-file`, ... Port 0: do not serve."""
+
+    bind_address: str = "0.0.0.0"
+    port: int
+    cert_file: str = ""
+    key_file: str = ""
+    """Without a certificate one is made for the occasion."""
+    client_ca_file: str = ""
+    """Without it, the cluster's is read from kube-system/extension-apiserver-authentication."""
+    always_allow_paths: tuple[str, ...] = ("/healthz", "/readyz", "/livez")
+
+
+@dataclass(kw_only=True)
+class ComponentServer:
+    """What a component shows of itself. `name` is what its `/configz` calls the configuration."""
+
+    metrics: Metrics
+    client: Client
+    """For reviews; with the component's own identity."""
+    healthz: Mapping[str, Check] = field(default_factory=dict)
+    livez: Mapping[str, Check] = field(default_factory=dict)
+    readyz: Mapping[str, Check] = field(default_factory=dict)
+    configz: Mapping[str, Obj] = field(default_factory=dict)
+    before_metrics: Callable[[], None] | None = None
+    """Called before `/metrics` is answered, to bring gauges up to date."""
+
+    async def run(self, config: ServingConfig, *, on_listening: Callable[[int], None] | None = None) -> None:
+        """Serve until cancelled; `on_listening` is told the port. OSError when the address cannot be had."""
+        if config.port == 0:
+            return
+        gate = _Gate(self.client, config.always_allow_paths)
+        server = HttpServer(lambda request: self._handle(gate, request))
+        with _certificate(config) as (cert, key):
+            tls = server_tls(cert, key, client_ca=await self._client_cas(config))
+        port = await server.listen(config.bind_address, config.port, tls=tls)
+        if on_listening:
+            on_listening(port)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await server.close()
+
+    async def _client_cas(self, config: ServingConfig) -> list[str]:
+        if config.client_ca_file:
+            return [Path(config.client_ca_file).read_text()]  # noqa: ASYNC240 - once, at the start
+        try:
+            published = await self.client.get(
+                CONFIG_MAPS, "extension-apiserver-authentication", "kube-system"
+            )
+        except (ApiError, ConnectionFailed, ConfigError) as error:
+            log.warning(
+                "unable to get configmap/extension-apiserver-authentication in kube-system, "
+                "so client certificates will not be accepted: %s", error,
+            )  # fmt: skip
+            return []
+        ca = (published.get("data") or {}).get("client-ca-file", "")
+        return [ca] if ca else []
+
+    async def _handle(self, gate: _Gate, request: Request) -> Response:
+        refusal = await gate.refusal(request)
+        if refusal is not None:
+            return refusal
+        path = request.path.rstrip("/")
+        if path == "/metrics":
+            if self.before_metrics:
+                self.before_metrics()
+            return Response(200, self.metrics.exposition(), content_type=CONTENT_TYPE)
+        if path == "/configz":
+            return Response(200, orjson.dumps(dict(self.configz)))
+        if path == "/version":
+            return Response(200, orjson.dumps(_version()))
+        root, _, single = path.lstrip("/").partition("/")
+        checks = {"healthz": self.healthz, "livez": self.livez, "readyz": self.readyz}.get(root)
+        if checks is None:
+            return Response(404, b"404 page not found\n", content_type=_TEXT)
+        if single:
+            if single not in checks and single != "ping":
+                return Response(404, b"404 page not found\n", content_type=_TEXT)
+            wrong = checks[single]() if single in checks else ""
+            body = f"internal server error: {wrong}\n" if wrong else "ok"
+            return Response(500 if wrong else 200, body.encode(), content_type=_TEXT)
+        excluded = {value for key, value in request.query if key == "exclude"}
+        verbose = any(key == "verbose" for key, _ in request.query)
+        return health_answer(root, checks, excluded=excluded, verbose=verbose)
+
+
+def health_answer(name: str, checks: Mapping[str, Check], *, excluded: set[str], verbose: bool) -> Response:
+    """The answer of `/healthz` and the like: each check on a line when one fails or `verbose` asks for it."""
+    lines: list[str] = []
+    failed = False
+    for check, run in {"ping": lambda: "", **checks}.items():
+        if check in excluded:
+            lines.append(f"[+]{check} excluded: ok")
+        elif wrong := run():
+            log.info("%s check %s failed: %s", name, check, wrong)
+            lines.append(f"[-]{check} failed: reason withheld")
+            failed = True
+        else:
+            lines.append(f"[+]{check} ok")
+    unknown = sorted(excluded - set(checks) - {"ping"})
+    if unknown:
+        shown = ",".join(f'"{each}"' for each in unknown)
+        lines.append(f"warn: some health checks cannot be excluded: no matches for {shown}")
+    if failed:
+        text = "\n".join([*lines, f"{name} check failed", ""])
+        return Response(500, text.encode(), content_type=_TEXT)
+    text = "\n".join([*lines, f"{name} check passed", ""]) if verbose else "ok"
+    return Response(200, text.encode(), content_type=_TEXT)
+
+
+class _Gate:
+    """Lets requests pass that the API server allows."""
+
+    def __init__(self, client: Client, open_paths: tuple[str, ...]) -> None:
+        self._client = client
+        self._open = open_paths
+        self._users: dict[str, tuple[float, UserInfo | None]] = {}
+        self._rights: dict[tuple[str, ...], tuple[float, bool]] = {}
+
+    async def refusal(self, request: Request) -> Response | None:
+        """The answer to a request that may not be answered; None when it may."""
+        path = request.path
+        if any(path == each or path.startswith(f"{each}/") for each in self._open):
+            return None
+        try:
+            user = await self._who(request)
+            if user is None:
+                return _status(ApiError(401, "Unauthorized", "Unauthorized"))
+            if await self._may(user, request.method.lower(), path):
+                return None
+        except (ApiError, ConnectionFailed, ConfigError) as error:
+            return _status(ApiError(500, "InternalError", f"Internal error occurred: {error}"))
+        message = f'forbidden: User "{user.name}" cannot {request.method.lower()} path "{path}"'
+        return _status(ApiError(403, "Forbidden", message))
+
+    async def _who(self, request: Request) -> UserInfo | None:
+        certificate = request.connection.peer_certificate()
+        if certificate:
+            return certificate_user(certificate)
+        kind, _, token = request.header("authorization").partition(" ")
+        if kind.lower() != "bearer" or not token:
+            return _ANONYMOUS
+        now = self._client.clock.monotonic()
+        until, user = self._users.get(token, (0.0, None))
+        if until <= now:
+            user = await self._review(token.strip())
+            _forget_stale(self._users, now)
+            self._users[token] = (now + _CACHE_SECONDS, user)
+        return user
+
+    async def _review(self, token: str) -> UserInfo | None:
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+        status = (await self._client.create(TOKEN_REVIEWS, review)).get("status") or {}
+        if not status.get("authenticated"):
+            return None
+        user = status.get("user") or {}
+        return UserInfo(user.get("username", ""), tuple(user.get("groups") or ()), user.get("uid", ""))
+
+    async def _may(self, user: UserInfo, verb: str, path: str) -> bool:
+        if "system:masters" in user.groups:
+            return True
+        now = self._client.clock.monotonic()
+        key = (user.name, verb, path, *user.groups)
+        until, allowed = self._rights.get(key, (0.0, False))
+        if until <= now:
+            spec: Obj = {"user": user.name, "groups": list(user.groups)}
+            if user.uid:
+                spec["uid"] = user.uid
+            spec["nonResourceAttributes"] = {"path": path, "verb": verb}
+            review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+            status = (await self._client.create(SUBJECT_ACCESS_REVIEWS, review)).get("status") or {}
+            allowed = bool(status.get("allowed"))
+            _forget_stale(self._rights, now)
+            self._rights[key] = (now + _CACHE_SECONDS, allowed)
+        return allowed
+
+
+def certificate_user(der: bytes) -> UserInfo:
+    """Who a client certificate names: its common name, and its organizations as groups."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    subject = x509.load_der_x509_certificate(der).subject
+    names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    groups = subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return UserInfo(
+        str(names[0].value) if names else "",
+        (*(str(group.value) for group in groups), "system:authenticated"),
+    )
+
+
+def _forget_stale(cache: dict[Any, tuple[float, Any]], now: float) -> None:
+    for key in [key for key, (until, _) in cache.items() if until <= now]:
+        del cache[key]
+
+
+def _status(error: ApiError) -> Response:
+    return Response(error.code, orjson.dumps(error.to_status()))
+
+
+def _version() -> Obj:
+    from shipwheel import KUBERNETES_VERSION
+
+    major, minor, *_ = KUBERNETES_VERSION.lstrip("v").split(".")
+    return {"major": major, "minor": minor, "gitVersion": KUBERNETES_VERSION}
+
+
+class _certificate:
+    """A context in which there are files with the serving certificate and its key."""
+
+    def __init__(self, config: ServingConfig) -> None:
+        self._config = config
+        self._scratch: Any = None
+
+    def __enter__(self) -> tuple[str, str]:
+        if self._config.cert_file:
+            return self._config.cert_file, self._config.key_file
+        import tempfile
+
+        self._scratch = tempfile.NamedTemporaryFile()
+        self._scratch.write(self_signed(self._config.bind_address))
+        self._scratch.flush()
+        return self._scratch.name, self._scratch.name
+
+    def __exit__(self, *exception: object) -> None:
+        if self._scratch:
+            self._scratch.close()
+
+
+def self_signed(host: str) -> bytes:
+    """A key and a certificate for `host` and localhost, good for a year, as one PEM."""
+    import ipaddress
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{host}@{int(now.timestamp())}")])
+    alternatives: list[x509.GeneralName] = [
+        x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    ]  # fmt: skip
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=365))
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
