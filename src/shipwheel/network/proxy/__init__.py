@@ -1,0 +1,1 @@
+"""The service proxy: what Services and EndpointSlices say, as nftables rules of this node."""
