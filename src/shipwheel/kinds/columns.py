@@ -1,0 +1,148 @@
+"""What the columns of many kinds have in common: ages, selectors, containers.
+
+A column's value is a plain function of the object and the time. Texts are those of upstream's printers, down to
+`<none>`, `<unset>` and `<unknown>`, since people and scripts read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from shipwheel.api.clock import parse_time
+from shipwheel.api.meta import Obj
+from shipwheel.api.resource import Column
+
+Value = Callable[[Obj, datetime], Any]
+
+NONE = "<none>"
+UNSET = "<unset>"
+UNKNOWN = "<unknown>"
+
+
+def human_duration(seconds: float) -> str:
+    """A length of time with two or three significant figures: `12s`, `3m5s`, `2d4h`, `3y12d`."""
+    whole = int(seconds)
+    if whole < -1:
+        return "<invalid>"
+    if whole < 0:
+        return "0s"
+    if whole < 120:
+        return f"{whole}s"
+    minutes, hours = whole // 60, whole // 3600
+    if minutes < 10:
+        return _two(minutes, "m", whole % 60, "s")
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    days = hours // 24
+    if hours < 24 * 8:
+        return _two(days, "d", hours % 24, "h")
+    if days < 365 * 2:
+        return f"{days}d"
+    if days < 365 * 8:
+        return _two(days // 365, "y", days % 365, "d")
+    return f"{days // 365}y"
+
+
+def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    return f"{large}{large_unit}{small}{small_unit}" if small else f"{large}{large_unit}"
+
+
+def since(timestamp: str | None, now: datetime) -> str:
+    """How long ago something was, or `<unknown>`."""
+    return human_duration((now - parse_time(timestamp)).total_seconds()) if timestamp else UNKNOWN
+
+
+def age(obj: Obj, now: datetime) -> str:
+    return since(obj["metadata"].get("creationTimestamp"), now)
+
+
+NAME = Column("Name", lambda obj, now: obj["metadata"].get("name", ""), format="name")
+AGE = Column("Age", age)
+
+
+def text(*path: str, absent: str = "") -> Value:
+    """The field at `path`, or `absent` when it is not there or empty."""
+
+    def value(obj: Obj, now: datetime) -> Any:
+        found = dig(obj, *path)
+        return absent if found in (None, "") else found
+
+    return value
+
+
+def number(*path: str) -> Value:
+    """The number at `path`, or 0."""
+    return lambda obj, now: dig(obj, *path) or 0
+
+
+def dig(obj: Obj, *path: str) -> Any:
+    """The value at `path`, or None where the path ends early."""
+    found: Any = obj
+    for name in path:
+        if not found:
+            return None
+        found = found.get(name)
+    return found
+
+
+def with_more(texts: list[str], limit: int, *, empty: str = UNSET) -> str:
+    """The first `limit` texts, and how many more there are."""
+    if not texts:
+        return empty
+    shown = ",".join(texts[:limit])
+    return f"{shown} + {len(texts) - limit} more..." if len(texts) > limit else shown
+
+
+def format_labels(labels: Obj | None) -> str:
+    """`a=1,b=2` in order of the keys; `<none>` when there are none."""
+    return ",".join(f"{key}={labels[key]}" for key in sorted(labels)) if labels else NONE
+
+
+def format_selector(selector: Obj | None) -> str:
+    """A label selector as text, `<none>` when it selects everything or nothing at all."""
+    return selector_text(selector) or NONE
+
+
+def selector_text(selector: Obj | None) -> str:
+    """A label selector in the notation of `-l`: `app=web,tier in (a,b),!old`."""
+    if not selector:
+        return ""
+    terms = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
+    terms += [(each["key"], _requirement(each)) for each in selector.get("matchExpressions") or ()]
+    return ",".join(term for _, term in sorted(terms, key=lambda pair: pair[0]))
+
+
+def _requirement(requirement: Obj) -> str:
+    key, operator = requirement["key"], requirement["operator"]
+    if operator in ("Exists", "DoesNotExist"):
+        return key if operator == "Exists" else f"!{key}"
+    values = ",".join(sorted(requirement.get("values") or ()))
+    return f"{key} {'in' if operator == 'In' else 'notin'} ({values})"
+
+
+def pod_template_columns(*path: str, selector: Value | None = None, priority: int = 1) -> tuple[Column, ...]:
+    """Containers, images and (unless there is none) selector of a workload; `path` leads to the pod template."""
+    columns = (
+        Column("Containers", lambda obj, now: _joined(_containers(obj, path), "name"), priority=priority),
+        Column("Images", lambda obj, now: _joined(_containers(obj, path), "image"), priority=priority),
+    )
+    return (*columns, Column("Selector", selector, priority=priority)) if selector else columns
+
+
+def _containers(obj: Obj, path: tuple[str, ...]) -> Iterable[Obj]:
+    return dig(obj, *path, "spec", "containers") or ()
+
+
+def _joined(containers: Iterable[Obj], field: str) -> str:
+    return ",".join(each.get(field, "") for each in containers)
+
+
+def label_selector(*path: str) -> Value:
+    """The label selector at `path` as text."""
+    return lambda obj, now: format_selector(dig(obj, *path))

@@ -1,0 +1,127 @@
+"""Services: a name and an address for a set of pods."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime
+from typing import Any
+
+from shipwheel.api.errors import unavailable
+from shipwheel.api.meta import GroupResource, Obj
+from shipwheel.api.resource import Call, Column, Resource, Server, Strategy
+from shipwheel.kinds.columns import AGE, NAME, NONE, UNKNOWN, dig, format_labels, text
+from shipwheel.kinds.core.proxy import proxy_subresource, target_of
+from shipwheel.kinds.declare import STATUS, served
+
+_SERVICES = GroupResource("", "services")
+_ENDPOINTS = GroupResource("", "endpoints")
+_PODS = GroupResource("", "pods")
+
+
+# Columns
+
+
+def load_balancer_addresses(obj: Obj) -> list[str]:
+    """The addresses (or host names) that a load balancer gave to a service or an ingress."""
+    points = dig(obj, "status", "loadBalancer", "ingress") or ()
+    return sorted({each.get("ip") or each.get("hostname") or "" for each in points} - {""})
+
+
+def _cluster_ip(service: Obj, now: datetime) -> str:
+    addresses = service["spec"].get("clusterIPs")
+    return addresses[0] if addresses else NONE
+
+
+def _external_ip(service: Obj, now: datetime) -> str:
+    spec = service["spec"]
+    external = spec.get("externalIPs") or []
+    kind = spec.get("type")
+    if kind in ("ClusterIP", "NodePort"):
+        return ",".join(external) or NONE
+    if kind == "LoadBalancer":
+        return ",".join(load_balancer_addresses(service) + external) or "<pending>"
+    if kind == "ExternalName":
+        return spec.get("externalName", "")
+    return UNKNOWN
+
+
+def _ports(service: Obj, now: datetime) -> str:
+    return ",".join(_port(port) for port in service["spec"].get("ports") or ()) or NONE
+
+
+def _port(port: Obj) -> str:
+    node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
+    return f"{port['port']}{node_port}/{port.get('protocol', '')}"
+
+
+COLUMNS = (
+    NAME,
+    Column("Type", text("spec", "type")),
+    Column("Cluster-IP", _cluster_ip),
+    Column("External-IP", _external_ip),
+    Column("Port(s)", _ports),
+    AGE,
+    Column("Selector", lambda service, now: format_labels(service["spec"].get("selector")), priority=1),
+)
+
+
+# Proxy
+
+
+async def _proxy(server: Server, call: Call) -> Any:
+    """HTTP to one of the service's ready pods. Endpoints that are no pods are not proxied to: whoever may write
+    Endpoints could otherwise send the API server anywhere."""
+    scheme, name, port = target_of(call, "service")
+    if port.isdigit():
+        service = await server.get(_SERVICES, call.namespace, name)
+        port = _port_name(service, int(port))
+    endpoints = await server.get(_ENDPOINTS, call.namespace, name)
+    candidates = [
+        (address["ip"], each["port"])
+        for subset in endpoints.get("subsets") or ()
+        for each in subset.get("ports") or ()
+        if each.get("name", "") == port
+        for address in subset.get("addresses") or ()
+        if _is_pod(server, call.namespace, address)
+    ]
+    if not candidates:
+        raise unavailable(f'no endpoints available for service "{call.name}"')
+    address, number = random.choice(candidates)
+    return await server.to_address(scheme or "http", address, number, call.path, call)
+
+
+def _port_name(service: Obj, number: int) -> str:
+    for port in service["spec"].get("ports") or ():
+        if port["port"] == number:
+            return port.get("name", "")
+    raise unavailable(f'no service port {number} found for service "{service["metadata"]["name"]}"')
+
+
+def _is_pod(server: Server, namespace: str, address: Obj) -> bool:
+    reference = address.get("targetRef")
+    if not reference or reference.get("namespace") != namespace:
+        return False
+    pod = server.peek(_PODS, namespace, reference.get("name", ""))
+    return pod is not None and any(
+        each.get("ip") == address["ip"] for each in (pod.get("status") or {}).get("podIPs") or ()
+    )
+
+
+RESOURCES = (
+    Resource(
+        kind="Service",
+        plural="services",
+        singular="service",
+        short_names=("svc",),
+        categories=("all",),
+        versions=(served("", "v1", "Service"),),
+        strategy=Strategy(),
+        columns=COLUMNS,
+        subresources=(STATUS, proxy_subresource("ServiceProxyOptions", _proxy)),
+        selectable={
+            "spec.clusterIP": lambda service: service["spec"].get("clusterIP", ""),
+            "spec.type": lambda service: service["spec"].get("type", ""),
+        },
+        storage_prefix="services/specs",
+    ),
+)
