@@ -8,7 +8,9 @@ a change of release reads as a diff. What the package adds for its own use is ta
 be null, and limits `kind` and `apiVersion` to what a manifest may say); what it lost is put back from `DEFAULTS`.
 
 The words are OpenAPI's own, so that one reader (`shipwheel.api.schema`) serves built-in kinds and custom ones.
-Names lose the prefix they share: `core.v1.Pod` stands for `io.k8s.api.core.v1.Pod`.
+One is added: `x-go`, how the field is declared in Go (see `generate_go_types.py`), where that is not what an
+optional field of its type usually is. Names lose the prefix they share: `core.v1.Pod` stands for
+`io.k8s.api.core.v1.Pod`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ RELEASES = ["v1.36.0"]
 """The first release that has a definition decides; later ones add what is no longer served today."""
 
 TARGET = Path(__file__).parent.parent / "src/shipwheel/kinds/schemas.json"
+GO_TYPES = Path(__file__).parent / "go_types.json"
 
 PREFIX = "io.k8s.api."
 META = "io.k8s.apimachinery.pkg."
@@ -105,7 +108,52 @@ def merged(releases: list[str]) -> dict[str, Node]:
     for name, defaults in DEFAULTS.items():
         for field, value in defaults.items():
             table[name]["properties"][field]["default"] = value
+    declare(table, json.loads(GO_TYPES.read_text()))
     return table
+
+
+def declare(table: dict[str, Node], go_types: dict[str, dict[str, str]]) -> None:
+    """Add `x-go` to the properties that need it."""
+    for name, fields in go_types.items():
+        for field, declared in fields.items():
+            node = table[name]["properties"].get(field)
+            if node is None:
+                continue
+            effective = declared.removesuffix("?")
+            if declared.endswith("?") and (
+                declared.endswith("??") or "*" in declared or not is_struct(table, node)
+            ):
+                effective = effective.removesuffix("?") + "?"  # Go writes a struct even when it is empty
+            if effective != usual(table, node):
+                node["x-go"] = effective
+
+
+def is_struct(table: dict[str, Node], node: Node) -> bool:
+    return table.get(node.get("$ref", ""), {}).get("type") == "object"
+
+
+def usual(table: dict[str, Node], node: Node) -> str:
+    """How an optional field of that schema is declared as a rule."""
+    return f"{'*' if is_struct(table, node) else ''}{go_type(node)}?"
+
+
+def go_type(node: Node) -> str:
+    if "$ref" in node:
+        return ".".join(node["$ref"].split(".")[-2:])
+    match node.get("type"):
+        case "array":
+            return f"[]{go_type(node['items'])}"
+        case "object" if "additionalProperties" in node:
+            return f"map[string]{go_type(node['additionalProperties'])}"
+        case "string":
+            return "[]uint8" if node.get("format") == "byte" else "string"
+        case "integer":
+            return node.get("format", "int64")
+        case "number":
+            return "float64"
+        case "boolean":
+            return "bool"
+    return "interface {}"
 
 
 def write(table: dict[str, Node], target: Path) -> None:

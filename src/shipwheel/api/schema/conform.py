@@ -71,14 +71,24 @@ def conform(schema: Schema, value: Any, *, unknown: list[str] | None = None) -> 
         raise mismatch.to_error() from None
     if strange:
         if unknown is not None:
-            found = {(id(owner), key) for owner, key in strange}
-            paths = dict.fromkeys(_find(value, found, ""))
-            unknown.extend(f'unknown field "{path}"' for path in list(paths)[:MAX_STRICT_ERRORS])
+            unknown.extend(f'unknown field "{path}"' for path in _paths(value, strange))
         for owner, key in strange:
             owner.pop(key, None)
     for owner, key in stray:
         owner.pop(key, None)
     return value
+
+
+def conform_paths(schema: Schema, value: Obj) -> list[str]:
+    """The same for an object, in place; returns the paths of unknown fields."""
+    unknown: list[str] = []
+    conform(schema, value, unknown=unknown)
+    return [each.removeprefix('unknown field "').removesuffix('"') for each in unknown]
+
+
+def _paths(value: Any, strange: Unknown) -> list[str]:
+    found = {(id(owner), key) for owner, key in strange}
+    return list(dict.fromkeys(_find(value, found, "")))[:MAX_STRICT_ERRORS]
 
 
 def _find(value: Any, found: set[tuple[int, str]], path: str) -> list[str]:
@@ -103,7 +113,8 @@ def checker(schema: Schema) -> Check:
     try:
         return schema._conform
     except AttributeError:
-        check = _compile(schema)
+        base = schema._base
+        check = checker(base) if base is not None else _compile(schema)
         schema._conform = check
         return check
 
@@ -175,7 +186,7 @@ def zero(schema: Schema) -> Any:
     """What Go writes for a field that was not given."""
     match schema.type:
         case "string":
-            return "" if schema.name not in (QUANTITY,) else "0"
+            return "0" if schema.name == QUANTITY else ""
         case "integer" | "number":
             return 0
         case "boolean":
@@ -201,9 +212,11 @@ def _object(schema: Schema) -> Check:
                 fields[name] = str if each.type == "string" else bool
             else:
                 fields[name] = checker(each)
-            if each.pointer or each.always or (each.type == "object" and each.properties) or special:
+            if each.pointer or each.always or each.properties or special:
                 kept.add(name)
-            if each.always and each.type != "array":
+            if each.always and (
+                each.type != "array" and each.additional is None and each.name not in _NEVER_ZERO
+            ):
                 always[name] = each
 
     def check(value: Any, stray: Stray, unknown: Unknown) -> Any:
@@ -234,6 +247,8 @@ def _object(schema: Schema) -> Check:
                         stray.append((value, key))
         except Mismatch as mismatch:
             mismatch.path.append(key)
+            if schema.properties[key].embedded_in:
+                mismatch.path.append(schema.properties[key].embedded_in)
             mismatch.struct = mismatch.struct or struct
             raise
         for key, each in always.items():
@@ -483,6 +498,8 @@ _FREE_FORM = {
     "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
     "io.k8s.apimachinery.pkg.runtime.RawExtension",
 }
+_NEVER_ZERO = {TIME, MICRO_TIME, *_FREE_FORM}
+"""Types whose zero is written as null; it is left out, which means the same."""
 _BY_NAME: dict[str, Check] = {
     QUANTITY: _quantity,
     INT_OR_STRING: _int_or_string,

@@ -28,7 +28,9 @@ class Schema:
     """One node. Read only; attributes not yet read are filled on first use."""
 
     __slots__ = (
+        "_base",
         "_conform",
+        "_default",
         "_raw",
         "_resolve",
         "additional",
@@ -37,6 +39,7 @@ class Schema:
         "any_of",
         "default",
         "description",
+        "embedded_in",
         "embedded_resource",
         "enum",
         "exclusive_maximum",
@@ -104,6 +107,8 @@ class Schema:
 
     go_type: str
     """How upstream's messages call the field's type, where schema and name do not tell."""
+    embedded_in: str
+    """The Go struct inside the definition's own that the field belongs to; messages name it too."""
     pointer: bool
     """The field tells zero from absent; otherwise a zero value is written as no value."""
     always: bool
@@ -129,21 +134,25 @@ class Schema:
     validations: tuple[Mapping[str, Any], ...]
     """CEL rules (`x-kubernetes-validations`) as they were written."""
 
+    _base: Schema | None
+    """The definition that the node refers to."""
     _raw: Mapping[str, Any]
     _resolve: Resolve | None
     _conform: Any
+    _default: Any
 
     def __init__(self, raw: Mapping[str, Any], resolve: Resolve | None = None, *, name: str = "") -> None:
         self._raw = raw
         self._resolve = resolve
-        self.name = name
+        if resolve is None or "$ref" not in raw:
+            self.name = name
 
     def __repr__(self) -> str:
-        return f"Schema({self.name or dict(self._raw)!r})"
+        return f"Schema({self.name or dict(self._raw)})"
 
     def __getattr__(self, attribute: str) -> Any:
         """Called for a slot that is still empty: read the node, then look again."""
-        if attribute not in Schema.__slots__ or attribute == "_conform":
+        if attribute not in Schema.__slots__ or attribute in ("_conform", "_default"):
             raise AttributeError(attribute)
         _read(self)
         return object.__getattribute__(self, attribute)
@@ -166,9 +175,6 @@ _OVERRIDES = {
     "x-kubernetes-patch-merge-key": "patch_merge_key",
     "x-kubernetes-map-type": "map_type",
     "x-kubernetes-list-type": "list_type",
-    "x-go-type": "go_type",
-    "x-go-pointer": "pointer",
-    "x-go-always": "always",
     "description": "description",
     "nullable": "nullable",
 }
@@ -178,13 +184,16 @@ def _read(schema: Schema) -> None:
     raw, resolve = schema._raw, schema._resolve
     reference = raw.get("$ref")
     if reference is not None and resolve is not None:
-        _copy(resolve(reference), schema)
+        schema._base = resolve(reference)
+        _copy(schema._base, schema)
         for word, attribute in _OVERRIDES.items():
             if word in raw:
                 setattr(schema, attribute, raw[word])
         if "x-kubernetes-patch-strategy" in raw:
             schema.patch_strategy = tuple(raw["x-kubernetes-patch-strategy"].split(","))
+        _declare(schema, raw.get("x-go"))
         return
+    schema._base = None
     get = raw.get
 
     def child(word: str) -> Schema | None:
@@ -221,9 +230,7 @@ def _read(schema: Schema) -> None:
     schema.patch_strategy = tuple(strategy.split(",")) if strategy else ()
     schema.patch_merge_key = get("x-kubernetes-patch-merge-key") or ""
     schema.unions = tuple(get("x-kubernetes-unions") or ())
-    schema.go_type = get("x-go-type") or ""
-    schema.pointer = get("x-go-pointer", False)
-    schema.always = get("x-go-always", False)
+    _declare(schema, get("x-go"))
     schema.pattern = get("pattern") or ""
     schema.minimum = get("minimum")
     schema.maximum = get("maximum")
@@ -242,6 +249,18 @@ def _read(schema: Schema) -> None:
     schema.one_of = children("oneOf")
     schema.not_ = child("not")
     schema.validations = tuple(get("x-kubernetes-validations") or ())
+
+
+def _declare(schema: Schema, declared: str | None) -> None:
+    """Read `VolumeSource>*v1.HostPathVolumeSource?`; without it the field is optional as such fields usually are."""
+    if declared is None:
+        schema.go_type = schema.embedded_in = ""
+        schema.pointer, schema.always = bool(schema.properties), False
+        return
+    schema.embedded_in, _, declared = declared.rpartition(">")
+    schema.go_type = declared.removeprefix("*").removesuffix("?")
+    schema.pointer = declared.startswith("*")
+    schema.always = not declared.endswith("?") and not schema.pointer
 
 
 _COPIED = tuple(slot for slot in Schema.__slots__ if not slot.startswith("_"))
