@@ -1,0 +1,517 @@
+"""Carrying out what `lifecycle` decided: sandboxes, containers, hooks, in upstream's order and with its events.
+
+An action that fails raises `StartFault` with the reason that the container's status shows. Nothing here decides
+what is to be done, and nothing here remembers: a step that was interrupted is decided anew from what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shipwheel.api.clock import Clock
+from shipwheel.api.meta import Obj
+from shipwheel.kubelet import lifecycle, podspec
+from shipwheel.kubelet.backoff import BackOff
+from shipwheel.kubelet.container_config import (
+    ConfigFault,
+    NodeSettings,
+    Start,
+    container_config,
+    pod_log_directory,
+    restored,
+    sandbox_config,
+)
+from shipwheel.kubelet.credentials import credentials_for
+from shipwheel.kubelet.dns import DnsSettings, HostnameFault, hosts_file, kernel_hostname, pod_resolver
+from shipwheel.kubelet.downward import PodFacts
+from shipwheel.kubelet.environment import EnvironmentFault, Sources, environment
+from shipwheel.kubelet.hooks import HookFault, Hooks
+from shipwheel.kubelet.images import ImageFault, ImageManager, Wanted
+from shipwheel.kubelet.lifecycle import KillReason
+from shipwheel.kubelet.observed import ContainerObservation, PodObservation
+from shipwheel.kubelet.pleg import Pleg
+from shipwheel.kubelet.runtime.base import Image, Mount, Runtime, RuntimeFault, SandboxConfig
+from shipwheel.kubelet.services import Cgroups, Extras, NodeView, Objects, Record, Volumes
+from shipwheel.kubelet.words import go_duration, rpc_error
+
+log = logging.getLogger(__name__)
+
+HOSTS_PATH = "/etc/hosts"
+
+
+class StartFault(Exception):
+    """A container could not be started. `reason` and `message` are its waiting state; `retry_after` the seconds
+    after which another attempt makes sense, if that is known."""
+
+    def __init__(self, reason: str, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
+class SandboxFault(Exception):
+    """The sandbox could not be made; an event told why."""
+
+
+class KillFault(Exception):
+    """Something of the pod could not be stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where things are on this node."""
+
+    root: Path
+    """`/var/lib/kubelet`"""
+    container_logs: Path | None
+    """`/var/log/containers`: links to the logs, for collectors."""
+
+    def pod(self, uid: str) -> Path:
+        return self.root / "pods" / uid
+
+    def container(self, uid: str, name: str) -> Path:
+        return self.pod(uid) / "containers" / name
+
+    def volume(self, uid: str, plugin: str, name: str) -> Path:
+        return self.pod(uid) / "volumes" / plugin / name
+
+
+class Executor:
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        pleg: Pleg,
+        images: ImageManager,
+        volumes: Volumes,
+        objects: Objects,
+        cgroups: Cgroups,
+        clock: Clock,
+        record: Record,
+        settings: NodeSettings,
+        dns: DnsSettings,
+        paths: Paths,
+        view: Callable[[], NodeView],
+        runtime_handler: Callable[[Obj], str] = lambda pod: "",
+        extras: Callable[[Obj, Obj], Extras] = lambda pod, container: Extras(),
+    ) -> None:
+        self._runtime = runtime
+        self._pleg = pleg
+        self._images = images
+        self._volumes = volumes
+        self._objects = objects
+        self._cgroups = cgroups
+        self._clock = clock
+        self._record = record
+        self._settings = settings
+        self._dns = dns
+        self._paths = paths
+        self._view = view
+        self._runtime_handler = runtime_handler
+        self._extras = extras
+        self._hooks = Hooks(runtime, clock)
+        self.crash_backoff = BackOff()
+
+    # Sandboxes
+
+    def make_directories(self, pod: Obj) -> None:
+        """OSError when they cannot be made."""
+        home = self._paths.pod(pod["metadata"]["uid"])
+        for name in ("volumes", "plugins"):
+            (home / name).mkdir(mode=0o750, parents=True, exist_ok=True)
+
+    def sandbox_config(self, pod: Obj, attempt: int) -> SandboxConfig:
+        resolver, warnings = pod_resolver(pod, self._dns)
+        for reason, message in warnings:
+            self._record(pod, None, "Warning", reason, message)
+        return sandbox_config(
+            pod,
+            self._settings,
+            attempt=attempt,
+            hostname=kernel_hostname(pod, self._dns.cluster_domain),
+            resolver=resolver,
+            cgroup_parent=self._cgroups.parent_of(pod),
+        )
+
+    async def create_sandbox(self, pod: Obj, attempt: int) -> tuple[str, Sequence[str]]:
+        """(id, the pod's addresses); SandboxFault after an event when it fails."""
+        try:
+            config = self.sandbox_config(pod, attempt)
+            os.makedirs(config.log_directory, mode=0o755, exist_ok=True)
+            sandbox_id = await self._runtime.run_sandbox(config, runtime_handler=self._runtime_handler(pod))
+        except (RuntimeFault, HostnameFault, OSError, LookupError) as fault:
+            why = rpc_error(fault) if isinstance(fault, RuntimeFault) else str(fault)
+            text = f"Failed to create pod sandbox: {why}"
+            self._record(pod, None, "Warning", "FailedCreatePodSandBox", text)
+            raise SandboxFault(text) from fault
+        self._pleg.note(pod["metadata"]["uid"], sandbox_id=sandbox_id)
+        try:
+            sandbox = await self._runtime.sandbox_status(sandbox_id)
+        except RuntimeFault as fault:
+            text = f"Unable to get pod sandbox status: {rpc_error(fault)}"
+            self._record(pod, None, "Warning", "FailedPodSandBoxStatus", text)
+            raise SandboxFault(text) from fault
+        return sandbox_id, sandbox.ips
+
+    # Starting containers
+
+    async def start(
+        self,
+        pod: Obj,
+        container: Obj,
+        observed: PodObservation,
+        sandbox: tuple[str, SandboxConfig],
+        ips: Sequence[str],
+    ) -> None:
+        """Start a container of the pod in its sandbox; StartFault when it is not running afterwards."""
+        self._wait_after_crash(pod, container, observed)
+        sandbox_id, config = sandbox
+        reference, image = await self._image(pod, container, config)
+        container_id = await self._create(pod, container, observed, sandbox_id, config, ips, reference, image)
+        self._record(pod, container, "Normal", "Created", "Container created")
+        try:
+            await self._runtime.start_container(container_id)
+        except RuntimeFault as fault:
+            self._record(pod, container, "Warning", "Failed", f"Error: {fault.message}")
+            raise StartFault("RunContainerError", fault.message) from fault
+        self._record(pod, container, "Normal", "Started", "Container started")
+        self._link_log(pod, container, config, container_id, observed)
+        await self._post_start(pod, container, container_id, ips)
+
+    def _wait_after_crash(self, pod: Obj, container: Obj, observed: PodObservation) -> None:
+        name = container["name"]
+        ended = next((each for each in observed.containers if each.name == name and each.exited), None)
+        if ended is None:
+            return
+        key = f"{pod['metadata']['uid']}/{name}/{container['image']}"
+        now = self._clock.now().timestamp()
+        finished = ended.finished_at / 1e9
+        wait = self.crash_backoff.wait(key, finished, now=now)
+        if wait <= 0:
+            self.crash_backoff.failed(key, finished, now=now)
+            return
+        where = podspec.describe(pod)
+        text = f"Back-off restarting failed container {name} in pod {where}"
+        self._record(pod, container, "Warning", "BackOff", text)
+        delay = go_duration(self.crash_backoff.delay(key))
+        raise StartFault(
+            "CrashLoopBackOff", f"back-off {delay} restarting failed container={name} pod={where}", wait
+        )
+
+    async def _image(self, pod: Obj, container: Obj, config: SandboxConfig) -> tuple[str, Image | None]:
+        wanted = Wanted(
+            pod["metadata"]["uid"],
+            container["image"],
+            container.get("imagePullPolicy") or "IfNotPresent",
+            credentials_for(container["image"], self.pull_secrets(pod)),
+            config,
+        )
+        try:
+            return await self._images.ensure(
+                wanted, lambda kind, reason, message: self._record(pod, container, kind, reason, message)
+            )
+        except ImageFault as fault:
+            self._record(pod, container, "Warning", "Failed", f"Error: {fault.reason}")
+            raise StartFault(fault.reason, fault.message, fault.retry_after) from fault
+
+    def pull_secrets(self, pod: Obj) -> list[Obj]:
+        namespace = pod["metadata"].get("namespace", "")
+        names = [each["name"] for each in pod["spec"].get("imagePullSecrets") or () if each.get("name")]
+        found = {name: self._objects.peek_secret(namespace, name) for name in names}
+        missing = [name for name, secret in found.items() if secret is None]
+        if missing:
+            text = (
+                f"Unable to retrieve some image pull secrets ({', '.join(missing)}); "
+                "attempting to pull the image may not succeed."
+            )
+            self._record(pod, None, "Warning", "FailedToRetrieveImagePullSecret", text)
+        return [secret for secret in found.values() if secret is not None]
+
+    async def _create(
+        self,
+        pod: Obj,
+        container: Obj,
+        observed: PodObservation,
+        sandbox_id: str,
+        config: SandboxConfig,
+        ips: Sequence[str],
+        reference: str,
+        image: Image | None,
+    ) -> str:
+        try:
+            start = self._prepare(pod, container, observed, ips, reference, image)
+            own = container_config(pod, container, self._settings, start)
+        except (ConfigFault, EnvironmentFault, HostnameFault, OSError, ValueError) as fault:
+            self._record(pod, container, "Warning", "Failed", f"Error: {fault}")
+            raise StartFault("CreateContainerConfigError", str(fault)) from fault
+        try:
+            container_id = await self._runtime.create_container(sandbox_id, own, config)
+        except RuntimeFault as fault:
+            self._record(pod, container, "Warning", "Failed", f"Error: {fault.message}")
+            raise StartFault("CreateContainerError", fault.message) from fault
+        self._pleg.note(pod["metadata"]["uid"], container_id=container_id)
+        return container_id
+
+    def _prepare(
+        self,
+        pod: Obj,
+        container: Obj,
+        observed: PodObservation,
+        ips: Sequence[str],
+        reference: str,
+        image: Image | None,
+    ) -> Start:
+        extras = self._extras(pod, container)
+        env = {**(extras.env or {}), **self._environment(pod, container, ips)}
+        mounts = [
+            *extras.mounts,
+            *self._volumes.mounts_for(pod, container, env),
+            *self._own_mounts(pod, container, ips),
+        ]
+        log_directory = Path(pod_log_directory(self._settings.pod_logs, pod)) / container["name"]
+        log_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return Start(
+            attempt=_attempt(observed.latest(container["name"]), log_directory),
+            image_ref=reference,
+            image=image,
+            env=env,
+            mounts=mounts,
+            devices=extras.devices,
+            annotations=extras.annotations or {},
+            target_id=_target(container, observed),
+            cpuset_cpus=extras.cpuset_cpus,
+            cpuset_mems=extras.cpuset_mems,
+        )
+
+    def _environment(self, pod: Obj, container: Obj, ips: Sequence[str]) -> Mapping[str, str]:
+        view = self._view()
+        namespace = pod["metadata"].get("namespace", "")
+        uid = pod["metadata"]["uid"]
+
+        def read_env_file(volume: str, path: str) -> str:
+            home = self._paths.volume(uid, "kubernetes.io~empty-dir", volume).resolve()
+            file = (home / path).resolve()
+            if not file.is_relative_to(home):
+                raise OSError(f"{path} leads out of the volume")
+            return file.read_text()
+
+        return environment(
+            pod,
+            container,
+            Sources(
+                config_map=lambda name: self._objects.peek_config_map(namespace, name),
+                secret=lambda name: self._objects.peek_secret(namespace, name),
+                facts=PodFacts(tuple(ips), tuple(view.host_ips), view.allocatable),
+                services=view.services,
+                read_env_file=read_env_file,
+            ),
+        )
+
+    def _own_mounts(self, pod: Obj, container: Obj, ips: Sequence[str]) -> list[Mount]:
+        """The hosts file, and the file that takes the termination message."""
+        uid = pod["metadata"]["uid"]
+        mounts = []
+        covered = {each["mountPath"] for each in container.get("volumeMounts") or ()}
+        if (ips or podspec.is_host_network(pod)) and HOSTS_PATH not in covered:
+            node_hosts = Path(HOSTS_PATH).read_text() if podspec.is_host_network(pod) else ""
+            file = self._paths.pod(uid) / "etc-hosts"
+            file.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            file.write_text(hosts_file(pod, ips, self._dns.cluster_domain, node_hosts))
+            file.chmod(0o644)
+            mounts.append(Mount(HOSTS_PATH, str(file), selinux_relabel=True))
+        path = container.get("terminationMessagePath")
+        if path:
+            home = self._paths.container(uid, container["name"])
+            home.mkdir(mode=0o750, parents=True, exist_ok=True)
+            file = home / secrets.token_hex(4)
+            file.touch()
+            file.chmod(0o666)
+            mounts.append(Mount(path, str(file), selinux_relabel=True))
+        return mounts
+
+    def _link_log(
+        self, pod: Obj, container: Obj, config: SandboxConfig, container_id: str, observed: PodObservation
+    ) -> None:
+        """Link `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log` to the log, for collectors."""
+        links = self._paths.container_logs
+        if links is None:
+            return
+        directory = Path(config.log_directory) / container["name"]
+        attempts = [int(each.stem) for each in directory.glob("*.log") if each.stem.isdigit()]
+        if not attempts:
+            return
+        meta = pod["metadata"]
+        stem = f"{meta['name']}_{meta['namespace']}_{container['name']}"[:251]
+        link = links / f"{stem}-{container_id}.log"
+        try:
+            links.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(directory / f"{max(attempts)}.log")
+        except OSError as error:
+            log.warning("linking the log of container %s: %s", container_id, error)
+
+    async def _post_start(self, pod: Obj, container: Obj, container_id: str, ips: Sequence[str]) -> None:
+        handler = (container.get("lifecycle") or {}).get("postStart")
+        if not handler:
+            return
+        try:
+            await self._hooks.run(pod, container, container_id, handler, ips[0] if ips else "")
+        except HookFault as fault:
+            # The message may hold secrets: the event does not repeat it.
+            self._record(pod, container, "Warning", "FailedPostStartHook", "PostStartHook failed")
+            try:
+                await self.kill(pod, container, container_id, "FailedPostStartHook", "FailedPostStartHook")
+            except KillFault as kill:
+                log.warning("%s", kill)
+            raise StartFault("PostStartHookError", str(fault)) from fault
+
+    # Stopping
+
+    async def kill(
+        self,
+        pod: Obj,
+        container: Obj,
+        container_id: str,
+        message: str = "",
+        reason: KillReason = "",
+        *,
+        grace: int | None = None,
+        turn: Callable[[float], object] | None = None,
+        pod_ip: str = "",
+    ) -> None:
+        """Stop a container: its preStop hook, its turn, then the signal. `grace` overrides what the object says.
+        KillFault when the runtime refuses."""
+        left = float(lifecycle.stop_grace(pod, container, reason))
+        text = message or f"Stopping container {container['name']}"
+        self._record(pod, container, "Normal", "Killing", text)
+        if grace is not None:
+            left = float(grace)
+        handler = (container.get("lifecycle") or {}).get("preStop")
+        if handler and left > 0:
+            left -= await self._pre_stop(pod, container, container_id, handler, left, pod_ip)
+        if turn is not None and left > 0:
+            began = self._clock.monotonic()
+            await turn(left)  # type: ignore[misc]
+            left -= int(self._clock.monotonic() - began)
+        seconds = max(int(left), lifecycle.MINIMUM_GRACE)
+        try:
+            await self._runtime.stop_container(container_id, seconds)
+        except RuntimeFault as fault:
+            if fault.code != "NOT_FOUND":
+                raise KillFault(
+                    f"failed to kill container {container['name']}: {rpc_error(fault)}"
+                ) from fault
+
+    async def _pre_stop(
+        self, pod: Obj, container: Obj, container_id: str, handler: Obj, limit: float, pod_ip: str
+    ) -> int:
+        """Run the hook, at most `limit` seconds; returns the whole seconds it took."""
+        began = self._clock.monotonic()
+        hook = asyncio.ensure_future(self._hooks.run(pod, container, container_id, handler, pod_ip))
+        timer = asyncio.ensure_future(self._clock.sleep(limit))
+        try:
+            await asyncio.wait({hook, timer}, return_when=asyncio.FIRST_COMPLETED)
+            if hook.done():
+                hook.result()
+        except HookFault as fault:
+            log.info("%s", fault)
+            self._record(pod, container, "Warning", "FailedPreStopHook", "PreStopHook failed")
+        finally:
+            for each in (hook, timer):
+                each.cancel()
+            await asyncio.gather(hook, timer, return_exceptions=True)
+        return int(self._clock.monotonic() - began)
+
+    async def kill_pod(self, pod: Obj, observed: PodObservation, grace: int | None = None) -> None:
+        """Stop every running container, sidecars last, then the sandboxes. KillFault when something resists."""
+        running = observed.running
+        waits = lifecycle.termination_order(pod, {each.name for each in running})
+        stopped = {each.name: asyncio.Event() for each in running}
+        faults: list[str] = []
+
+        async def stop(seen: ContainerObservation) -> None:
+            async def turn(limit: float) -> None:
+                await self._within(limit, [stopped[name] for name in waits.get(seen.name, ())])
+
+            container = podspec.find_container(pod, seen.name)
+            try:
+                if container is None:
+                    await self._kill_unknown(seen.id, grace)
+                else:
+                    ip = observed.ips[0] if observed.ips else ""
+                    await self.kill(
+                        pod, container, seen.id, grace=grace,
+                        turn=turn if waits.get(seen.name) else None, pod_ip=ip,
+                    )  # fmt: skip
+            except KillFault as fault:
+                faults.append(str(fault))
+            stopped[seen.name].set()
+
+        async with asyncio.TaskGroup() as group:
+            for seen in running:
+                group.create_task(stop(seen))
+        for sandbox in observed.sandboxes:
+            try:
+                await self._runtime.stop_sandbox(sandbox.id)
+            except RuntimeFault as fault:
+                if fault.code != "NOT_FOUND":
+                    faults.append(f"failed to stop sandbox {sandbox.id}: {rpc_error(fault)}")
+        if faults:
+            raise KillFault("; ".join(faults))
+
+    async def _within(self, limit: float, events: Sequence[asyncio.Event]) -> None:
+        async def all_set() -> None:
+            for event in events:
+                await event.wait()
+
+        wait = asyncio.ensure_future(all_set())
+        timer = asyncio.ensure_future(self._clock.sleep(limit))
+        try:
+            await asyncio.wait({wait, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in (wait, timer):
+                each.cancel()
+            await asyncio.gather(wait, timer, return_exceptions=True)
+
+    async def _kill_unknown(self, container_id: str, grace: int | None) -> None:
+        """Stop a container that its pod's object does not name, by what its own annotations say."""
+        try:
+            status = await self._runtime.container_status(container_id)
+        except RuntimeFault as fault:
+            if fault.code == "NOT_FOUND":
+                return
+            raise KillFault(rpc_error(fault)) from fault
+        pod, container = restored(status.labels, status.annotations)
+        await self.kill(pod, container, container_id, grace=grace)
+
+    async def remove_container(self, container_id: str) -> None:
+        """RuntimeFault when it cannot be removed. Its log stays until its pod goes."""
+        await self._runtime.remove_container(container_id)
+
+    async def stop_sandbox(self, sandbox_id: str) -> None:
+        await self._runtime.stop_sandbox(sandbox_id)
+
+
+def _attempt(latest: ContainerObservation | None, log_directory: Path) -> int:
+    """The number of this start. A runtime that forgot (the machine was restarted) left logs that count."""
+    if latest is not None:
+        return latest.restart_count + 1
+    numbers = [int(each.name.split(".")[0]) for each in log_directory.iterdir() if each.name[:1].isdigit()]
+    return max(numbers) + 1 if numbers else 0
+
+
+def _target(container: Obj, observed: PodObservation) -> str:
+    """The id of the container whose processes an ephemeral container is to see."""
+    name = container.get("targetContainerName")
+    if not name:
+        return ""
+    target = observed.latest(name)
+    if target is None:
+        raise ConfigFault(f"unable to find target container {name}")
+    return target.id

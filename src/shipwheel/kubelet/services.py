@@ -1,0 +1,81 @@
+"""What the parts of the kubelet ask of one another, as protocols: each part can be tested with a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shipwheel.api.meta import Obj
+from shipwheel.kubelet.runtime.base import Device, ImageCredentials, Mount
+
+Record = Callable[[Obj, Obj | None, str, str, str], None]
+"""Record an event: (pod, container or None, `Normal` or `Warning`, reason, message)."""
+
+
+class Volumes(Protocol):
+    """The volumes of pods on this node (`kubelet.volumes.VolumeManager`)."""
+
+    async def mount_pod(self, pod: Obj) -> object:
+        """Mount all volumes of a pod, again if need be; an exception that tells what is missing."""
+
+    async def unmount_pod(self, uid: str) -> None: ...
+
+    def mounts_for(
+        self, pod: Obj, container: Obj, env: Mapping[str, str] | None = None
+    ) -> Sequence[Mount]: ...
+
+    async def refresh(self, pod: Obj) -> None:
+        """Bring configMap, secret and projected volumes up to date."""
+
+
+class Objects(Protocol):
+    """The ConfigMaps and Secrets that pods on this node refer to."""
+
+    async def ensure(self, pod: Obj) -> None:
+        """Follow whatever the pod refers to, and wait a moment until it is here."""
+
+    def peek_config_map(self, namespace: str, name: str) -> Obj | None: ...
+
+    def peek_secret(self, namespace: str, name: str) -> Obj | None: ...
+
+    def forget(self, uid: str) -> None: ...
+
+
+class Cgroups(Protocol):
+    """The cgroups of pods."""
+
+    def parent_of(self, pod: Obj) -> str:
+        """The cgroup that the runtime is to put the pod's containers in."""
+
+    async def ensure(self, pod: Obj) -> None:
+        """Make or bring up to date the pod's cgroup; OSError when that fails."""
+
+    async def remove(self, uid: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What device and resource managers add to a container."""
+
+    devices: Sequence[Device] = ()
+    mounts: Sequence[Mount] = ()
+    env: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What the node knows that containers are made from, as of now."""
+
+    host_ips: Sequence[str]
+    allocatable: Mapping[str, str]
+    services: Sequence[Obj]
+
+
+@dataclass(frozen=True, slots=True)
+class PullSecrets:
+    credentials: Sequence[ImageCredentials] = ()
+    missing: Sequence[str] = ()

@@ -1,0 +1,30 @@
+"""How upstream's messages write things: durations as Go does, runtime errors as gRPC's Go library does."""
+
+from __future__ import annotations
+
+from shipwheel.kubelet.runtime.base import RuntimeFault
+
+
+def go_duration(seconds: float) -> str:
+    """`1m30s`, `1.5s`, `250ms`, `0s`, at a precision of milliseconds."""
+    milliseconds = round(seconds * 1000)
+    if milliseconds < 1000:
+        return f"{milliseconds}ms" if milliseconds else "0s"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
+def rpc_error(fault: RuntimeFault) -> str:
+    """`rpc error: code = NotFound desc = ...`."""
+    code = "OK" if fault.code == "OK" else fault.code.replace("_", " ").title().replace(" ", "")
+    return f"rpc error: code = {code} desc = {fault.message}"
+
+
+def quoted(text: str) -> str:
+    """Go's `%q`."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped.replace(chr(10), chr(92) + "n").replace(chr(9), chr(92) + "t")}"'
