@@ -1,0 +1,24 @@
+"""Objects as bytes: JSON and YAML, and which of them a request means.
+
+Kubernetes' protobuf is in `shipwheel.api.protobuf` (the wire) and `shipwheel.kinds.wire` (the messages).
+"""
+
+from shipwheel.api.codec.json_form import decode_json, encode_json, ordered
+from shipwheel.api.codec.media_type import MediaType, content_format, media_name, negotiate, unknown_format
+from shipwheel.api.codec.yaml_form import decode_yaml, encode_yaml
+
+encode = encode_json
+
+__all__ = [
+    "MediaType",
+    "content_format",
+    "decode_json",
+    "decode_yaml",
+    "encode",
+    "encode_json",
+    "encode_yaml",
+    "media_name",
+    "negotiate",
+    "ordered",
+    "unknown_format",
+]
