@@ -1,0 +1,1 @@
+"""What the kubelet serves: logs, exec, attach, port-forward, statistics, metrics."""

@@ -1,0 +1,54 @@
+"""What the server needs of the kubelet it speaks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shipwheel.api.clock import Clock
+from shipwheel.api.meta import Obj
+from shipwheel.kubelet.observed import CONTAINER_NAME, POD_UID
+from shipwheel.kubelet.runtime.base import Container, Runtime
+
+
+class Pods(Protocol):
+    """The pods of this node, with the statuses the kubelet has made for them."""
+
+    def all(self) -> Sequence[Obj]: ...
+
+    def find(self, namespace: str, name: str) -> Obj | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedNode:
+    name: str
+    pods: Pods
+    runtime: Runtime
+    clock: Clock
+    healthz: Callable[[], str] = lambda: ""
+    """What is wrong with the kubelet; empty when nothing is."""
+    configz: Callable[[], Mapping[str, Obj]] = dict
+    """Configurations by name: `kubeletconfig`."""
+    metrics: Sequence[Callable[[], bytes]] = field(default_factory=tuple)
+    """Expositions that together are `/metrics`."""
+    log_directory: str = "/var/log"
+    """What `/logs/` shows."""
+    root_directory: str = "/var/lib/kubelet"
+
+
+async def newest_container(runtime: Runtime, uid: str, name: str) -> Container | None:
+    """The last container made for a pod's container, running or not."""
+    found = [
+        each
+        for each in await runtime.containers()
+        if each.labels.get(POD_UID) == uid and each.labels.get(CONTAINER_NAME) == name
+    ]
+    return max(found, key=lambda each: each.created_at, default=None)
+
+
+async def ready_sandbox(runtime: Runtime, uid: str) -> str | None:
+    """The id of the pod's sandbox, if it has one that is up."""
+    found = [each for each in await runtime.sandboxes() if each.uid == uid and each.ready]
+    newest = max(found, key=lambda each: each.created_at, default=None)
+    return newest.id if newest else None
