@@ -540,7 +540,7 @@ class Connection(asyncio.Protocol):
                 self._respond(request, answer)
             elif isinstance(answer, Stream):
                 await self._stream(request, answer)
-            else:
+            elif isinstance(answer, Upgrade):
                 await self._upgrade(answer)
         except asyncio.CancelledError:
             self.abort()
@@ -568,6 +568,8 @@ class Connection(asyncio.Protocol):
             head.extend(_encode_header(name, value) for name, value in answer.headers)
         head.append(b"Transfer-Encoding: chunked\r\n\r\n")
         self.transport_write(b"".join(head))
+        if self._task is None:
+            await asyncio.sleep(0)  # become a task: streams use time-outs
         await answer.run(StreamWriter(self))
         self.transport_write(b"0\r\n\r\n")
         if not request.keep_alive or self._server.closing:
@@ -580,6 +582,8 @@ class Connection(asyncio.Protocol):
         self.transport_write(b"".join(head))
         if self._tunnel is None:
             self._tunnel = Tunnel(self)
+        if self._task is None:
+            await asyncio.sleep(0)
         try:
             await answer.run(self._tunnel)
         finally:

@@ -1,0 +1,249 @@
+"""What the server serves, as `/api`, `/apis` and their documents say it; in the old form and aggregated (KEP-3352).
+
+Everything is derived from the scheme and kept until that changes. The aggregated documents have ETags.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+
+import orjson
+
+from shipwheel.api.errors import page_not_found
+from shipwheel.api.meta import GroupVersion, GroupVersionKind, Obj
+from shipwheel.api.resource import Resource, Subresource, Version
+from shipwheel.api.scheme import Scheme
+from shipwheel.client.httpserver import Request, Response
+
+AGGREGATED_V2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+AGGREGATED_V2BETA1 = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+_PREFERRED_GROUPS = (
+    "apiregistration.k8s.io", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch",
+    "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
+    "admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io",
+    "node.k8s.io", "discovery.k8s.io", "flowcontrol.apiserver.k8s.io", "apps", "resource.k8s.io",
+)  # fmt: skip
+"""The order of the built-in groups; others follow by name."""
+
+
+class Discovery:
+    def __init__(self, scheme: Scheme, *, address: Callable[[], str]) -> None:
+        self._scheme = scheme
+        self._address = address
+        self._generation = -1
+        self._documents: dict[str, tuple[bytes, str]] = {}
+
+    def answer(self, request: Request, path: str) -> Response:
+        """`/api`, `/api/v1`, `/apis`, `/apis/GROUP`, `/apis/GROUP/VERSION`. ApiError 404."""
+        if self._generation != self._scheme.generation:
+            self._documents.clear()
+            self._generation = self._scheme.generation
+        path = path.rstrip("/")
+        accept = request.header("accept")
+        if path in ("/api", "/apis"):
+            version = _aggregated_version(accept)
+            if version:
+                return self._aggregated(request, path, version)
+        known = self._documents.get(path)
+        if known is None:
+            document = self._document(path)
+            known = self._documents[path] = (orjson.dumps(document), "")
+        return Response(200, known[0])
+
+    def groups(self) -> list[str]:
+        """The named groups, in the order they are listed."""
+        present = {gv.group for gv in self._scheme.group_versions() if gv.group}
+        known = [group for group in _PREFERRED_GROUPS if group in present]
+        return known + sorted(present - set(known))
+
+    def versions(self, group: str) -> list[str]:
+        return sort_versions([gv.version for gv in self._scheme.group_versions() if gv.group == group])
+
+    # The old form.
+
+    def _document(self, path: str) -> Obj:
+        parts = path.strip("/").split("/")
+        if parts == ["api"]:
+            return {
+                "kind": "APIVersions",
+                "versions": ["v1"],
+                "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": self._address()}],
+            }
+        if parts == ["apis"]:
+            return {
+                "kind": "APIGroupList",
+                "apiVersion": "v1",
+                "groups": [self._group(group) for group in self.groups()],
+            }
+        if parts[0] == "apis" and len(parts) == 2 and parts[1] in self.groups():
+            return {"kind": "APIGroup", "apiVersion": "v1", **self._group(parts[1])}
+        if parts[0] == "api" and len(parts) == 2:
+            return self._resources(GroupVersion("", parts[1]))
+        if parts[0] == "apis" and len(parts) == 3:
+            return self._resources(GroupVersion(parts[1], parts[2]))
+        raise page_not_found()
+
+    def _group(self, group: str) -> Obj:
+        versions = [{"groupVersion": f"{group}/{each}", "version": each} for each in self.versions(group)]
+        return {"name": group, "versions": versions, "preferredVersion": versions[0]}
+
+    def _resources(self, gv: GroupVersion) -> Obj:
+        served = self._scheme.in_group_version(gv)
+        if not served:
+            raise page_not_found()
+        listed: list[Obj] = []
+        for resource, version in served:
+            listed.append(_old_entry(resource))
+            for sub in _subresources(resource, version):
+                listed.append(_old_subresource(resource, version, sub))
+        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": str(gv), "resources": listed}
+
+    # The aggregated form.
+
+    def _aggregated(self, request: Request, path: str, version: str) -> Response:
+        key = f"{path}#{version}"
+        known = self._documents.get(key)
+        if known is None:
+            groups = [""] if path == "/api" else self.groups()
+            body = orjson.dumps(
+                {
+                    "kind": "APIGroupDiscoveryList",
+                    "apiVersion": f"apidiscovery.k8s.io/{version}",
+                    "metadata": {},
+                    "items": [self._aggregated_group(group) for group in groups],
+                }
+            )
+            known = self._documents[key] = (body, f'"{hashlib.sha512(body).hexdigest().upper()}"')
+        body, etag = known
+        headers = [("ETag", etag), ("Vary", "Accept"), ("Cache-Control", "public")]
+        if request.header("if-none-match") == etag:
+            return Response(304, headers=headers)
+        media = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
+        return Response(200, body, content_type=media, headers=headers)
+
+    def _aggregated_group(self, group: str) -> Obj:
+        metadata: Obj = {"creationTimestamp": None}
+        if group:
+            metadata["name"] = group
+        return {
+            "metadata": metadata,
+            "versions": [
+                {
+                    "version": version,
+                    "resources": [
+                        _aggregated_entry(resource, served)
+                        for resource, served in self._scheme.in_group_version(GroupVersion(group, version))
+                    ],
+                    "freshness": "Current",
+                }
+                for version in self.versions(group)
+            ],
+        }
+
+
+def _aggregated_version(accept: str) -> str:
+    """Which aggregated form the client would have, empty for none. The first it names wins."""
+    for media in accept.split(","):
+        parts = {part.strip() for part in media.split(";")}
+        if "as=APIGroupDiscoveryList" in parts and "g=apidiscovery.k8s.io" in parts:
+            for version in ("v2", "v2beta1"):
+                if f"v={version}" in parts:
+                    return version
+        elif parts & {"application/json", "*/*"}:
+            return ""
+    return ""
+
+
+def _subresources(resource: Resource, version: Version) -> list[Subresource]:
+    return sorted(
+        (sub for sub in resource.subresources if version.subresources is None or sub.name in version.subresources),
+        key=lambda sub: sub.name,
+    )
+
+
+def _old_entry(resource: Resource) -> Obj:
+    entry: Obj = {
+        "name": resource.plural,
+        "singularName": resource.singular or resource.kind.lower(),
+        "namespaced": resource.namespaced,
+        "kind": resource.kind,
+        "verbs": sorted(resource.verbs),
+    }
+    if resource.short_names:
+        entry["shortNames"] = list(resource.short_names)
+    if resource.categories:
+        entry["categories"] = list(resource.categories)
+    if "watch" in resource.verbs:
+        entry["storageVersionHash"] = _storage_hash(resource)
+    return entry
+
+
+def _storage_hash(resource: Resource) -> str:
+    gvk = resource.gvk
+    digest = hashlib.sha256(f"{gvk.group}/{gvk.version}/{gvk.kind}".encode()).digest()
+    return base64.b64encode(digest[:8]).decode()
+
+
+def _kind_of(resource: Resource, version: Version, sub: Subresource) -> GroupVersionKind:
+    return sub.kind or GroupVersionKind(version.group, version.version, resource.kind)
+
+
+def _old_subresource(resource: Resource, version: Version, sub: Subresource) -> Obj:
+    kind = _kind_of(resource, version, sub)
+    entry: Obj = {
+        "name": f"{resource.plural}/{sub.name}",
+        "singularName": "",
+        "namespaced": resource.namespaced,
+        "kind": kind.kind,
+        "verbs": sorted(sub.verbs),
+    }
+    if kind.group_version != version.group_version:
+        if kind.group:
+            entry["group"] = kind.group
+        entry["version"] = kind.version
+    return entry
+
+
+def _response_kind(kind: GroupVersionKind) -> Obj:
+    return {"group": kind.group, "version": kind.version, "kind": kind.kind}
+
+
+def _aggregated_entry(resource: Resource, version: Version) -> Obj:
+    entry: Obj = {
+        "resource": resource.plural,
+        "responseKind": _response_kind(GroupVersionKind(version.group, version.version, resource.kind)),
+        "scope": "Namespaced" if resource.namespaced else "Cluster",
+        "singularResource": resource.singular or resource.kind.lower(),
+        "verbs": sorted(resource.verbs),
+    }
+    if resource.short_names:
+        entry["shortNames"] = list(resource.short_names)
+    if resource.categories:
+        entry["categories"] = list(resource.categories)
+    subs = [
+        {
+            "subresource": sub.name,
+            "responseKind": _response_kind(_kind_of(resource, version, sub)),
+            "verbs": sorted(sub.verbs),
+        }
+        for sub in _subresources(resource, version)
+    ]
+    if subs:
+        entry["subresources"] = subs
+    return entry
+
+
+def sort_versions(versions: list[str]) -> list[str]:
+    """The kube-aware order: GA before beta before alpha, newer before older, anything else by name."""
+
+    def key(version: str) -> tuple[int, int, int, str]:
+        match = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
+        if match is None:
+            return (1, 0, 0, version)
+        stage = {None: 2, "beta": 1, "alpha": 0}[match[2]]
+        return (0, -stage, -(int(match[1]) * 1000 + int(match[3] or 0)), version)
+
+    return sorted(dict.fromkeys(versions), key=key)

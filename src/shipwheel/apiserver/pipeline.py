@@ -1,0 +1,442 @@
+"""A request's way through the API server, top to bottom.
+
+authenticate → (impersonate) → authorize → take a place in its flow → find the kind → decode, convert, default → mutating
+admission → validate → validating admission → store → answer. The first half is here; what happens to an object is
+`registry`'s, and `reads`' for those that change nothing. No body is read before its sender is known and allowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from shipwheel.api import codec
+from shipwheel.api.clock import Clock
+from shipwheel.api.codec import MediaType
+from shipwheel.api.errors import (
+    ApiError,
+    bad_request,
+    forbidden_error,
+    internal,
+    method_not_supported,
+    page_not_found,
+)
+from shipwheel.api.meta import GroupResource, GroupVersionKind, Obj
+from shipwheel.api.resource import Attributes, Call, Resource, Subresource, UserInfo, Version
+from shipwheel.api.scheme import Scheme
+from shipwheel.api.selectors import parse_field_selector
+from shipwheel.api.table import check_include
+from shipwheel.apiserver.authn.impersonation import impersonate
+from shipwheel.apiserver.authn.requests import Authenticator
+from shipwheel.apiserver.authz.chain import Authorizer
+from shipwheel.apiserver.flow import Flow
+from shipwheel.apiserver.reads import Reader, list_options
+from shipwheel.apiserver.registry import WriteOptions, Written
+from shipwheel.apiserver.rendering import Rendering, render_object, rendering
+from shipwheel.apiserver.requestinfo import RequestInfo, request_info
+from shipwheel.apiserver.requestmetrics import RequestMetrics
+from shipwheel.apiserver.writes import Writer, body_kind, decode_body, read_body, write_options
+from shipwheel.client.httpserver import Answer, BodyTooLarge, ClientGone, Request, Response, Stream, Upgrade
+
+log = logging.getLogger(__name__)
+
+GZIP_FROM = 128 * 1024
+_FORMATS: tuple[Any, ...] = ("json", "yaml")
+PathHandler = Callable[[Request, UserInfo], Awaitable[Answer]]
+
+
+class Pipeline:
+    """The handler of every request. Paths that are no resources are in `paths`; what is not there is asked of
+    `elsewhere` (aggregated API servers, custom resources' discovery) before it is a 404."""
+
+    def __init__(
+        self,
+        *,
+        scheme: Scheme,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        flow: Flow,
+        reader: Reader,
+        writer: Writer,
+        server: Any,
+        metrics: RequestMetrics,
+        clock: Clock,
+    ) -> None:
+        self.scheme = scheme
+        self.authenticator = authenticator
+        self.authorizer = authorizer
+        self.flow = flow
+        self.reader = reader
+        self.writer = writer
+        self.server = server
+        self.metrics = metrics
+        self.clock = clock
+        self.paths: dict[str, PathHandler] = {}
+        self.prefixes: dict[str, PathHandler] = {}
+        self._renderings: dict[tuple[int, str, str, MediaType, str], Rendering] = {}
+        self._generation = -1
+
+    async def __call__(self, request: Request) -> Answer:
+        started = self.clock.monotonic()
+        info = request_info(request)
+        try:
+            answer = await self._through(request, info)
+        except ApiError as error:
+            answer = self._refusal(request, info, error)
+        except BodyTooLarge:
+            answer = self._refusal(request, info, ApiError(413, "RequestEntityTooLarge", "request entity too large"))
+        except ClientGone:
+            raise
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.raw_path)
+            answer = self._refusal(request, info, internal(str(error) or type(error).__name__))
+        self.metrics.observe(info, request, answer, self.clock.monotonic() - started)
+        return answer
+
+    async def _through(self, request: Request, info: RequestInfo) -> Answer:
+        user = await self.authenticator.authenticate(request)
+        if request.header("impersonate-user") or request.header("impersonate-group"):
+            user = await impersonate(request, user, self.authorizer)
+        await self._authorize(request, info, user)
+        ticket = await self.flow.enter(info, user)
+        try:
+            if info.is_resource:
+                return await self._resource(request, info, user)
+            return await self._path(request, info, user)
+        finally:
+            ticket.leave()
+
+    async def _authorize(self, request: Request, info: RequestInfo, user: UserInfo) -> None:
+        decision = await self.authorizer.authorize(attributes_of(request, info, user))
+        if not decision.allowed:
+            raise forbidden_to(info, user, decision.reason)
+
+    # Paths that are no resources.
+
+    async def _path(self, request: Request, info: RequestInfo, user: UserInfo) -> Answer:
+        handler = self.paths.get(info.path.rstrip("/") or "/")
+        if handler is None:
+            for prefix, candidate in self.prefixes.items():
+                if info.path.startswith(prefix):
+                    handler = candidate
+                    break
+        if handler is None:
+            raise page_not_found()
+        return await handler(request, user)
+
+    # Resources.
+
+    async def _resource(self, request: Request, info: RequestInfo, user: UserInfo) -> Answer:
+        found = self.scheme.at(info.group, info.version, info.resource)
+        if found is None:
+            elsewhere = await self.server.serve_elsewhere(request, info, user)
+            if elsewhere is not None:
+                return elsewhere
+            raise page_not_found()
+        resource, version = found
+        if info.namespace and not resource.namespaced and info.resource != "namespaces":
+            raise page_not_found()
+        namespace = info.namespace if resource.namespaced else ""
+        answer = await self._verb(request, info, user, resource, version, namespace)
+        if version.deprecation:
+            _add_header(answer, "Warning", _warning(version.deprecation))
+        return answer
+
+    async def _verb(
+        self, request: Request, info: RequestInfo, user: UserInfo, resource: Resource, version: Version, namespace: str
+    ) -> Answer:
+        if info.subresource:
+            subresource = resource.subresource(info.subresource)
+            if subresource is None or (
+                version.subresources is not None and subresource.name not in version.subresources
+            ):
+                raise page_not_found()
+            return await self._subresource(request, info, user, resource, version, namespace, subresource)
+        if info.verb not in resource.verbs:
+            raise method_not_supported(resource.group_resource, info.verb)
+        if resource.call is not None:
+            return await self._call_kind(request, info, user, resource, version, namespace)
+        if info.verb == "get":
+            form = self._rendering(request, resource, version)
+            entry = await self.reader.get(resource, namespace, info.name, request.parameter("resourceVersion"))
+            return Response(200, form.one(entry), content_type=form.content_type)
+        if info.verb in ("list", "watch"):
+            return await self._list(request, info, resource, version, namespace)
+        if resource.namespaced and not namespace:
+            if info.verb == "create":
+                raise bad_request("an empty namespace may not be set during creation")
+            raise method_not_supported(resource.group_resource, info.verb)
+        return await self._write(request, info, user, resource, version, namespace, None)
+
+    async def _list(
+        self, request: Request, info: RequestInfo, resource: Resource, version: Version, namespace: str
+    ) -> Answer:
+        options = list_options(request, resource, version)
+        if info.name:
+            options = replace(options, fields=parse_field_selector(f"metadata.name={info.name}"))
+        form = self._rendering(request, resource, version, is_watch=info.verb == "watch")
+        if info.verb == "watch":
+            return await self.reader.watch(request, resource, namespace, options, form)
+        answer = await self.reader.list(request, resource, namespace, options, form)
+        return await _compressed(request, answer)
+
+    async def _write(
+        self,
+        request: Request,
+        info: RequestInfo,
+        user: UserInfo,
+        resource: Resource,
+        version: Version,
+        namespace: str,
+        subresource: Subresource | None,
+    ) -> Answer:
+        form = self._rendering(request, resource, version)
+
+        async def check_access(verb: str) -> None:
+            ask = attributes_of(request, info, user, verb=verb)
+            decision = await self.authorizer.authorize(ask)
+            if not decision.allowed:
+                raise forbidden_to(info, user, decision.reason, verb=verb)
+
+        kinds = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+        options = write_options(request, user, kinds.get(info.verb, "DeleteOptions"), check_access=check_access)
+        if info.verb == "deletecollection":
+            removed = await self.writer.delete_collection(request, resource, version, namespace, options)
+            body = form.list([each.entry for each in removed], {"resourceVersion": ""}, self.clock.now())
+            return Response(200, body, content_type=form.content_type, headers=_warnings(options))
+        if info.verb == "delete":
+            written = await self.writer.delete(request, resource, version, namespace, info.name, options)
+            return self._deleted(request, resource, form, written, options)
+        if info.verb == "create":
+            written = await self.writer.create(request, resource, version, namespace, options)
+        elif info.verb == "update":
+            written = await self.writer.update(request, resource, version, namespace, info.name, subresource, options)
+        else:
+            written = await self.writer.patch(request, resource, version, namespace, info.name, subresource, options)
+        status = 201 if written.created else 200
+        if subresource is not None and subresource.read is not None:
+            view = subresource.read(written.entry.decode())
+            body, media = render_object(view, form.form)
+            return Response(status, body, content_type=media, headers=_warnings(options))
+        return Response(status, form.one(written.entry), content_type=form.content_type, headers=_warnings(options))
+
+    def _deleted(
+        self, request: Request, resource: Resource, form: Rendering, written: Written, options: WriteOptions
+    ) -> Response:
+        if not written.gone or resource.strategy.returns_deleted:
+            return Response(200, form.one(written.entry), content_type=form.content_type, headers=_warnings(options))
+        details: Obj = {"name": written.entry.name, "kind": resource.plural, "uid": _uid_of(written)}
+        if resource.group:
+            details["group"] = resource.group
+        status = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Success",
+            "details": details,
+        }
+        body, media = render_object(status, form.form)
+        return Response(200, body, content_type=media, headers=_warnings(options))
+
+    async def _subresource(
+        self,
+        request: Request,
+        info: RequestInfo,
+        user: UserInfo,
+        resource: Resource,
+        version: Version,
+        namespace: str,
+        sub: Subresource,
+    ) -> Answer:
+        if sub.call is not None and (sub.connect or info.verb in ("create", "get")):
+            return await self._call_subresource(request, info, user, resource, version, namespace, sub)
+        if info.verb not in sub.verbs:
+            raise method_not_supported(GroupResource(resource.group, f"{resource.plural}/{sub.name}"), info.verb)
+        if info.verb == "get":
+            entry = await self.reader.get(resource, namespace, info.name)
+            form = self._rendering(request, resource, version)
+            if sub.read is None:
+                return Response(200, form.one(entry), content_type=form.content_type)
+            body, media = render_object(sub.read(entry.decode()), form.form)
+            return Response(200, body, content_type=media)
+        return await self._write(request, info, user, resource, version, namespace, sub)
+
+    async def _call_subresource(
+        self,
+        request: Request,
+        info: RequestInfo,
+        user: UserInfo,
+        resource: Resource,
+        version: Version,
+        namespace: str,
+        sub: Subresource,
+    ) -> Answer:
+        options = write_options(request, user, "CreateOptions")
+        body: Obj | None = None
+        if not sub.connect and info.verb != "get":
+            gvk, schema = body_kind(resource, version, sub)
+            raw = await read_body(request)
+            sent = decode_body(raw, request.header("content-type"), gvk, options)
+            body = self.writer.registry.take_in_view(schema, gvk.kind, sent, options)
+        call = self._make_call(request, info, user, resource, version, namespace, body, options)
+        assert sub.call is not None
+        return self._called(request, await sub.call(self.server, call), info, options)
+
+    async def _call_kind(
+        self, request: Request, info: RequestInfo, user: UserInfo, resource: Resource, version: Version, namespace: str
+    ) -> Answer:
+        options = write_options(request, user, "CreateOptions")
+        body: Obj | None = None
+        if info.verb == "create":
+            gvk = GroupVersionKind(version.group, version.version, resource.kind)
+            raw = await read_body(request)
+            sent = decode_body(raw, request.header("content-type"), gvk, options)
+            body = self.writer.registry.take_in_call(resource, version, namespace, sent, options)
+        call = self._make_call(request, info, user, resource, version, namespace, body, options)
+        assert resource.call is not None
+        answer = await resource.call(self.server, call)
+        if isinstance(answer, dict) and answer.get("kind") == resource.kind:
+            if version.from_storage is not None:
+                answer = version.from_storage(answer)
+            answer["apiVersion"] = str(version.group_version)
+        return self._called(request, answer, info, options)
+
+    def _make_call(
+        self,
+        request: Request,
+        info: RequestInfo,
+        user: UserInfo,
+        resource: Resource,
+        version: Version,
+        namespace: str,
+        body: Obj | None,
+        options: WriteOptions,
+    ) -> Call:
+        return Call(
+            user, resource, version, namespace, info.name, info.verb, request.method, body, info.rest, request.query,
+            options.dry_run, request,
+        )  # fmt: skip
+
+    def _called(self, request: Request, answer: Any, info: RequestInfo, options: WriteOptions) -> Answer:
+        """What a kind's own code answered, as HTTP: it is an answer already, or an object."""
+        if isinstance(answer, Response | Stream | Upgrade):
+            return answer
+        form = codec.negotiate(request.header("accept"), formats=_FORMATS)
+        body, media = render_object(answer, form)
+        status = answer.get("code") if answer.get("kind") == "Status" and answer.get("code") else None
+        return Response(
+            status or (201 if info.verb == "create" else 200), body, content_type=media, headers=_warnings(options)
+        )
+
+    # Forms.
+
+    def _rendering(
+        self,
+        request: Request,
+        resource: Resource,
+        version: Version,
+        *,
+        is_watch: bool = False,
+    ) -> Rendering:
+        form = codec.negotiate(request.header("accept"), formats=_FORMATS, stream=is_watch)
+        include = request.parameter("includeObject") if form.as_kind == "Table" else ""
+        if self._generation != self.scheme.generation:
+            self._renderings.clear()
+            self._generation = self.scheme.generation
+        key = (id(resource), version.group, version.version, form, include)
+        known = self._renderings.get(key)
+        if known is None:
+            if include:
+                check_include(include)
+            known = self._renderings[key] = rendering(resource, version, form, include)
+        return known
+
+    def _refusal(self, request: Request, info: RequestInfo, error: ApiError) -> Response:
+        status = error.to_status()
+        headers = list(error.headers.items())
+        if error.code == 404 and error.details == {} and not info.is_resource:
+            return Response(404, b"404 page not found\n", content_type="text/plain; charset=utf-8", headers=headers)
+        try:
+            form = codec.negotiate(request.header("accept"), formats=_FORMATS)
+        except ApiError:
+            form = MediaType()
+        body, media = render_object(status, form)
+        return Response(error.code, body, content_type=media, headers=headers)
+
+
+def attributes_of(request: Request, info: RequestInfo, user: UserInfo, *, verb: str = "") -> Attributes:
+    """The question a request puts to the authorizers."""
+    if not info.is_resource:
+        return Attributes(user, verb or info.verb, path=info.path, is_resource=False)
+    selectors = ("", "")
+    if info.verb in ("list", "watch", "deletecollection") and request.raw_query:
+        selectors = (request.parameter("labelSelector"), request.parameter("fieldSelector"))
+    name = info.name
+    if not name and selectors[1].startswith("metadata.name=") and "," not in selectors[1]:
+        name = selectors[1][len("metadata.name=") :]
+    return Attributes(
+        user,
+        verb or info.verb,
+        info.group,
+        info.version,
+        info.resource,
+        info.subresource,
+        info.namespace,
+        name,
+        info.path,
+        True,
+        *selectors,
+    )
+
+
+def forbidden_to(info: RequestInfo, user: UserInfo, reason: str, *, verb: str = "") -> ApiError:
+    """403 in upstream's words."""
+    verb = verb or info.verb
+    if not info.is_resource:
+        why = f'User "{user.name}" cannot {verb} path "{info.path}"'
+        message = f"forbidden: {why}" + (f": {reason}" if reason else "")
+        return ApiError(403, "Forbidden", message, details={})
+    what = info.resource + (f"/{info.subresource}" if info.subresource else "")
+    why = f'User "{user.name}" cannot {verb} resource "{what}" in API group "{info.group}"'
+    if info.namespace:
+        why += f' in the namespace "{info.namespace}"'
+    else:
+        why += " at the cluster scope"
+    if reason:
+        why += f": {reason}"
+    return forbidden_error(GroupResource(info.group, info.resource), info.name, why)
+
+
+def _uid_of(written: Written) -> str:
+    return orjson.loads(b"{" + written.entry.tail)["metadata"].get("uid", "")
+
+
+def _warnings(options: WriteOptions) -> list[tuple[str, str]] | None:
+    if not options.warnings:
+        return None
+    return [("Warning", _warning(text)) for text in dict.fromkeys(options.warnings)]
+
+
+def _warning(text: str) -> str:
+    """A `Warning` header's value (RFC 7234, code 299)."""
+    escaped = "".join(each for each in text if each.isprintable()).replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'
+
+
+def _add_header(answer: Answer, name: str, value: str) -> None:
+    answer.headers = [*(answer.headers or ()), (name, value)]
+
+
+async def _compressed(request: Request, answer: Response) -> Response:
+    """Large answers are compressed for those who can read it, in a thread: it takes time."""
+    if len(answer.body) < GZIP_FROM or "gzip" not in request.header("accept-encoding"):
+        return answer
+    answer.body = await asyncio.get_running_loop().run_in_executor(None, lambda: gzip.compress(answer.body, 1))
+    answer.headers = [*(answer.headers or ()), ("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
+    return answer

@@ -1,0 +1,172 @@
+"""From cached bytes to what a client asked for: JSON as it is, YAML, protobuf, Tables, metadata alone.
+
+A `Rendering` belongs to a kind, a version and a negotiated form, and is kept as long as these. The plain JSON one,
+which nearly all traffic uses, only joins bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from shipwheel.api import codec, table
+from shipwheel.api.clock import SystemClock
+from shipwheel.api.codec import MediaType
+from shipwheel.api.meta import Obj
+from shipwheel.api.resource import Resource, Version
+from shipwheel.apiserver.watchcache import Change, Entry
+from shipwheel.client.httpserver import frame
+
+
+def head_of(kind: str, api_version: str) -> bytes:
+    return b'{"kind":"%b","apiVersion":"%b",' % (kind.encode(), api_version.encode())
+
+
+class Rendering:
+    """The plain JSON form. Subclasses override `one`; lists and frames follow from it."""
+
+    content_type = "application/json"
+    watch_content_type = "application/json"
+
+    def __init__(self, resource: Resource, version: Version, form: MediaType) -> None:
+        self.resource = resource
+        self.version = version
+        self.form = form
+        self.head = head_of(resource.kind, str(version.group_version))
+        self.item_kind = resource.kind
+        self.list_kind = resource.list_kind or f"{resource.kind}List"
+        self.list_version = str(version.group_version)
+        self.convert = version.from_storage
+        self.key = (form, str(version.group_version))
+
+    def one(self, entry: Entry) -> bytes:
+        """The object by itself."""
+        if self.convert is None:
+            return self.head + entry.tail
+        return codec.encode(self.view(entry))
+
+    def view(self, entry: Entry) -> Obj:
+        """The object decoded, in the version asked for."""
+        obj = entry.decode()
+        if self.convert is not None:
+            obj = self.convert(obj)
+        obj["kind"], obj["apiVersion"] = self.resource.kind, self.list_version
+        return obj
+
+    def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
+        opening = head_of(self.list_kind, self.list_version) + b'"metadata":%b,"items":[' % orjson.dumps(metadata)
+        if self.resource.custom:
+            joined = b",".join([self.one(entry) for entry in entries])
+        elif self.convert is None:
+            joined = b"{" + b",{".join([entry.tail for entry in entries]) if entries else b""
+        else:
+            joined = b",".join([_without_type(self.view(entry)) for entry in entries])
+        return b"".join((opening, joined, b"]}"))
+
+    def frame(self, kind: str, change: Change) -> bytes:
+        """A watch event, framed as a chunk; made once for all watchers of this form."""
+        key = (kind, self.key)
+        made = change.frames.get(key)
+        if made is None:
+            made = change.frames[key] = frame(self.event(kind, change.after))
+        return made
+
+    def event(self, kind: str, entry: Entry) -> bytes:
+        return b'{"type":"%b","object":%b}\n' % (kind.encode(), self.one(entry))
+
+    def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
+        metadata: Obj = {"resourceVersion": str(revision), "creationTimestamp": None}
+        if initial_end:
+            metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+        obj = {"kind": self.item_kind, "apiVersion": self.list_version, "metadata": metadata}
+        return frame(b'{"type":"BOOKMARK","object":%b}\n' % orjson.dumps(obj))
+
+    def error(self, status: Obj) -> bytes:
+        return frame(b'{"type":"ERROR","object":%b}\n' % orjson.dumps(status))
+
+
+def _without_type(obj: Obj) -> bytes:
+    obj.pop("kind", None)
+    obj.pop("apiVersion", None)
+    return orjson.dumps(obj)
+
+
+class YamlRendering(Rendering):
+    content_type = "application/yaml"
+    watch_content_type = "application/yaml;stream=watch"
+
+    def one(self, entry: Entry) -> bytes:
+        return codec.encode_yaml(self.view(entry))
+
+    def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
+        return codec.encode_yaml(orjson.loads(super().list(entries, metadata, now)))
+
+    def event(self, kind: str, entry: Entry) -> bytes:
+        return b"---\n" + codec.encode_yaml({"type": kind, "object": self.view(entry)})
+
+
+class TableRendering(Rendering):
+    """`as=Table`: what kubectl prints."""
+
+    def __init__(self, resource: Resource, version: Version, form: MediaType, include: str) -> None:
+        super().__init__(resource, version, form)
+        self.include = include or "Metadata"
+        self.columns = version.columns if version.columns is not None else resource.columns
+        self.key = (form, str(version.group_version), self.include)
+        self.content_type = f"application/json;as=Table;g=meta.k8s.io;v={form.version}"
+
+    def one(self, entry: Entry) -> bytes:
+        return self.list([entry], {"resourceVersion": str(entry.revision)}, SystemClock().now())
+
+    def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
+        objects = [self.view(entry) for entry in entries]
+        return orjson.dumps(
+            table.table(
+                objects,
+                self.columns,
+                now=now,
+                include=self.include,
+                metadata=metadata,
+                version=self.form.version,
+            )
+        )
+
+
+class PartialRendering(Rendering):
+    """`as=PartialObjectMetadata` and its list: metadata alone."""
+
+    def __init__(self, resource: Resource, version: Version, form: MediaType) -> None:
+        super().__init__(resource, version, form)
+        self.item_kind = "PartialObjectMetadata"
+        self.list_kind = "PartialObjectMetadataList"
+        self.list_version = f"meta.k8s.io/{form.version}"
+        self.content_type = f"application/json;as={form.as_kind};g=meta.k8s.io;v={form.version}"
+
+    def one(self, entry: Entry) -> bytes:
+        metadata = orjson.loads(b"{" + entry.tail)["metadata"]
+        return orjson.dumps({"kind": "PartialObjectMetadata", "apiVersion": self.list_version, "metadata": metadata})
+
+    def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
+        opening = head_of(self.list_kind, self.list_version) + b'"metadata":%b,"items":[' % orjson.dumps(metadata)
+        return b"".join((opening, b",".join([self.one(entry) for entry in entries]), b"]}"))
+
+
+def rendering(resource: Resource, version: Version, form: MediaType, include: str = "") -> Rendering:
+    """The rendering for a negotiated form."""
+    if form.as_kind == "Table":
+        return TableRendering(resource, version, form, include)
+    if form.as_kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+        return PartialRendering(resource, version, form)
+    if form.format == "yaml":
+        return YamlRendering(resource, version, form)
+    return Rendering(resource, version, form)
+
+
+def render_object(obj: Any, form: MediaType) -> tuple[bytes, str]:
+    """Bytes and content type of an object that is no stored kind's (Status, Scale, reviews)."""
+    if form.format == "yaml":
+        return codec.encode_yaml(obj), "application/yaml"
+    return orjson.dumps(obj), "application/json"

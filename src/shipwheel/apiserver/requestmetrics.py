@@ -1,0 +1,94 @@
+"""What the API server counts of its requests, under upstream's names."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from shipwheel.apiserver.requestinfo import RequestInfo
+from shipwheel.client.httpserver import Answer, Request, Response, Stream
+from shipwheel.client.metrics import Metrics
+
+_DURATIONS = (
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60,
+)  # fmt: skip
+_SIZES = tuple(1000.0 * 10**power for power in range(7))
+
+
+class RequestMetrics:
+    """Instruments with their labels bound are kept by what they count: a request costs two additions."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        names = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code")
+        self._total = metrics.counter("apiserver_request_total", "Counter of apiserver requests.", names)
+        shape = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component")
+        self._seconds = metrics.histogram(
+            "apiserver_request_duration_seconds", "Response latency distribution in seconds.", _DURATIONS, shape
+        )
+        self._sizes = metrics.histogram(
+            "apiserver_response_sizes",
+            "Response size distribution in bytes.",
+            _SIZES,
+            ("verb", "group", "version", "resource", "subresource", "scope", "component"),
+        )
+        self._inflight = metrics.gauge(
+            "apiserver_current_inflight_requests",
+            "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+            ("request_kind",),
+        )
+        self._longrunning = metrics.gauge(
+            "apiserver_longrunning_requests", "Gauge of all active long-running apiserver requests.",
+            ("verb", "group", "version", "resource", "subresource", "scope", "component"),
+        )  # fmt: skip
+        self._bound: dict[tuple[Any, ...], tuple[Any, Any, Any]] = {}
+
+    def observe(self, info: RequestInfo, request: Request, answer: Answer, seconds: float) -> None:
+        status = answer.status if isinstance(answer, Response | Stream) else 101
+        key = (info.verb, info.group, info.version, info.resource, info.subresource, bool(info.name), status)
+        bound = self._bound.get(key)
+        if bound is None:
+            bound = self._bound[key] = self._bind(info, status)
+        count, duration, size = bound
+        count()
+        if isinstance(answer, Response):
+            duration(seconds)
+            size(len(answer.body))
+
+    def _bind(self, info: RequestInfo, status: int) -> tuple[Any, Any, Any]:
+        scope = _scope(info)
+        verb = _verb(info)
+        shared = (info.group, info.version, info.resource, info.subresource, scope, "apiserver")
+        return (
+            self._total.labels(verb, "", *shared, str(status)).inc,
+            self._seconds.labels(verb, "", *shared).observe,
+            self._sizes.labels(verb, *shared).observe,
+        )
+
+    def watching(self, info: RequestInfo) -> tuple[Any, Any]:
+        """(begun, ended) for a long-running request."""
+        gauge = self._longrunning.labels(
+            _verb(info), info.group, info.version, info.resource, info.subresource, _scope(info), "apiserver"
+        )
+        return partial(gauge.inc), partial(gauge.dec)
+
+    def inflight(self, reads: int, writes: int) -> None:
+        self._inflight.labels("readOnly").set(reads)
+        self._inflight.labels("mutating").set(writes)
+
+
+_VERBS = {
+    "get": "GET", "list": "LIST", "watch": "WATCH", "create": "POST", "update": "PUT", "patch": "PATCH",
+    "delete": "DELETE", "deletecollection": "DELETECOLLECTION",
+}  # fmt: skip
+
+
+def _verb(info: RequestInfo) -> str:
+    return _VERBS.get(info.verb, info.verb.upper() if info.verb.isalpha() else "OTHER")
+
+
+def _scope(info: RequestInfo) -> str:
+    if not info.is_resource:
+        return ""
+    if info.name:
+        return "resource"
+    return "namespace" if info.namespace else "cluster"

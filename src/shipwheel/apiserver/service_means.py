@@ -1,0 +1,89 @@
+"""What services draw on: the cluster's addresses and node ports, with what is taken read from the services."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from shipwheel.api.meta import Obj
+from shipwheel.apiserver.allocators import AddressAllocator, AllocationError, Network, PortAllocator
+from shipwheel.apiserver.config import ApiServerConfig
+from shipwheel.apiserver.watchcache import Change, ResourceCache, WatchCache
+
+SERVICES_PREFIX = "services/specs"
+
+
+class ServiceAddresses:
+    """The address pools of each IP family; the first family is the cluster's own."""
+
+    def __init__(self, networks: list[Network]) -> None:
+        self.families: tuple[str, ...] = tuple(dict.fromkeys(f"IPv{network.version}" for network in networks))
+        self._pools = {
+            family: AddressAllocator([network for network in networks if f"IPv{network.version}" == family])
+            for family in self.families
+        }
+
+    def allocate(self, wanted: str | None = None, *, family: str = "") -> str:
+        """Reserve an address. AllocationError when it cannot be had."""
+        family = family or (self.families[0] if wanted is None else ("IPv6" if ":" in wanted else "IPv4"))
+        pool = self._pools.get(family)
+        if pool is None:
+            raise AllocationError(f"the cluster has no {family} addresses for services")
+        return pool.allocate(wanted)
+
+    def release(self, address: str) -> None:
+        self._pool(address).release(address)
+
+    def mark(self, address: str) -> None:
+        self._pool(address).mark(address)
+
+    def _pool(self, address: str) -> AddressAllocator:
+        return self._pools.get("IPv6" if ":" in address else "IPv4") or AddressAllocator([])
+
+
+class ServiceMeans:
+    def __init__(self, config: ApiServerConfig, cache: WatchCache) -> None:
+        networks = [ipaddress.ip_network(each) for each in config.service_cluster_ip_range]
+        self.addresses = ServiceAddresses(networks)
+        self.ports = PortAllocator(*config.service_node_port_range)
+        self.first_address = str(networks[0].network_address + 1)
+        self._cache = cache
+        cache.on_change(self._changed)
+
+    def means(self, name: str) -> Any:
+        return {"service-ips": self.addresses, "node-ports": self.ports}[name]
+
+    def load(self) -> None:
+        """Note what the services in the cache have."""
+        for entry in self._cache.caches[SERVICES_PREFIX].entries.values():
+            self._mark(entry.decode())
+
+    def _changed(self, cache: ResourceCache, change: Change) -> None:
+        """Follow changes that others made (another API server); our own are noted already."""
+        if cache.resource.prefix != SERVICES_PREFIX:
+            return
+        if change.before is not None and change.deleted:
+            addresses, ports = taken_by(change.before.decode())
+            for address in addresses:
+                self.addresses.release(address)
+            for port in ports:
+                self.ports.release(port)
+        elif not change.deleted:
+            self._mark(change.after.decode())
+
+    def _mark(self, service: Obj) -> None:
+        addresses, ports = taken_by(service)
+        for address in addresses:
+            self.addresses.mark(address)
+        for port in ports:
+            self.ports.mark(port)
+
+
+def taken_by(service: Obj) -> tuple[list[str], list[int]]:
+    """The cluster IPs and node ports that a service has."""
+    spec = service.get("spec") or {}
+    addresses = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+    ports = [port["nodePort"] for port in spec.get("ports") or () if port.get("nodePort")]
+    if spec.get("healthCheckNodePort"):
+        ports.append(spec["healthCheckNodePort"])
+    return [each for each in addresses if each != "None"], ports
