@@ -126,9 +126,7 @@ def node_server(node_name: str, addresses: Iterable[str]) -> Leaf:
     return Leaf(f"system:node:{node_name}", (SERVER,), organization=NODES, hosts=hosts)
 
 
-def ensure(
-    directory: Path, *, api_hosts: Sequence[str], etcd_hosts: Sequence[str], now: datetime
-) -> list[Path]:
+def ensure(directory: Path, *, api_hosts: Sequence[str], etcd_hosts: Sequence[str], now: datetime) -> list[Path]:
     """Make the whole tree of keys and certificates, or what is missing of it, and check the rest.
 
     Returns the certificates and keys written. Raises `PkiError` for what is damaged or expired and cannot be
@@ -144,14 +142,13 @@ def ensure(
 
 def ensure_leaf(file: Path, authority: KeyPair, leaf: Leaf, now: datetime) -> list[Path]:
     """Keep the certificate at `file` (without suffix) if it will do, or issue it."""
-    if _exists(file) and serves(load(file), authority, leaf, now):
+    if _exists(file) and says(load(file).certificate, authority, leaf, now):
         return []
     return _write(file, issue(authority, leaf, now))
 
 
-def serves(pair: KeyPair, authority: KeyPair, leaf: Leaf, now: datetime) -> bool:
+def says(certificate: x509.Certificate, authority: KeyPair, leaf: Leaf, now: datetime) -> bool:
     """Whether a certificate still says what `leaf` asks for, long enough, signed by `authority`."""
-    certificate = pair.certificate
     return (
         certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - RENEW_BEFORE
         and certificate.subject == _subject(leaf.common_name, leaf.organization)
@@ -187,9 +184,7 @@ def issue(authority: KeyPair, leaf: Leaf, now: datetime) -> KeyPair:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(leaf.usages), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
     )
     if leaf.hosts:
         names = [_general_name(host) for host in leaf.hosts]
@@ -257,9 +252,7 @@ def _ensure_service_account_key(file: Path) -> list[Path]:
         if public.exists():
             raise PkiError(f"the private key {private} is missing, but its public key {public} is there")
         key = ec.generate_private_key(ec.SECP256R1())
-        write_private(
-            private, key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-        )
+        write_private(private, key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
         written = [private, public]
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     write_private(public, pem)

@@ -1,0 +1,153 @@
+"""Where a cluster keeps what on disk, and the choices it was made with.
+
+Everything a cluster has lies in its data directory, so that removing that directory removes it. The exception
+are sockets and the mounts of running containers: their paths must be short, and they are gone after a reboot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from shipwheel.admin.pki import write_private
+
+RuntimeKind = Literal["containerd", "simulated"]
+StoreKind = Literal["sqlite", "etcd"]
+
+RUN = Path("/run/shipwheel")
+
+
+class LayoutError(Exception):
+    """What is on disk does not fit; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a cluster was made with. It is written down at the first start and kept."""
+
+    name: str
+    runtime: RuntimeKind
+    store: StoreKind
+    port: int
+    address: str
+    """This machine's address, as nodes and pods see it."""
+    service_cidr: str = "10.96.0.0/16"
+    pod_cidr: str = "10.244.0.0/16"
+    domain: str = "cluster.local"
+    nodes: tuple[str, ...] = ("node-1",)
+    ports: dict[str, int] = field(default_factory=dict)
+    """The other ports that its components listen on, by purpose."""
+
+    @property
+    def context(self) -> str:
+        """The name of its context, cluster and user in kubeconfig files."""
+        return f"shipwheel-{self.name}"
+
+    @property
+    def server(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    name: str
+    data: Path
+
+    @classmethod
+    def of(cls, name: str, data_dir: Path | None = None) -> Layout:
+        return cls(name, (data_dir or home() / ".shipwheel" / name).resolve())
+
+    @property
+    def pki(self) -> Path:
+        return self.data / "pki"
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def database(self) -> Path:
+        return self.data / "store" / "state.db"
+
+    @property
+    def etcd(self) -> Path:
+        return self.data / "etcd"
+
+    @property
+    def lock(self) -> Path:
+        return self.data / "supervisor.lock"
+
+    @property
+    def state(self) -> Path:
+        return self.data / "supervisor.json"
+
+    @property
+    def settings(self) -> Path:
+        return self.data / "cluster.json"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and mounts. The same name in two data directories is two clusters."""
+        tag = hashlib.sha256(str(self.data).encode()).hexdigest()[:6]
+        return RUN / f"{self.name}-{tag}"
+
+    @property
+    def network(self) -> str:
+        """What the names of this cluster's rules and networks on the machine begin with."""
+        return f"shipwheel-{self.run.name}"
+
+    def kubeconfig(self, who: str = "admin") -> Path:
+        """`admin`, `controller-manager`, `scheduler`, `kube-proxy`, `dns`, or a node's name."""
+        return self.data / f"{who}.conf"
+
+    def node(self, node: str) -> Path:
+        """What the kubelet of a node keeps."""
+        return self.data / "nodes" / node
+
+    def log(self, component: str) -> Path:
+        return self.logs / f"{component}.log"
+
+    def read_settings(self) -> Settings | None:
+        """Raises `LayoutError` when the file is damaged."""
+        try:
+            raw = json.loads(self.settings.read_text())
+            return Settings(**{**raw, "nodes": tuple(raw["nodes"])})
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise LayoutError(f"{self.settings} is damaged: {error}") from error
+
+    def write_settings(self, settings: Settings) -> None:
+        write_private(self.settings, json.dumps(asdict(settings), indent=2).encode() + b"\n", mode=0o644)
+
+
+def home() -> Path:
+    """The home of whoever is at the keyboard: with sudo, not root's."""
+    user = invoking_user()
+    return Path(user.pw_dir) if user else Path.home()
+
+
+def invoking_user() -> pwd.struct_passwd | None:
+    """Who called sudo, if somebody did."""
+    name = os.environ.get("SUDO_USER", "")
+    if os.geteuid() != 0 or name in ("", "root"):
+        return None
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def clusters() -> Iterator[Settings]:
+    """The settings of the clusters on this machine that keep something in `/run/shipwheel`."""
+    for link in RUN.glob("*/data"):
+        layout = Layout.of(link.parent.name.rpartition("-")[0], link.resolve())
+        settings = layout.read_settings()
+        if settings is not None:
+            yield settings

@@ -1,0 +1,71 @@
+"""The components as commands of their own, with upstream's names and flags.
+
+click only finds the command: the flags are read as pflag reads them (`client/flags.py`), so that a command line
+written for the upstream component means the same here, or is refused with the same words.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from shipwheel.admin.commands import COMMANDS, Command
+from shipwheel.client.flags import FlagError, HelpRequested, usage
+
+
+def add_to(group: click.Group) -> None:
+    for command in COMMANDS.values():
+        group.add_command(_ComponentCommand(command))
+
+
+class _ComponentCommand(click.Command):
+    """Takes every argument as it stands."""
+
+    def __init__(self, component: Command) -> None:
+        super().__init__(component.name, help=component.summary, add_help_option=False, callback=lambda: None)
+        self._component = component
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.args = list(args)
+        return []
+
+    def invoke(self, ctx: click.Context) -> None:
+        run(self._component, ctx.args)
+
+
+def run(component: Command, arguments: list[str]) -> None:
+    """Run until it is told to end; exits with 1 when it cannot be."""
+    try:
+        config, parsed = component.parse(arguments)
+    except HelpRequested:
+        click.echo(usage(f"shipwheel {component.name}", component.summary, component.flags), nl=False)
+        return
+    except FlagError as error:
+        _fail(f"Error: {error}")
+    if parsed.arguments:
+        _fail(f'Error: "{component.name}" does not take any arguments, got {list(parsed.arguments)}')
+    for warning in parsed.warnings:
+        click.echo(warning, err=True)
+    from shipwheel.admin import klog
+    from shipwheel.admin.runner import run_component
+
+    klog.configure(verbosity=parsed.values.get("v", 0), form=parsed.values.get("logging-format", "text"))
+    try:
+        run_component(lambda: component.run(config))
+    except BaseExceptionGroup as group:
+        _fail("\n".join(f"Error: {each}" for each in _leaves(group)))
+    except Exception as error:
+        _fail(f"Error: {error or type(error).__name__}")
+
+
+def _leaves(group: BaseExceptionGroup) -> list[BaseException]:
+    found: list[BaseException] = []
+    for each in group.exceptions:
+        found += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
+    return found
+
+
+def _fail(message: str) -> None:
+    click.echo(message, err=True)
+    sys.exit(1)
