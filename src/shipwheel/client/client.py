@@ -389,7 +389,7 @@ class Client:
             headers.append(("Content-Type", content_type))
         if self._given is None and self._certificate is not self._credentials.certificate:
             self._certificate = self._credentials.certificate
-            self._transport = _connect_to(self.config, self._certificate)
+            self._transport = connect(self.config, self._certificate)
         assert self._transport is not None
         return self._transport, headers
 
@@ -428,7 +428,8 @@ class _TokenBucket:
             await self._clock.sleep(-self._tokens / self._qps)
 
 
-def _connect_to(config: ClientConfig, certificate: tuple[bytes, bytes]) -> Pool:
+def connect(config: ClientConfig, certificate: tuple[bytes, bytes] = (b"", b"")) -> Pool:
+    """Connections to a server, showing this certificate and its key (PEM) if there is one."""
     url = urlsplit(config.server if "://" in config.server else f"https://{config.server}")
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ConfigError(f'server "{config.server}" is not an http or https URL')

@@ -357,6 +357,10 @@ class InformerFactory:
             informer.add_indexers(indexers)
         return informer
 
+    def existing(self, gvr: GroupVersionResource) -> Informer | None:
+        """The informer of all objects of a resource, if somebody has asked for it already."""
+        return self._informers.get((gvr, "", "", "", False))
+
     async def wait_synced(self) -> None:
         """Return when every informer asked for so far has its first list."""
         for informer in list(self._informers.values()):

@@ -1,0 +1,245 @@
+"""What control loops are made of: a context with everything from outside, a queue with workers, and a memory of
+one's own writes.
+
+A controller is a class with `__init__(context)`, which asks for informers and adds handlers that put keys into
+queues, and `async run()`, which works on keys until cancelled. `reconcile(key)` reads caches, computes with
+pure functions what is missing, acts, and is safe to repeat at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shipwheel.api.clock import Clock
+from shipwheel.api.errors import ApiError
+from shipwheel.api.meta import GroupVersionResource, Obj, controller_of, key_of
+from shipwheel.client.client import Client, ConnectionFailed
+from shipwheel.client.events import EventRecorder
+from shipwheel.client.informer import EventType, Indexer, Informer, InformerFactory
+from shipwheel.client.kubeconfig import ConfigError
+from shipwheel.client.metrics import Metrics
+from shipwheel.client.resources import PODS
+from shipwheel.client.workqueue import ShutDown, WorkQueue
+
+if TYPE_CHECKING:
+    from shipwheel.controllers.config import ControllerManagerConfig
+
+log = logging.getLogger(__name__)
+
+Reconcile = Callable[[str], Awaitable[float | None]]
+"""Reconciles a key; returns the seconds after which to look again even if nothing changes, or None."""
+
+_BEHIND_SECONDS = 1.0
+
+
+class Controller(Protocol):
+    async def run(self) -> None:
+        """Work until cancelled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a controller is given."""
+
+    client: Client
+    """With the controller's own identity."""
+    informers: InformerFactory
+    """Shared by all controllers."""
+    clock: Clock
+    recorder: EventRecorder
+    """With the controller's name as the source."""
+    metrics: Metrics
+    config: ControllerManagerConfig
+
+    def informer(self, gvr: GroupVersionResource, indexers: dict[str, Indexer] | None = None) -> Informer:
+        return self.informers.informer(gvr, indexers=indexers)
+
+    def pods(self) -> Informer:
+        """All pods, indexed by controller (`owner`: its uid), node (`node`) and, without one, namespace
+        (`orphan`)."""
+        return self.informers.informer(PODS, indexers=POD_INDEXERS)
+
+    def queue(self, name: str) -> WorkQueue[Any]:
+        return WorkQueue(name, self.clock, metrics=self.metrics.queues)
+
+    def loop(self, name: str, reconcile: Reconcile, *, workers: int, informers: Sequence[Informer]) -> Loop:
+        return Loop(self.queue(name), reconcile, workers=workers, informers=informers)
+
+
+def by_owner(obj: Obj) -> Iterable[str]:
+    owner = controller_of(obj)
+    return (owner["uid"],) if owner else ()
+
+
+def by_orphanage(obj: Obj) -> Iterable[str]:
+    return () if controller_of(obj) else (obj["metadata"].get("namespace", ""),)
+
+
+def by_node(pod: Obj) -> Iterable[str]:
+    node = pod["spec"].get("nodeName")
+    return (node,) if node else ()
+
+
+POD_INDEXERS: dict[str, Indexer] = {"owner": by_owner, "orphan": by_orphanage, "node": by_node}
+OWNER_INDEXERS: dict[str, Indexer] = {"owner": by_owner, "orphan": by_orphanage}
+
+
+class Loop:
+    """A work queue of object keys with its workers."""
+
+    def __init__(
+        self, queue: WorkQueue[str], reconcile: Reconcile, *, workers: int, informers: Sequence[Informer]
+    ) -> None:
+        self.queue = queue
+        self._reconcile = reconcile
+        self._workers = workers
+        self._informers = informers
+
+    def add(self, obj: Obj) -> None:
+        """Queue an object by its key."""
+        self.queue.add(key_of(obj))
+
+    def on_event(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
+        """An informer's handler: queue what changed."""
+        obj = new if new is not None else old
+        if obj is not None:
+            self.add(obj)
+
+    async def run(self) -> None:
+        """Once the informers have synced, reconcile keys until cancelled."""
+        for informer in self._informers:
+            await informer.wait_synced()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.queue.run_delayed(), name=f"{self.queue.name} delays")
+            for number in range(self._workers):
+                group.create_task(self._work(), name=f"{self.queue.name} worker {number}")
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                key = await self.queue.get()
+            except ShutDown:
+                return
+            try:
+                await self.process(key)
+            finally:
+                self.queue.done(key)
+
+    async def process(self, key: str) -> None:
+        """Reconcile one key, and queue it again when that failed or asked for it."""
+        try:
+            again = await self._reconcile(key)
+        except (ApiError, ConnectionFailed, ConfigError) as error:
+            log.log(
+                logging.DEBUG if is_conflict(error) else logging.WARNING,
+                "%s: syncing %s failed: %s", self.queue.name, key, error,
+            )  # fmt: skip
+            self.queue.add_rate_limited(key)
+        except Exception:
+            log.exception("%s: syncing %s failed", self.queue.name, key)
+            self.queue.add_rate_limited(key)
+        else:
+            self.queue.forget(key)
+            if again is not None:
+                self.queue.add_after(key, again)
+
+
+class Writes:
+    """Remembers how new a cache must be to include what we wrote ourselves.
+
+    A controller that counts what it has created must not count in a cache from before the creation: it would
+    create more. Resource versions of a resource can be compared (KEP-5504), so it is enough to keep the newest
+    one written for a key, and to wait until the informer has got there.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[int, tuple[Informer, int]]] = {}
+
+    def wrote(self, key: str, informer: Informer, obj: Obj) -> None:
+        """Take note of an object as the server answered it. Without a resource version (a Status) it tells
+        nothing."""
+        version = version_of(obj)
+        versions = self._versions.setdefault(key, {})
+        known = versions.get(id(informer))
+        if version and (known is None or known[1] < version):
+            versions[id(informer)] = (informer, version)
+
+    def behind(self, key: str) -> float | None:
+        """Seconds to wait when a cache does not show all we wrote yet, else None. The change that is missing
+        queues the key as well, so this is only the latest time."""
+        versions = self._versions.get(key)
+        if not versions:
+            return None
+        for informer, version in versions.values():
+            if int(informer.resource_version or 0) < version:
+                return _BEHIND_SECONDS
+        del self._versions[key]
+        return None
+
+    def forget(self, key: str) -> None:
+        self._versions.pop(key, None)
+
+
+def version_of(obj: Obj) -> int:
+    """The resource version as a number; 0 when there is none."""
+    text = (obj.get("metadata") or {}).get("resourceVersion", "")
+    return int(text) if text.isdigit() else 0
+
+
+def is_not_found(error: BaseException) -> bool:
+    return isinstance(error, ApiError) and error.code == 404
+
+
+def is_conflict(error: BaseException) -> bool:
+    return isinstance(error, ApiError) and error.code == 409 and error.reason == "Conflict"
+
+
+def is_already_exists(error: BaseException) -> bool:
+    return isinstance(error, ApiError) and error.reason == "AlreadyExists"
+
+
+def namespace_is_terminating(error: BaseException) -> bool:
+    """A create failed only because its namespace is being deleted: nothing to do about it."""
+    if not isinstance(error, ApiError):
+        return False
+    causes = (error.details or {}).get("causes") or ()
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+
+
+async def each(calls: Iterable[Awaitable[Any]]) -> list[BaseException]:
+    """Run all at the same time; returns the errors. A programming error is raised."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    for error in errors:
+        if not isinstance(error, ApiError | ConnectionFailed | ConfigError):
+            raise error
+    return errors
+
+
+def set_condition(status: Obj, condition: Obj) -> bool:
+    """Put a condition into a status, unless there is one of the same type, status and reason; one of the same
+    status keeps its transition time. Tells whether anything changed."""
+    conditions = status.get("conditions") or []
+    current = next((entry for entry in conditions if entry["type"] == condition["type"]), None)
+    if (
+        current is not None
+        and current["status"] == condition["status"]
+        and current.get("reason") == condition.get("reason")
+    ):
+        return False
+    if current is not None and current["status"] == condition["status"]:
+        condition = {**condition, "lastTransitionTime": current.get("lastTransitionTime")}
+    status["conditions"] = [entry for entry in conditions if entry["type"] != condition["type"]] + [condition]
+    return True
+
+
+def remove_condition(status: Obj, kind: str) -> None:
+    conditions = [entry for entry in status.get("conditions") or () if entry["type"] != kind]
+    if conditions:
+        status["conditions"] = conditions
+    else:
+        status.pop("conditions", None)

@@ -1,0 +1,240 @@
+"""The controller manager: which controllers there are, which to run, and as whom.
+
+With `use_service_account_credentials` each controller acts as a service account of its own in kube-system, by
+tokens that the manager asks for and renews, so that each has only the rights of its role. Caches are shared and
+filled with the manager's own identity, as upstream's are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from shipwheel import __version__
+from shipwheel.api.clock import Clock, SystemClock
+from shipwheel.client.client import Client
+from shipwheel.client.events import EventRecorder
+from shipwheel.client.informer import InformerFactory
+from shipwheel.client.leader import ElectionConfig, LeaderElector
+from shipwheel.client.metrics import Metrics
+from shipwheel.client.serving import Check, ComponentServer, ServingConfig
+from shipwheel.controllers.accounts import AccountClients
+from shipwheel.controllers.config import ControllerManagerConfig
+from shipwheel.controllers.deployment import DeploymentController
+from shipwheel.controllers.endpoints import EndpointsController
+from shipwheel.controllers.endpointslice import EndpointSliceController
+from shipwheel.controllers.framework import Context, Controller
+from shipwheel.controllers.garbage_collector import GarbageCollector
+from shipwheel.controllers.namespace import NamespaceController
+from shipwheel.controllers.node_lifecycle import NodeLifecycleController
+from shipwheel.controllers.pod_gc import PodGarbageCollector
+from shipwheel.controllers.replicaset import ReplicaSetController, ReplicationControllerController
+from shipwheel.controllers.root_ca import RootCaPublisher
+from shipwheel.controllers.serviceaccount import ServiceAccountController
+from shipwheel.controllers.taint_eviction import TaintEvictionController
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A controller as `--controllers` knows it."""
+
+    name: str
+    alias: str
+    account: str
+    """Its service account, and the source of its events."""
+    make: Callable[[Context], Controller]
+    by_default: bool = True
+    needs: Callable[[ControllerManagerConfig], bool] = lambda config: True
+    """Whether it can do its work with this configuration; one that cannot is left out."""
+
+
+CONTROLLERS: tuple[Descriptor, ...] = (
+    Descriptor("serviceaccount-controller", "serviceaccount", "service-account-controller", ServiceAccountController),
+    Descriptor(
+        "root-ca-certificate-publisher-controller",
+        "root-ca-cert-publisher",
+        "root-ca-cert-publisher",
+        RootCaPublisher,
+        needs=lambda config: bool(config.root_ca),
+    ),
+    Descriptor("namespace-controller", "namespace", "namespace-controller", NamespaceController),
+    Descriptor("deployment-controller", "deployment", "deployment-controller", DeploymentController),
+    Descriptor("replicaset-controller", "replicaset", "replicaset-controller", ReplicaSetController),
+    Descriptor(
+        "replicationcontroller-controller",
+        "replicationcontroller",
+        "replication-controller",
+        ReplicationControllerController,
+    ),
+    Descriptor("endpointslice-controller", "endpointslice", "endpointslice-controller", EndpointSliceController),
+    Descriptor("endpoints-controller", "endpoint", "endpoint-controller", EndpointsController),
+    Descriptor("node-lifecycle-controller", "nodelifecycle", "node-controller", NodeLifecycleController),
+    Descriptor("taint-eviction-controller", "", "taint-eviction-controller", TaintEvictionController),
+    Descriptor("pod-garbage-collector-controller", "podgc", "pod-garbage-collector", PodGarbageCollector),
+    # Last, so that it finds the informers that the others share.
+    Descriptor("garbage-collector-controller", "garbagecollector", "generic-garbage-collector", GarbageCollector),
+)
+
+
+def select(wanted: Sequence[str], known: Iterable[Descriptor] = CONTROLLERS) -> list[Descriptor]:
+    """The controllers that `--controllers` asks for; ValueError for a name that there is none of.
+
+    `foo` is on, `-foo` is off, `*` is all that are on by default; the first that says something about a
+    controller counts, by its name or its older alias.
+    """
+    known = list(known)
+    names = {name for each in known for name in (each.name, each.alias) if name}
+    unknown = [name for name in wanted if name != "*" and name.removeprefix("-") not in names]
+    if unknown:
+        raise ValueError(f'"{unknown[0]}" is not in the list of known controllers')
+    return [each for each in known if _is_on(each, wanted)]
+
+
+def _is_on(descriptor: Descriptor, wanted: Sequence[str]) -> bool:
+    own = {descriptor.name, descriptor.alias} - {""}
+    for name in wanted:
+        if name in own:
+            return True
+        if name.removeprefix("-") in own:
+            return False
+    return "*" in wanted and descriptor.by_default
+
+
+async def run(
+    config: ControllerManagerConfig,
+    *,
+    client: Client,
+    clock: Clock | None = None,
+    metrics: Metrics | None = None,
+    identity: str = "",
+    on_serving: Callable[[int], None] | None = None,
+) -> None:
+    """Run the selected controllers until cancelled, while leading if leader election is on.
+
+    `client` has the manager's own identity. Raises ValueError for an unknown controller, LeadershipLost when
+    another took over (the process should end then), OSError when the port cannot be had.
+    """
+    clock = clock or SystemClock()
+    manager = _Manager(config, client, clock, metrics or Metrics(), identity or _identity())
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(manager.serve(on_serving), name="serve")
+        recording = group.create_task(manager.recorder.run(), name="record events")
+        try:
+            await manager.lead()
+        finally:
+            serving.cancel()
+            recording.cancel()
+
+
+class _Manager:
+    def __init__(
+        self, config: ControllerManagerConfig, client: Client, clock: Clock, metrics: Metrics, identity: str
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._clock = clock
+        self._metrics = metrics
+        self._identity = identity
+        self._selected = [each for each in select(config.controllers) if each.needs(config)]
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._elector: LeaderElector | None = None
+        self.recorder = EventRecorder(client, clock, component="controller-manager")
+
+    async def lead(self) -> None:
+        config = self._config
+        if not config.leader_elect:
+            await self.run_controllers()
+            return
+        election = ElectionConfig(
+            name=config.leader_elect_resource_name,
+            namespace=config.leader_elect_resource_namespace,
+            identity=self._identity,
+            lease_duration=config.leader_elect_lease_duration,
+            renew_deadline=config.leader_elect_renew_deadline,
+            retry_period=config.leader_elect_retry_period,
+        )
+        self._elector = LeaderElector(
+            self._client,
+            election,
+            self._clock,
+            metrics=self._metrics.election,
+            recorder=self.recorder.for_component(self._identity),
+        )
+        await self._elector.run(self.run_controllers)
+
+    async def run_controllers(self) -> None:
+        factory = InformerFactory(self._client, self._clock)
+        async with AccountClients(self._client, self._config, self._clock, self._metrics) as clients:
+            controllers = [(each, each.make(self._context(each, factory, clients))) for each in self._selected]
+            async with asyncio.TaskGroup() as group:
+                group.create_task(factory.run(), name="informers")
+                for descriptor, controller in controllers:
+                    log.info("started controller %s", descriptor.name)
+                    self._running[descriptor.name] = group.create_task(controller.run(), name=descriptor.name)
+
+    def _context(self, descriptor: Descriptor, factory: InformerFactory, clients: AccountClients) -> Context:
+        return Context(
+            client=clients.of(descriptor.account),
+            informers=factory,
+            clock=self._clock,
+            recorder=self.recorder.for_component(descriptor.account),
+            metrics=self._metrics,
+            config=self._config,
+        )
+
+    # Health
+
+    async def serve(self, on_serving: Callable[[int], None] | None) -> None:
+        config = self._config
+        server = ComponentServer(
+            metrics=self._metrics,
+            client=self._client,
+            healthz=self._checks(),
+            livez=self._checks(),
+            configz={"kubecontrollermanager.config.k8s.io": _shown(config)},
+        )
+        await server.run(
+            ServingConfig(
+                bind_address=config.bind_address,
+                port=config.secure_port,
+                cert_file=config.tls_cert_file,
+                key_file=config.tls_private_key_file,
+                client_ca_file=config.client_ca_file,
+                always_allow_paths=config.authorization_always_allow_paths,
+            ),
+            on_listening=on_serving,
+        )
+
+    def _checks(self) -> dict[str, Check]:
+        checks: dict[str, Check] = {each.name: self._check_of(each.name) for each in self._selected}
+        if self._config.leader_elect:
+            checks["leaderElection"] = lambda: self._elector.check() if self._elector else ""
+        return checks
+
+    def _check_of(self, name: str) -> Check:
+        def check() -> str:
+            task = self._running.get(name)
+            return f"controller {name} has ended" if task is not None and task.done() else ""
+
+        return check
+
+
+def _identity() -> str:
+    return f"{socket.gethostname()}_{uuid.uuid4()}"
+
+
+def _shown(config: ControllerManagerConfig) -> dict[str, object]:
+    """The configuration without its secrets."""
+    secret = {"service_account_private_key", "cluster_signing_certificates", "root_ca"}
+    return {name: getattr(config, name) for name in config.__slots__ if name not in secret}
+
+
+def user_agent() -> str:
+    return f"kube-controller-manager/{__version__} ({os.uname().sysname.lower()}/{os.uname().machine})"
