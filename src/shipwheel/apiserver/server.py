@@ -264,7 +264,7 @@ class ApiServer:
                 key=self.config.kubelet_client_key,
             )
         to = kubelet_of(found, self.config.kubelet_preferred_address_types, self._kubelet_tls)
-        return await self.forwarder.forward_streams(call.request, to, path)
+        return await self.forwarder.forward(call.request, to, path)
 
     async def to_address(self, scheme: str, host: str, port: int, path: str, call: Call) -> Any:
         tls = None

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from shipwheel.api.meta import GroupResource
 from shipwheel.apiserver.admission.chain import Admission, Plugin
+from shipwheel.apiserver.admission.limit_ranger import LimitRanger
 from shipwheel.apiserver.admission.namespace_lifecycle import NAMESPACES, NamespaceLifecycle
+from shipwheel.apiserver.admission.node_restriction import NodeRestriction
 from shipwheel.apiserver.admission.priority import Priority
 from shipwheel.apiserver.admission.service_account import ServiceAccount
+from shipwheel.apiserver.admission.storage import DefaultStorageClass, StorageObjectInUseProtection
+from shipwheel.apiserver.admission.tolerations import DefaultTolerationSeconds, TaintNodesByCondition
 from shipwheel.client.flags import FlagError
 
 if TYPE_CHECKING:
@@ -17,14 +21,23 @@ if TYPE_CHECKING:
     from shipwheel.apiserver.server import ApiServer
 
 _ACCOUNTS = GroupResource("", "serviceaccounts")
-_CLASSES = GroupResource("scheduling.k8s.io", "priorityclasses")
+_PRIORITY_CLASSES = GroupResource("scheduling.k8s.io", "priorityclasses")
+_STORAGE_CLASSES = GroupResource("storage.k8s.io", "storageclasses")
+_LIMIT_RANGES = GroupResource("", "limitranges")
+_PODS = GroupResource("", "pods")
 
 _PLUGINS: dict[str, Callable[[ApiServer], Plugin]] = {
     "NamespaceLifecycle": lambda server: NamespaceLifecycle(lambda name: server.peek(NAMESPACES, "", name)),
+    "LimitRanger": lambda server: LimitRanger(lambda namespace: server.peek_all(_LIMIT_RANGES, namespace)),
     "ServiceAccount": lambda server: ServiceAccount(lambda namespace, name: server.peek(_ACCOUNTS, namespace, name)),
-    "Priority": lambda server: Priority(lambda: server.peek_all(_CLASSES)),
+    "NodeRestriction": lambda server: NodeRestriction(lambda namespace, name: server.peek(_PODS, namespace, name)),
+    "TaintNodesByCondition": lambda server: TaintNodesByCondition(),
+    "Priority": lambda server: Priority(lambda: server.peek_all(_PRIORITY_CLASSES)),
+    "DefaultTolerationSeconds": lambda server: DefaultTolerationSeconds(),
+    "DefaultStorageClass": lambda server: DefaultStorageClass(lambda: server.peek_all(_STORAGE_CLASSES)),
+    "StorageObjectInUseProtection": lambda server: StorageObjectInUseProtection(),
 }
-_OFF_BY_DEFAULT: frozenset[str] = frozenset()
+_OFF_BY_DEFAULT = frozenset({"NodeRestriction"})
 
 
 def make_admission(server: ApiServer, config: ApiServerConfig) -> Admission:
