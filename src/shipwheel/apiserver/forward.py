@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ssl
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
 
 from shipwheel.api.errors import ApiError, unavailable
 from shipwheel.client.httpclient import ConnectionFailed, Pool
@@ -24,6 +25,9 @@ from shipwheel.client.httpserver import (
     Tunnel,
     Upgrade,
 )
+from shipwheel.client.streams import portforward, remotecommand
+from shipwheel.client.streams.remotecommand import Endpoint, StreamOptions
+from shipwheel.client.streams.websocket import is_websocket, requested_protocols
 
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
@@ -79,6 +83,17 @@ class Forwarder:
             raise unavailable(f"error trying to reach service: {error.strerror or error}") from error
         return _relay(answer, request)
 
+    async def forward_streams(self, request: Request, to: Destination, target: str) -> Answer:
+        """The same for what kubelets stream. They speak SPDY; a WebSocket client's newer protocols are translated
+        (KEP-4006)."""
+        endpoint = Endpoint(to.host, to.port, target, to.tls, to.server_name, to.headers)
+        if is_websocket(request):
+            if portforward.tunneled_protocols(request):
+                return await portforward.tunnel(request, endpoint)
+            if remotecommand.V5 in requested_protocols(request):
+                return remotecommand.translate(request, _stream_options(target), endpoint)
+        return await self.forward(request, to, target)
+
     def _pool(self, to: Destination) -> Pool:
         key = (to.host, to.port, id(to.tls), to.server_name)
         pool = self._pools.get(key)
@@ -104,6 +119,13 @@ class Forwarder:
             return await _declined(reader, writer, status, answered)
         kept = [(n, v) for n, v in answered if n.lower() not in ("content-length", "transfer-encoding")]
         return Upgrade(lambda tunnel: splice(tunnel, reader, writer), headers=kept)
+
+
+def _stream_options(target: str) -> StreamOptions:
+    """Which streams the kubelet is asked for, as its query says."""
+    asked = dict(parse_qsl(urlsplit(target).query))
+    on = {name: asked.get(name) in ("1", "true") for name in ("input", "output", "error", "tty")}
+    return StreamOptions(on["input"], on["output"], on["error"] and not on["tty"], on["tty"])
 
 
 async def open_upstream(to: Destination) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

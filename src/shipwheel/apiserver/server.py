@@ -17,7 +17,7 @@ from typing import Any
 from shipwheel.api.clock import Clock, SystemClock
 from shipwheel.api.errors import ApiError, not_found, page_not_found
 from shipwheel.api.meta import GroupResource, Obj
-from shipwheel.api.resource import Attributes, Call, Decision, Resource, UserInfo, Version
+from shipwheel.api.resource import Attributes, Call, Decision, Resource, UserInfo
 from shipwheel.api.scheme import Scheme
 from shipwheel.apiserver import bootstrap
 from shipwheel.apiserver.admission.chain import Admission
@@ -264,7 +264,7 @@ class ApiServer:
                 key=self.config.kubelet_client_key,
             )
         to = kubelet_of(found, self.config.kubelet_preferred_address_types, self._kubelet_tls)
-        return await self.forwarder.forward(call.request, to, path)
+        return await self.forwarder.forward_streams(call.request, to, path)
 
     async def to_address(self, scheme: str, host: str, port: int, path: str, call: Call) -> Any:
         tls = None
