@@ -147,9 +147,7 @@ def main() -> None:
         missing = set(node["properties"]) - set(facts[name])
         if missing:
             print(f"{name}: not found: {sorted(missing)}")
-    lines = [
-        f"{json.dumps(name)}:{json.dumps(fields, separators=(',', ':'))}" for name, fields in facts.items()
-    ]
+    lines = [f"{json.dumps(name)}:{json.dumps(fields, separators=(',', ':'))}" for name, fields in facts.items()]
     options.output.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     print(f"{len(facts)} structs")
 

@@ -5,7 +5,8 @@
 reads the structural schemas that the PyPI package `kubernetes-validate` carries for each release, and writes
 `src/shipwheel/kinds/schemas.json`: every definition of the API without its prose, one definition a line so that
 a change of release reads as a diff. What the package adds for its own use is taken off again (it lets everything
-be null, and limits `kind` and `apiVersion` to what a manifest may say); what it lost is put back from `DEFAULTS`.
+be null, and limits `kind` and `apiVersion` to what a manifest may say); what it lost is put back from `DEFAULTS`,
+and what was never in it comes from `extra_schemas.py`.
 
 The words are OpenAPI's own, so that one reader (`shipwheel.api.schema`) serves built-in kinds and custom ones.
 One is added: `x-go`, how the field is declared in Go (see `generate_go_types.py`), where that is not what an
@@ -20,6 +21,8 @@ import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from extra_schemas import extra_schemas
 
 Node = dict[str, Any]
 
@@ -40,20 +43,29 @@ SCALARS: dict[str, Node] = {
 """Definitions that the package rewrites for validators; here as the API describes them."""
 
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "autoscaling.v1.ScaleSpec": {"replicas": 0},
     "certificates.v1beta1.PodCertificateRequestSpec": {"maxExpirationSeconds": 86400},
     "core.v1.AzureDiskVolumeSource": {
         "cachingMode": "ReadWrite", "fsType": "ext4", "kind": "Shared", "readOnly": False,
     },
+    "core.v1.ConfigMapEnvSource": {"name": ""},
+    "core.v1.ConfigMapKeySelector": {"name": ""},
+    "core.v1.ConfigMapProjection": {"name": ""},
+    "core.v1.ConfigMapVolumeSource": {"name": ""},
     "core.v1.ContainerPort": {"protocol": "TCP"},
     "core.v1.FileKeySelector": {"optional": False},
     "core.v1.GRPCAction": {"service": ""},
     "core.v1.ISCSIPersistentVolumeSource": {"iscsiInterface": "default"},
     "core.v1.ISCSIVolumeSource": {"iscsiInterface": "default"},
+    "core.v1.LocalObjectReference": {"name": ""},
     "core.v1.RBDPersistentVolumeSource": {"keyring": "/etc/ceph/keyring", "pool": "rbd", "user": "admin"},
     "core.v1.RBDVolumeSource": {"keyring": "/etc/ceph/keyring", "pool": "rbd", "user": "admin"},
     "core.v1.ReplicationControllerSpec": {"minReadySeconds": 0, "replicas": 1},
     "core.v1.ScaleIOPersistentVolumeSource": {"fsType": "xfs", "storageMode": "ThinProvisioned"},
     "core.v1.ScaleIOVolumeSource": {"fsType": "xfs", "storageMode": "ThinProvisioned"},
+    "core.v1.SecretEnvSource": {"name": ""},
+    "core.v1.SecretKeySelector": {"name": ""},
+    "core.v1.SecretProjection": {"name": ""},
     "core.v1.ServicePort": {"protocol": "TCP"},
     "resource.v1.DeviceToleration": {"operator": "Equal"},
     "resource.v1alpha3.ResourcePoolStatusRequestSpec": {"limit": 100},
@@ -97,7 +109,7 @@ def definitions(release: str) -> dict[str, Node]:
     for name, node in SCALARS.items():
         if name in table:
             table[name] = dict(node)
-    return table
+    return table | extra_schemas()
 
 
 def merged(releases: list[str]) -> dict[str, Node]:
@@ -120,9 +132,7 @@ def declare(table: dict[str, Node], go_types: dict[str, dict[str, str]]) -> None
             if node is None:
                 continue
             effective = declared.removesuffix("?")
-            if declared.endswith("?") and (
-                declared.endswith("??") or "*" in declared or not is_struct(table, node)
-            ):
+            if declared.endswith("?") and (declared.endswith("??") or "*" in declared or not is_struct(table, node)):
                 effective = effective.removesuffix("?") + "?"  # Go writes a struct even when it is empty
             if effective != usual(table, node):
                 node["x-go"] = effective

@@ -30,7 +30,7 @@ def _full(name: str) -> str:
 
 @cache
 def _shared(short: str) -> Schema:
-    return from_openapi(_table()[short], _shared, name=_full(short))
+    return from_openapi(_table()[short], schema, name=_full(short))
 
 
 def schema(name: str) -> Schema:

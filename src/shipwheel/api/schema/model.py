@@ -24,6 +24,10 @@ MICRO_TIME: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
 OBJECT_META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 
+_COMPILED: Final = ("_conform", "_default", "_merge_type")
+"""What others make of a schema and keep with it."""
+
+
 class Schema:
     """One node. Read only; attributes not yet read are filled on first use."""
 
@@ -31,6 +35,7 @@ class Schema:
         "_base",
         "_conform",
         "_default",
+        "_merge_type",
         "_raw",
         "_resolve",
         "additional",
@@ -140,6 +145,7 @@ class Schema:
     _resolve: Resolve | None
     _conform: Any
     _default: Any
+    _merge_type: Any
 
     def __init__(self, raw: Mapping[str, Any], resolve: Resolve | None = None, *, name: str = "") -> None:
         self._raw = raw
@@ -152,10 +158,21 @@ class Schema:
 
     def __getattr__(self, attribute: str) -> Any:
         """Called for a slot that is still empty: read the node, then look again."""
-        if attribute not in Schema.__slots__ or attribute in ("_conform", "_default"):
+        if attribute not in Schema.__slots__ or attribute in _COMPILED:
             raise AttributeError(attribute)
         _read(self)
         return object.__getattribute__(self, attribute)
+
+    @property
+    def definition(self) -> Schema:
+        """Where the node is a reference, the definition it leads to; otherwise itself."""
+        return self._base or self
+
+    def find(self, name: str) -> Schema:
+        """Another definition of the same set, by its full name; KeyError when there is none."""
+        if self._resolve is None:
+            raise KeyError(name)
+        return self._resolve(name)
 
     def to_openapi(self) -> Mapping[str, Any]:
         """The node as it was written; `$ref` names a definition."""
@@ -252,10 +269,11 @@ def _read(schema: Schema) -> None:
 
 
 def _declare(schema: Schema, declared: str | None) -> None:
-    """Read `VolumeSource>*v1.HostPathVolumeSource?`; without it the field is optional as such fields usually are."""
+    """Read `VolumeSource>*v1.HostPathVolumeSource?`; without it the field is optional as such fields usually are.
+    Custom resources have no Go types: every zero counts there."""
     if declared is None:
         schema.go_type = schema.embedded_in = ""
-        schema.pointer, schema.always = bool(schema.properties), False
+        schema.pointer, schema.always = bool(schema.properties) or schema._resolve is None, False
         return
     schema.embedded_in, _, declared = declared.rpartition(">")
     schema.go_type = declared.removeprefix("*").removesuffix("?")

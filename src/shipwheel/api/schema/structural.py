@@ -38,7 +38,10 @@ def _defaulter(schema: Schema) -> Defaulter | None:
 
 
 def _has_default(schema: Schema) -> bool:
-    return schema.default is not MISSING and schema.default is not None
+    """Null is no default, nor is a zero that would not be written."""
+    if schema.default is MISSING or schema.default is None:
+        return False
+    return bool(schema.default) or schema.pointer or schema.always
 
 
 def _copier(value: Any) -> Callable[[], Any]:

@@ -1,0 +1,12 @@
+"""The API's description of itself: OpenAPI v3 by group and version, and v2.
+
+Everything follows from the scheme: resources declare what can be done with them, schemas what they look like.
+The functions are pure and not cheap (a document takes up to some hundred milliseconds); callers keep results
+until `scheme.generation` moves.
+"""
+
+from shipwheel.api.openapi.gnostic import encode_v2
+from shipwheel.api.openapi.v2 import build_v2
+from shipwheel.api.openapi.v3 import build_v3
+
+__all__ = ["build_v2", "build_v3", "encode_v2"]
