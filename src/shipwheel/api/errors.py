@@ -290,3 +290,8 @@ def timeout(message: str, retry_after_seconds: int = 0) -> ApiError:
 def page_not_found() -> ApiError:
     """404 for a path that is no resource (upstream answers plain text, the client makes this of it)."""
     return ApiError(404, "NotFound", "the server could not find the requested resource", details={})
+
+
+class AllocationError(Exception):
+    """A shared means (an address, a port) cannot be had: it is taken, out of range, or nothing is left. The message
+    is upstream's."""

@@ -162,6 +162,9 @@ class Strategy:
         """The same for an update."""
         return None
 
+    async def after_update(self, new: Obj, old: Obj, server: Server) -> None:
+        """Give back what the object had and has no more; the update is written."""
+
     async def after_delete(self, obj: Obj, server: Server) -> None:
         """Give back what `before_create` took."""
 

@@ -11,11 +11,9 @@ import ipaddress
 import random
 from collections.abc import Iterable
 
+from shipwheel.api.errors import AllocationError
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-class AllocationError(Exception):
-    """The wanted value is taken, or outside the range, or nothing is left. The message is upstream's."""
 
 
 class AddressAllocator:

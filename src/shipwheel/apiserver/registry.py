@@ -284,7 +284,7 @@ class Registry:
         if admit:
             await self.admission.mutate(attempt)
         self._prepare_update(resource, subresource, new, old, ctx)
-        _count_generation(strategy, new, old)
+        _count_generation((subresource and subresource.strategy) or strategy, new, old)
         self._validate_update(resource, subresource, new, old)
         if admit:
             await self.admission.validate(attempt)
@@ -302,12 +302,14 @@ class Registry:
                 return Written(self._imagined(resource, new, entry.revision))
             if _is_finished(strategy, new):
                 return await self._remove(resource, entry, new, int(metadata["resourceVersion"]))
-            return Written(await self._put(resource, new, entry.revision))
+            written = Written(await self._put(resource, new, entry.revision))
         except OutcomeUnknown:
             raise
         except BaseException:
             _call(undo)
             raise
+        await strategy.after_update(new, old, self.server)
+        return written
 
     def _prepare_update(
         self, resource: Resource, subresource: Subresource | None, new: Obj, old: Obj, ctx: WriteContext

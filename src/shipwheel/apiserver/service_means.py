@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+from shipwheel.api.errors import AllocationError
 from shipwheel.api.meta import Obj
-from shipwheel.apiserver.allocators import AddressAllocator, AllocationError, Network, PortAllocator
+from shipwheel.apiserver.allocators import AddressAllocator, Network, PortAllocator
 from shipwheel.apiserver.config import ApiServerConfig
 from shipwheel.apiserver.watchcache import Change, ResourceCache, WatchCache
 
