@@ -84,7 +84,12 @@ def delete_table(family: Family, table: str) -> str:
 def _changes(where: str, old: Ruleset, new: Ruleset) -> list[str]:
     script: list[str] = []
     fresh = [name for name in new.chains if name not in old.chains]
-    changed = [name for name, chain in new.chains.items() if old.chains.get(name, chain) != chain]
+    replaced = [name for name, container in old.containers.items() if new.containers.get(name) != container]
+    changed = [
+        name
+        for name, chain in new.chains.items()
+        if name in old.chains and (old.chains[name] != chain or _mentions(chain, replaced))
+    ]
     removed = [name for name in old.chains if name not in new.chains]
     script += [f"flush chain {where} {name}" for name in (*changed, *removed)]
 
@@ -94,9 +99,7 @@ def _changes(where: str, old: Ruleset, new: Ruleset) -> list[str]:
         if dropped and name in new.containers:
             script.append(f"delete element {where} {name} {{ {', '.join(dropped)} }}")
 
-    for name, container in old.containers.items():
-        if new.containers.get(name) != container:
-            script.append(f"delete {container.kind} {where} {name}")
+    script += [f"delete {old.containers[name].kind} {where} {name}" for name in replaced]
     for name, container in new.containers.items():
         if old.containers.get(name) != container:
             script.append(f"add {container.kind} {where} {name} {{ {container.specification} }}")
@@ -113,3 +116,9 @@ def _changes(where: str, old: Ruleset, new: Ruleset) -> list[str]:
         if added:
             script.append(f"add element {where} {name} {{ {', '.join(added)} }}")
     return script
+
+
+def _mentions(chain: Chain, containers: Iterable[str]) -> bool:
+    """Whether a chain looks something up in one of these, which then cannot be deleted before the chain is
+    emptied."""
+    return any(f"@{name} " in f"{rule} " for name in containers for rule in chain.rules)
