@@ -57,10 +57,10 @@ def machines() -> Iterator[World]:
         for pod, address in zip(pods, PODS, strict=True):
             connect(node, pod, here="10.244.0.1", there=address)
         # Service addresses must lead somewhere, if only to be translated before anything leaves.
-        node.run("ip", "link", "add", "up", "type", "veth", "peer", "name", "nowhere")
-        node.run("ip", "link", "set", "up", "up")
+        node.run("ip", "link", "add", "outside", "type", "veth", "peer", "name", "nowhere")
+        node.run("ip", "link", "set", "outside", "up")
         node.run("ip", "link", "set", "nowhere", "up")
-        node.run("ip", "route", "add", "default", "dev", "up")
+        node.run("ip", "route", "add", "default", "dev", "outside")
         servers = [Server(pod, 8080) for pod in pods]
         yield World(node, client, pods)
         for server in servers:
