@@ -127,6 +127,8 @@ async def connect(
 ) -> Upgraded:
     """Send a request that asks for an upgrade (`headers` say which), and wait for its answer. Raises
     UpgradeRefused, OSError (TimeoutError among them)."""
+    # An HTTP handler becomes a task, which timeouts need, with its first wait (see httpserver).
+    await asyncio.sleep(0)
     async with asyncio.timeout(timeout):
         reader, writer = await asyncio.open_connection(
             host, port, ssl=tls, server_hostname=(server_name or host) if tls else None
