@@ -25,6 +25,11 @@ class BackOff:
         self._maximum = maximum
         self._entries: dict[str, _Entry] = {}
 
+    def limit(self, maximum: float) -> None:
+        """Let no delay grow beyond `maximum` seconds."""
+        self._maximum = maximum
+        self._initial = min(self._initial, maximum)
+
     def delay(self, key: str) -> float:
         """The current delay in seconds; 0 when nothing failed yet."""
         entry = self._entries.get(key)

@@ -11,6 +11,7 @@ import json
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from shipwheel.api.meta import Obj, annotations_of, labels_of
 from shipwheel.kubelet import observed, podspec, resources, security
@@ -103,7 +104,7 @@ def _port_mappings(pod: Obj) -> tuple[PortMapping, ...]:
     for container in podspec.containers(pod):
         seen: set[str] = set()
         for port in container.get("ports") or ():
-            protocol = port.get("protocol") or "TCP"
+            protocol: Literal["TCP", "UDP", "SCTP"] = port.get("protocol") or "TCP"
             host_ip, host_port = port.get("hostIP", ""), port.get("hostPort", 0)
             family = ("v6" if ":" in host_ip else "v4") if host_ip else "any"
             name = port.get("name") or f"{family}-{protocol}-{host_ip}:{port['containerPort']}:{host_port}"

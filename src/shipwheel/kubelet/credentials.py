@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -70,10 +71,8 @@ def _matches(pattern: str, name: str) -> bool:
 def _credentials(entry: dict[str, Any], registry: str) -> ImageCredentials:
     username, password = entry.get("username", ""), entry.get("password", "")
     if entry.get("auth"):
-        try:
+        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
             username, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            pass
     return ImageCredentials(
         username=username,
         password=password,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.runtime.base import Image, Mount, Runtime, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.services import Cgroups, Extras, NodeView, Objects, Record, Volumes
+from shipwheel.kubelet.volumes.manager import MountsFailed
 from shipwheel.kubelet.words import go_duration, rpc_error
 
 log = logging.getLogger(__name__)
@@ -248,7 +249,7 @@ class Executor:
         try:
             start = self._prepare(pod, container, observed, ips, reference, image)
             own = container_config(pod, container, self._settings, start)
-        except (ConfigFault, EnvironmentFault, HostnameFault, OSError, ValueError) as fault:
+        except (ConfigFault, EnvironmentFault, HostnameFault, MountsFailed, OSError, ValueError) as fault:
             self._record(pod, container, "Warning", "Failed", f"Error: {fault}")
             raise StartFault("CreateContainerConfigError", str(fault)) from fault
         try:
@@ -382,7 +383,7 @@ class Executor:
         reason: KillReason = "",
         *,
         grace: int | None = None,
-        turn: Callable[[float], object] | None = None,
+        turn: Callable[[float], Awaitable[None]] | None = None,
         pod_ip: str = "",
     ) -> None:
         """Stop a container: its preStop hook, its turn, then the signal. `grace` overrides what the object says.
@@ -397,7 +398,7 @@ class Executor:
             left -= await self._pre_stop(pod, container, container_id, handler, left, pod_ip)
         if turn is not None and left > 0:
             began = self._clock.monotonic()
-            await turn(left)  # type: ignore[misc]
+            await turn(left)
             left -= int(self._clock.monotonic() - began)
         seconds = max(int(left), lifecycle.MINIMUM_GRACE)
         try:

@@ -1,4 +1,4 @@
-"""The ConfigMaps, Secrets and tokens of this node's pods.
+"""The ConfigMaps and Secrets that this node's pods refer to, followed by watches.
 
 A node may read only what its pods refer to (the node authorizer), one object at a time; so each object that a pod
 refers to is followed by a watch of its own, from the first pod that needs it to the last. Immutable objects are not
@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from shipwheel.api.clock import Clock, parse_time
+from shipwheel.api.clock import Clock
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
-from shipwheel.client.client import Client, ConnectionFailed
+from shipwheel.client.client import Client
 from shipwheel.client.informer import Informer, drop_managed_fields
-from shipwheel.client.resources import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS
+from shipwheel.client.resources import CONFIG_MAPS, SECRETS
 from shipwheel.kubelet import podspec
-
-log = logging.getLogger(__name__)
+from shipwheel.kubelet.tokens import Tokens, trust_anchors
 
 SYNC_SECONDS = 1.0
 """How long a reader waits for the first answer."""
-CLUSTER_TRUST_BUNDLES = GroupVersionResource("certificates.k8s.io", "v1beta1", "clustertrustbundles")
-_MAXIMUM_TOKEN_AGE = 24 * 3600
 _SINGULAR = {CONFIG_MAPS: "configmap", SECRETS: "secret"}
 
 Key = tuple[GroupVersionResource, str, str]
@@ -40,13 +34,6 @@ class _Followed:
     informer: Informer
     task: asyncio.Task[None] | None = None
     pods: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    text: str
-    issued: datetime
-    expires: datetime
 
 
 def references(pod: Obj) -> Iterator[Key]:
@@ -91,7 +78,7 @@ def _volume_references(volume: Obj, namespace: str) -> Iterator[Key]:
 
 
 class ObjectCache:
-    """`run()` owns the watches."""
+    """`run()` owns the watches. Tokens and trust bundles are not followed but asked for (`tokens`)."""
 
     def __init__(self, client: Client, clock: Clock, changed: Callable[[str], None]) -> None:
         self._client = client
@@ -99,7 +86,7 @@ class ObjectCache:
         self._changed = changed
         self._followed: dict[Key, _Followed] = {}
         self._of_pod: dict[str, set[Key]] = {}
-        self._tokens: dict[tuple[str, str, int], _Token] = {}
+        self._tokens = Tokens(client, clock)
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -135,8 +122,7 @@ class ObjectCache:
         """The pod is gone, or needs nothing any more."""
         for key in self._of_pod.pop(uid, set()):
             self._release(uid, key)
-        for token in [token for token in self._tokens if token[0] == uid]:
-            del self._tokens[token]
+        self._tokens.forget(uid)
 
     def peek_config_map(self, namespace: str, name: str) -> Obj | None:
         return self._peek((CONFIG_MAPS, namespace, name))
@@ -152,63 +138,12 @@ class ObjectCache:
         return await self._get((SECRETS, namespace, name))
 
     async def token(self, pod: Obj, *, audience: str, expiration_seconds: int) -> str:
-        """A token of the pod's service account, bound to the pod; renewed after four fifths of its life or a day."""
-        uid = pod["metadata"]["uid"]
-        key = (uid, audience, expiration_seconds)
-        held = self._tokens.get(key)
-        now = self._clock.now()
-        if held is not None and not _due(held, now):
-            return held.text
-        try:
-            held = self._tokens[key] = await self._request_token(pod, audience, expiration_seconds, now)
-        except (ApiError, ConnectionFailed):
-            if held is None or now >= held.expires:
-                raise
-            log.warning("renewing a token of pod %s failed; the old one still holds", podspec.describe(pod))
-        return held.text
-
-    async def _request_token(self, pod: Obj, audience: str, seconds: int, now: datetime) -> _Token:
-        meta = pod["metadata"]
-        reference = {"kind": "Pod", "apiVersion": "v1", "name": meta["name"], "uid": meta["uid"]}
-        request = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {
-                "audiences": [audience] if audience else [],
-                "expirationSeconds": seconds,
-                "boundObjectRef": reference,
-            },
-        }
-        account = pod["spec"].get("serviceAccountName") or "default"
-        answer = await self._client.create(
-            SERVICE_ACCOUNTS, request, meta["namespace"], subresource="token", name=account
-        )
-        status = answer["status"]
-        return _Token(status["token"], now, parse_time(status["expirationTimestamp"]))
+        return await self._tokens.token(pod, audience=audience, expiration_seconds=expiration_seconds)
 
     async def trust_anchors(self, *, name: str, signer: str, selector: Obj | None, optional: bool) -> str:
-        """PEM of one ClusterTrustBundle, or of all that a signer and a label selector choose."""
-        if name:
-            try:
-                bundle = await self._client.get(CLUSTER_TRUST_BUNDLES, name)
-            except ApiError as error:
-                if error.code == 404 and optional:
-                    return ""
-                raise
-            return bundle["spec"]["trustBundle"]
-        listing = await self._client.list(
-            CLUSTER_TRUST_BUNDLES,
-            field_selector=f"spec.signerName={signer}",
-            label_selector=_selector_text(selector or {}),
+        return await trust_anchors(
+            self._client, name=name, signer=signer, selector=selector, optional=optional
         )
-        parts = sorted({each["spec"]["trustBundle"].strip() for each in listing.get("items") or ()})
-        if not parts and not optional:
-            raise ApiError(
-                404,
-                "NotFound",
-                "combination of signerName and labelSelector matched zero ClusterTrustBundles",
-            )
-        return "\n".join(parts) + "\n" if parts else ""
 
     def _peek(self, key: Key) -> Obj | None:
         followed = self._followed.get(key)
@@ -269,23 +204,34 @@ class ObjectCache:
                 followed.task.cancel()
 
 
-def _due(token: _Token, now: datetime) -> bool:
-    life = (token.expires - token.issued).total_seconds()
-    age = (now - token.issued).total_seconds()
-    return age > life * 0.8 - random.random() * 10 or age > _MAXIMUM_TOKEN_AGE
+class NoObjects:
+    """Without an API server there are none."""
 
+    async def run(self) -> None:
+        await asyncio.Event().wait()
 
-def _selector_text(selector: Obj) -> str:
-    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
-    for each in selector.get("matchExpressions") or ():
-        key, values = each["key"], ",".join(each.get("values") or ())
-        match each["operator"]:
-            case "In":
-                parts.append(f"{key} in ({values})")
-            case "NotIn":
-                parts.append(f"{key} notin ({values})")
-            case "Exists":
-                parts.append(key)
-            case "DoesNotExist":
-                parts.append(f"!{key}")
-    return ",".join(parts)
+    async def ensure(self, pod: Obj) -> None:
+        return
+
+    def forget(self, uid: str) -> None:
+        return
+
+    def peek_config_map(self, namespace: str, name: str) -> Obj | None:
+        return None
+
+    def peek_secret(self, namespace: str, name: str) -> Obj | None:
+        return None
+
+    async def config_map(self, namespace: str, name: str) -> Obj:
+        raise ApiError(404, "NotFound", f"couldn't get configMap {namespace}/{name}, no kubeClient defined")
+
+    async def secret(self, namespace: str, name: str) -> Obj:
+        raise ApiError(404, "NotFound", f"couldn't get secret {namespace}/{name}, no kubeClient defined")
+
+    async def token(self, pod: Obj, *, audience: str, expiration_seconds: int) -> str:
+        raise ApiError(404, "NotFound", "cannot use TokenManager when kubelet is in standalone mode")
+
+    async def trust_anchors(self, *, name: str, signer: str, selector: Obj | None, optional: bool) -> str:
+        raise ApiError(
+            404, "NotFound", "ClusterTrustBundle projection is not supported in static kubelet mode"
+        )

@@ -111,7 +111,7 @@ def may_restart_container(pod: Obj, container: Obj) -> bool:
 
 def triggers_restart_of_all(container: Obj, exit_code: int) -> bool:
     rule = matching_restart_rule(container, exit_code)
-    return bool(rule) and rule.get("action") == "RestartAllContainers"
+    return rule is not None and rule.get("action") == "RestartAllContainers"
 
 
 def could_restart_all(pod: Obj) -> bool:

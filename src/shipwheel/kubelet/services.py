@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shipwheel.api.meta import Obj
-from shipwheel.kubelet.runtime.base import Device, ImageCredentials, Mount
+from shipwheel.kubelet.runtime.base import Device, Mount
 
 Record = Callable[[Obj, Obj | None, str, str, str], None]
 """Record an event: (pod, container or None, `Normal` or `Warning`, reason, message)."""
@@ -16,10 +16,14 @@ Record = Callable[[Obj, Obj | None, str, str, str], None]
 class Volumes(Protocol):
     """The volumes of pods on this node (`kubelet.volumes.VolumeManager`)."""
 
-    async def mount_pod(self, pod: Obj) -> object:
-        """Mount all volumes of a pod, again if need be; an exception that tells what is missing."""
+    async def mount_pod(self, pod: Obj) -> None:
+        """Make all volumes of a pod, again if need be; VolumesFailed when one cannot be made."""
 
-    async def unmount_pod(self, uid: str) -> None: ...
+    async def unmount_pod(self, uid: str) -> None:
+        """VolumesFailed when something cannot be unmounted."""
+
+    def remove_pod_directory(self, uid: str) -> bool:
+        """Delete what is left of a pod on disk; False while volumes are still there."""
 
     def mounts_for(
         self, pod: Obj, container: Obj, env: Mapping[str, str] | None = None
@@ -73,9 +77,3 @@ class NodeView:
     host_ips: Sequence[str]
     allocatable: Mapping[str, str]
     services: Sequence[Obj]
-
-
-@dataclass(frozen=True, slots=True)
-class PullSecrets:
-    credentials: Sequence[ImageCredentials] = ()
-    missing: Sequence[str] = ()

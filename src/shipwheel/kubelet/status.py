@@ -79,7 +79,7 @@ def pod_status(
     )
     if not podspec.is_terminal(phase):
         for before in (old.get("phase"), api.get("phase")):
-            if podspec.is_terminal(before):
+            if before is not None and podspec.is_terminal(before):
                 phase = before
                 break
     if podspec.is_terminal(api.get("phase")):
@@ -112,6 +112,15 @@ def rejected(pod: Obj, reason: str, message: str, *, now: datetime) -> Obj:
         "startTime": api.get("startTime") or rfc3339(now),
         "conditions": list(api.get("conditions") or ()),
     }
+
+
+def ended_by(status: Obj, reason: str, message: str, condition: Obj | None = None) -> Obj:
+    """The status of a pod that the node ends: by an eviction, its deadline, a shutdown."""
+    result = {**status, "phase": "Failed", "reason": reason, "message": message}
+    if condition is not None:
+        kept = [each for each in status["conditions"] if each["type"] != condition["type"]]
+        result["conditions"] = [*kept, condition]
+    return result
 
 
 def terminated(pod: Obj, status: Obj) -> Obj:

@@ -155,9 +155,9 @@ class StatusManager:
         if watched is None:
             return None
         newest = entry.newest
-        if newest is not None and newest["metadata"]["uid"] == watched["metadata"]["uid"]:
-            if _revision(newest) > _revision(watched):
-                return newest
+        same_pod = newest is not None and newest["metadata"]["uid"] == watched["metadata"]["uid"]
+        if newest is not None and same_pod and _revision(newest) > _revision(watched):
+            return newest
         entry.newest = None
         return watched
 

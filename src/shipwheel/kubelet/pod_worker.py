@@ -1,0 +1,509 @@
+"""A worker for each pod: it looks, decides, acts, tells, and looks again, until nothing of the pod is left.
+
+Everything that concerns one pod happens in one task, one thing after another, so no step ever races with another
+of the same pod; pods do not wait for one another. The life of a worker is a straight line: `_live` (make the pod
+real and keep it so), `_die` (stop everything), `_clean_up` (volumes, cgroup, the last status), then it waits
+until the pod's object is gone and removes what is left. A restarted kubelet begins the same line again: every step
+is decided from what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from shipwheel.api.clock import Clock, parse_time
+from shipwheel.api.meta import Obj, is_being_deleted
+from shipwheel.kubelet import lifecycle, podspec, status
+from shipwheel.kubelet.container_config import NodeSettings, pod_log_directory
+from shipwheel.kubelet.container_status import Waiting
+from shipwheel.kubelet.executor import Executor, KillFault, Paths, SandboxFault, StartFault
+from shipwheel.kubelet.lifecycle import Actions
+from shipwheel.kubelet.observed import PodObservation
+from shipwheel.kubelet.pleg import Pleg
+from shipwheel.kubelet.probes import Prober
+from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault
+from shipwheel.kubelet.services import Cgroups, NodeView, Objects, Record, Volumes
+from shipwheel.kubelet.status_manager import StatusManager
+from shipwheel.kubelet.volumes.base import VolumesFailed
+
+log = logging.getLogger(__name__)
+
+RESYNC_SECONDS = 60.0
+RETRY_SECONDS = 10.0
+TRANSIENT_RETRY_SECONDS = 1.0
+DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
+
+Stage = Literal["living", "dying", "dead", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a pod is to end other than by its own will: what its status tells."""
+
+    reason: str
+    message: str
+    grace: int | None = None
+    """Overrides the grace period of the object."""
+    condition: Obj | None = None
+    """A DisruptionTarget condition."""
+
+
+@dataclass(slots=True)
+class Kit:
+    """What workers work with."""
+
+    runtime: Runtime
+    runtime_name: str
+    executor: Executor
+    pleg: Pleg
+    prober: Prober
+    statuses: StatusManager
+    volumes: Volumes
+    objects: Objects
+    cgroups: Cgroups
+    clock: Clock
+    record: Record
+    settings: NodeSettings
+    paths: Paths
+    view: Callable[[], NodeView]
+    network_fault: Callable[[], str]
+    """Why the pod network is not ready; empty when it is."""
+    ensure_mirror: Callable[[Obj], None] = lambda pod: None
+    """See to it that a static pod has its image at the API server."""
+    started_at: int = 0
+    """Nanoseconds since 1970, of this kubelet."""
+    handler_features: Callable[[Obj], bool] = lambda pod: False
+    """Whether the pod's runtime handler supports recursive read-only mounts."""
+    resize_conditions: Callable[[Obj], Sequence[Obj]] = lambda pod: ()
+    """PodResizePending and PodResizeInProgress of a pod, as of now."""
+
+
+@dataclass(slots=True)
+class PodWorker:
+    pod: Obj
+    kit: Kit
+    stage: Stage = "living"
+    reasons: dict[str, Waiting] = field(default_factory=dict)
+    """Why containers could not be started, by name."""
+    observed: PodObservation = field(default_factory=lambda: PodObservation(""))
+    """As the worker saw it last."""
+    _ending: Ending | None = None
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _end: asyncio.Event = field(default_factory=asyncio.Event)
+    _shortened: asyncio.Event = field(default_factory=asyncio.Event)
+    _gone: asyncio.Event = field(default_factory=asyncio.Event)
+    _rejected: Obj | None = None
+    _volumes_stale: bool = False
+    _prepared: bool = False
+
+    # What others say to it
+
+    @property
+    def uid(self) -> str:
+        return self.pod["metadata"]["uid"]
+
+    @property
+    def ending(self) -> bool:
+        return self._end.is_set()
+
+    @property
+    def could_be_running(self) -> bool:
+        return self.stage in ("living", "dying")
+
+    def update(self, pod: Obj) -> None:
+        """The pod's object changed."""
+        old, self.pod = self.pod, pod
+        if _grace(pod, self._ending) < _grace(old, self._ending):
+            self._shortened.set()
+        if is_being_deleted(pod):
+            self._end.set()
+        if _matters(old, pod):
+            self._woken.set()
+
+    def wake(self) -> None:
+        """Something about the pod may be different."""
+        self._woken.set()
+
+    def refresh_volumes(self) -> None:
+        """An object that the pod's volumes show changed."""
+        self._volumes_stale = True
+        self._woken.set()
+
+    def terminate(self, ending: Ending | None = None) -> None:
+        """End the pod; the first reason given is kept, and a shorter grace period taken over."""
+        before = _grace(self.pod, self._ending)
+        if self._ending is None:
+            self._ending = ending
+        elif ending is not None and ending.grace is not None:
+            own = self._ending.grace
+            self._ending = replace(
+                self._ending, grace=ending.grace if own is None else min(own, ending.grace)
+            )
+        if _grace(self.pod, self._ending) < before:
+            self._shortened.set()
+        self._end.set()
+        self._woken.set()
+
+    def reject(self, reason: str, message: str) -> None:
+        """The node does not take the pod: it ends before it began."""
+        self._rejected = status.rejected(self.pod, reason, message, now=self.kit.clock.now())
+        self.kit.statuses.set(self.pod, self._rejected)
+        self.terminate()
+
+    def removed(self) -> None:
+        """The pod's object is gone (and with it every reason to keep anything)."""
+        self._gone.set()
+        self.terminate()
+
+    # Its life
+
+    async def run(self) -> None:
+        await self._live()
+        self.stage = "dying"
+        await self._until_done(self._die)
+        self.stage = "dead"
+        await self._until_done(self._clean_up)
+        await self._gone.wait()
+        self.stage = "gone"
+        await self._until_done(self._remove_remains)
+
+    async def _live(self) -> None:
+        while not self.ending:
+            self._woken.clear()
+            try:
+                delay = await self._step()
+            except (RuntimeFault, KillFault, VolumesFailed, OSError) as fault:
+                log.warning("syncing pod %s: %s", podspec.describe(self.pod), fault)
+                delay = RETRY_SECONDS
+            except Exception:
+                log.exception("syncing pod %s", podspec.describe(self.pod))
+                delay = RETRY_SECONDS
+            if delay is None:
+                return
+            await self._wait(delay)
+
+    async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Repeat until it succeeds: a pod must never be left half ended."""
+        while True:
+            self._woken.clear()
+            try:
+                await work()
+                return
+            except (RuntimeFault, KillFault, VolumesFailed, OSError) as fault:
+                log.warning("ending pod %s: %s", podspec.describe(self.pod), fault)
+            except Exception:
+                log.exception("ending pod %s", podspec.describe(self.pod))
+            await self._wait(TRANSIENT_RETRY_SECONDS)
+
+    async def _wait(self, seconds: float) -> None:
+        """Return after so many seconds, or when woken."""
+        if seconds <= 0 or self._woken.is_set():
+            return
+        woken = asyncio.ensure_future(self._woken.wait())
+        timer = asyncio.ensure_future(self.kit.clock.sleep(seconds))
+        try:
+            await asyncio.wait({woken, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+            timer.cancel()
+
+    # Living
+
+    async def _step(self) -> float | None:
+        """Look, decide and act once. Seconds until it is to be done again at the latest; None when the pod has ended
+        by itself."""
+        pod = self.pod
+        observed = await self._look()
+        told = self._tell(pod, observed)
+        if podspec.is_terminal(told["phase"]):
+            return None
+        overdue = self._overdue(told)
+        if overdue is not None and overdue <= 0:
+            self.kit.record(pod, None, "Normal", "DeadlineExceeded", DEADLINE_MESSAGE)
+            self.terminate(Ending("DeadlineExceeded", DEADLINE_MESSAGE))
+            return None
+        self._follow_probes(pod, observed, told)
+        self.kit.ensure_mirror(pod)
+        restart_all = lifecycle.should_restart_all(pod, observed, told)
+        actions = lifecycle.decide(pod, observed, self.kit.prober.results, restart_all=restart_all)
+        delay = RESYNC_SECONDS if actions.nothing else await self._act(pod, observed, actions)
+        if self._volumes_stale and self._prepared:
+            self._volumes_stale = False
+            await self.kit.volumes.refresh(pod)
+        return delay if overdue is None else min(delay, overdue)
+
+    async def _look(self) -> PodObservation:
+        seen = await self.kit.pleg.inspect(self.uid)
+        if not seen.ips and self.observed.ips and self.stage != "living":
+            # A stopped sandbox has no addresses any more; the last status is to keep them.
+            seen = replace(seen, ips=self.observed.ips)
+        self.observed = seen
+        return seen
+
+    def _tell(self, pod: Obj, observed: PodObservation, *, terminal: bool = False) -> Obj:
+        """Hand over the status that follows from what was observed."""
+        previous = self.kit.statuses.get(self.uid)
+        facts = status.Facts(
+            runtime_name=self.kit.runtime_name,
+            host_ips=self.kit.view().host_ips,
+            reasons=self.reasons,
+            probes=self.kit.prober.results,
+            resize_conditions=self.kit.resize_conditions(pod),
+            kubelet_started_at=self.kit.started_at,
+            supports_rro=self.kit.handler_features(pod),
+        )
+        made = status.pod_status(pod, observed, previous, facts, now=self.kit.clock.now(), terminal=terminal)
+        if self._ending is not None and self._ending.reason:
+            made = status.ended_by(made, self._ending.reason, self._ending.message, self._ending.condition)
+        self.kit.statuses.set(pod, made)
+        return made
+
+    def _overdue(self, told: Obj) -> float | None:
+        """Seconds until the pod's active deadline; None without one."""
+        limit = self.pod["spec"].get("activeDeadlineSeconds")
+        if limit is None or not told.get("startTime"):
+            return None
+        age = (self.kit.clock.now() - parse_time(told["startTime"])).total_seconds()
+        return limit - age
+
+    def _follow_probes(self, pod: Obj, observed: PodObservation, told: Obj) -> None:
+        statuses = (*(told.get("initContainerStatuses") or ()), *told["containerStatuses"])
+        started = [
+            each["containerID"].rpartition("//")[2]
+            for each in statuses
+            if each.get("started") and each.get("containerID")
+        ]
+        self.kit.prober.follow(pod, observed, told.get("podIP", ""), started)
+
+    async def _act(self, pod: Obj, observed: PodObservation, actions: Actions) -> float:
+        """Carry out a step; seconds until the next one is due at the latest."""
+        executor = self.kit.executor
+        if actions.kill_pod:
+            if actions.create_sandbox and actions.sandbox_id:
+                text = "Pod sandbox changed, it will be killed and re-created."
+                self.kit.record(pod, None, "Normal", "SandboxChanged", text)
+            await executor.kill_pod(pod, observed)
+            if not actions.create_sandbox:
+                return 0.0
+            await self._remove(pod, observed, keep=0)
+        else:
+            await self._kill_some(pod, observed, actions)
+            await self._remove(pod, observed, keep=1)
+        if actions.reset:
+            return 0.0
+        if not (actions.create_sandbox or actions.starts):
+            return 0.0
+        retry = await self._prepare(pod)
+        if retry is not None:
+            return retry
+        if self.ending:
+            return 0.0
+
+        sandbox_id = actions.sandbox_id
+        ips: Sequence[str] = observed.ips
+        if actions.create_sandbox:
+            try:
+                sandbox_id, ips = await executor.create_sandbox(pod, actions.attempt)
+            except SandboxFault as fault:
+                log.warning("pod %s: %s", podspec.describe(pod), fault)
+                return RETRY_SECONDS
+            observed = await self._look()
+            # Says that the sandbox is ready, before images are pulled.
+            self._tell(pod, observed)
+        host_ips = self.kit.view().host_ips
+        addresses = status.order_ips(ips, host_ips) or (
+            list(host_ips) if podspec.is_host_network(pod) else []
+        )
+        retry = await self._start_some(pod, observed, actions, sandbox_id, addresses)
+        observed = await self._look()
+        told = self._tell(pod, observed)
+        self._follow_probes(pod, observed, told)
+        return RESYNC_SECONDS if retry is None else retry
+
+    async def _kill_some(self, pod: Obj, observed: PodObservation, actions: Actions) -> None:
+        ip = observed.ips[0] if observed.ips else ""
+        for kill in actions.kill:
+            container = podspec.find_container(pod, kill.name)
+            if container is not None:
+                await self.kit.executor.kill(
+                    pod, container, kill.container_id, kill.message, kill.reason, pod_ip=ip
+                )
+        for reset in actions.reset:
+            container = podspec.find_container(pod, reset.name)
+            if reset.running and container is not None:
+                await self.kit.executor.kill(
+                    pod, container, reset.container_id, "killing", "RestartAllContainers", grace=0
+                )
+            await self.kit.executor.remove_container(reset.container_id)
+
+    async def _remove(self, pod: Obj, observed: PodObservation, *, keep: int) -> None:
+        """Remove ended init containers, all but the newest `keep` of each name."""
+        for container in podspec.init_containers(pod):
+            own = [each for each in observed.containers if each.name == container["name"]]
+            ended = own if keep == 0 else [each for each in own if each.state in ("EXITED", "UNKNOWN")]
+            for each in ended[keep:]:
+                await self.kit.executor.remove_container(each.id)
+
+    async def _prepare(self, pod: Obj) -> float | None:
+        """Have everything that containers need; seconds to wait when something is not there yet."""
+        fault = self.kit.network_fault()
+        if fault and not podspec.is_host_network(pod):
+            self.kit.record(pod, None, "Warning", "NetworkNotReady", f"network is not ready: {fault}")
+            return TRANSIENT_RETRY_SECONDS
+        await self.kit.objects.ensure(pod)
+        try:
+            await self.kit.cgroups.ensure(pod)
+        except OSError as error:
+            text = f"unable to ensure pod container exists: {error}"
+            self.kit.record(pod, None, "Warning", "FailedCreatePodContainer", text)
+            return RETRY_SECONDS
+        try:
+            self.kit.executor.make_directories(pod)
+        except OSError as error:
+            text = f"error making pod data directories: {error}"
+            self.kit.record(pod, None, "Warning", "Failed", text)
+            return RETRY_SECONDS
+        try:
+            await self.kit.volumes.mount_pod(pod)
+        except VolumesFailed as error:
+            log.info("volumes of pod %s: %s", podspec.describe(pod), error)
+            for message in error.messages:
+                self.kit.record(pod, None, "Warning", "FailedMount", message)
+            return TRANSIENT_RETRY_SECONDS
+        self._prepared = True
+        return None
+
+    async def _start_some(
+        self, pod: Obj, observed: PodObservation, actions: Actions, sandbox_id: str, ips: Sequence[str]
+    ) -> float | None:
+        """Start the containers that are due; when one fails the seconds until another attempt."""
+        config = self.kit.executor.sandbox_config(pod, actions.attempt)
+        retry: float | None = None
+        for name in actions.starts:
+            container = podspec.find_container(pod, name)
+            if container is None or self.ending:
+                continue
+            try:
+                await self._unless_ending(
+                    self.kit.executor.start(pod, container, observed, (sandbox_id, config), ips)
+                )
+                self.reasons.pop(name, None)
+            except StartFault as fault:
+                log.info("pod %s: container %s: %s", podspec.describe(pod), name, fault)
+                self.reasons[name] = Waiting(fault.reason, fault.message)
+                due = RETRY_SECONDS if fault.retry_after is None else fault.retry_after
+                retry = due if retry is None else min(retry, due)
+                if name in actions.start_init and not podspec.is_sidecar(container):
+                    break
+        return retry
+
+    async def _unless_ending(self, work: Awaitable[None]) -> None:
+        """Do something that may take long (a pull, a hook), but give it up when the pod is to end."""
+        task = asyncio.ensure_future(work)
+        end = asyncio.ensure_future(self._end.wait())
+        try:
+            await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return
+        finally:
+            end.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        # What was being made when it was given up is known to the runtime only.
+        await self.kit.pleg.relist()
+
+    # Dying
+
+    async def _die(self) -> None:
+        observed = await self._look()
+        if self._rejected is None:
+            self._tell(self.pod, observed)
+        self.kit.prober.quiet(self.uid)
+        # A rejected pod runs only if it was not rejected before this kubelet was restarted.
+        while observed.running or any(each.ready for each in observed.sandboxes):
+            if await self._kill(observed):
+                observed = await self._look()
+                if observed.running:
+                    names = ", ".join(each.id for each in observed.running)
+                    raise KillFault(f"detected running containers after a successful KillPod: {names}")
+                break
+            observed = await self._look()
+        self.kit.prober.forget(self.uid)
+        if self._rejected is None:
+            self._tell(self.pod, observed, terminal=True)
+
+    async def _kill(self, observed: PodObservation) -> bool:
+        """Stop the pod; False when that was broken off because it got less time than it had."""
+        self._shortened.clear()
+        grace = _grace(self.pod, self._ending)
+        kill = asyncio.ensure_future(self.kit.executor.kill_pod(self.pod, observed, max(1, grace)))
+        shortened = asyncio.ensure_future(self._shortened.wait())
+        try:
+            await asyncio.wait({kill, shortened}, return_when=asyncio.FIRST_COMPLETED)
+            if not kill.done():
+                return False
+            kill.result()
+            return True
+        except KillFault as fault:
+            self.kit.record(self.pod, None, "Warning", "FailedKillPod", f"error killing pod: {fault}")
+            raise
+        finally:
+            shortened.cancel()
+            if not kill.done():
+                kill.cancel()
+                await asyncio.gather(kill, return_exceptions=True)
+
+    async def _clean_up(self) -> None:
+        await self.kit.volumes.unmount_pod(self.uid)
+        self.kit.objects.forget(self.uid)
+        await self.kit.cgroups.remove(self.uid)
+        last = self.kit.statuses.get(self.uid) or self.pod.get("status") or {}
+        self.kit.statuses.set(self.pod, status.terminated(self.pod, last), finished=True)
+
+    async def _remove_remains(self) -> None:
+        """Remove what was kept for its logs."""
+        observed = await self.kit.pleg.inspect(self.uid)
+        for container in observed.containers:
+            await self.kit.runtime.remove_container(container.id)
+        for sandbox in observed.sandboxes:
+            await self.kit.runtime.stop_sandbox(sandbox.id)
+            await self.kit.runtime.remove_sandbox(sandbox.id)
+        self.kit.executor.crash_backoff.forget(f"{self.uid}/")
+        logs = pod_log_directory(self.kit.settings.pod_logs, self.pod)
+        await asyncio.to_thread(shutil.rmtree, logs, ignore_errors=True)
+        if not self.kit.volumes.remove_pod_directory(self.uid):
+            raise KillFault("volumes are still there")
+        self.kit.statuses.forget(self.uid)
+
+
+def _grace(pod: Obj, ending: Ending | None) -> int:
+    if ending is not None and ending.grace is not None:
+        return ending.grace
+    return podspec.grace_period(pod)
+
+
+def _matters(old: Obj, new: Obj) -> bool:
+    """Whether a change of the object may change what is to be done, or told: not our own status coming back."""
+    old_meta, new_meta = old["metadata"], new["metadata"]
+    if old["spec"] != new["spec"] or any(
+        old_meta.get(name) != new_meta.get(name)
+        for name in ("labels", "annotations", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+    ):
+        return True
+    return _foreign(old) != _foreign(new)
+
+
+def _foreign(pod: Obj) -> list[tuple[str, str]]:
+    """The conditions of others: readiness gates look at them."""
+    return [
+        (each["type"], each["status"])
+        for each in (pod.get("status") or {}).get("conditions") or ()
+        if each["type"] not in status.OWNED_CONDITIONS
+    ]

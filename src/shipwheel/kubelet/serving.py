@@ -1,0 +1,100 @@
+"""The kubelet's ports: the HTTPS API (10250), and the plain health check for the node itself (10248)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shipwheel.api.meta import Obj
+from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
+from shipwheel.client.metrics import Metrics
+from shipwheel.client.serving import health_answer, self_signed
+from shipwheel.kubelet import config as settings
+from shipwheel.kubelet.config import KubeletConfig
+from shipwheel.kubelet.server.auth import AuthConfig, Gate
+from shipwheel.kubelet.server.node import ServedNode
+from shipwheel.kubelet.server.server import KubeletServer
+
+if TYPE_CHECKING:
+    from shipwheel.kubelet.kubelet import Kubelet
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodePods:
+    """The kubelet's pods, as its server asks for them."""
+
+    everything: Callable[[], Sequence[Obj]]
+
+    def all(self) -> Sequence[Obj]:
+        return self.everything()
+
+    def find(self, namespace: str, name: str) -> Obj | None:
+        for pod in self.everything():
+            meta = pod["metadata"]
+            if meta["name"] == name and meta.get("namespace") == namespace:
+                return pod
+        return None
+
+
+async def serve(kubelet: Kubelet, metrics: Metrics) -> None:
+    """Serve until cancelled; OSError when a port cannot be had."""
+    config = kubelet.config
+    async with contextlib.AsyncExitStack() as stack:
+        if config.healthz_port:
+            health = HttpServer(lambda request: _health(kubelet, request))
+            stack.push_async_callback(health.close)
+            await health.listen(config.healthz_bind_address, config.healthz_port)
+        if config.enable_server and kubelet.client is not None:
+            gate = Gate(kubelet.client, kubelet.clock, kubelet.node_name, _auth(config))
+            server = HttpServer(KubeletServer(_served(kubelet, metrics), gate).handle)
+            stack.push_async_callback(server.close)
+            certificate, key = _certificate(config, kubelet.node_name)
+            authorities = [Path(config.client_ca_file).read_text()] if config.client_ca_file else None
+            tls = server_tls(certificate, key, client_ca=authorities)
+            await server.listen(config.address, config.port, tls=tls)
+        await asyncio.Event().wait()
+
+
+async def _health(kubelet: Kubelet, request: Request) -> Answer:
+    return health_answer("healthz", {"syncloop": kubelet.unwell}, excluded=set(), verbose=False)
+
+
+def _auth(config: KubeletConfig) -> AuthConfig:
+    return AuthConfig(
+        anonymous=config.anonymous_auth,
+        webhook_authentication=config.webhook_auth,
+        webhook_cache=config.webhook_auth_cache_ttl,
+        webhook_authorization=config.authorization_mode == "Webhook",
+        allowed_cache=config.authorized_cache_ttl,
+        refused_cache=config.unauthorized_cache_ttl,
+    )
+
+
+def _served(kubelet: Kubelet, metrics: Metrics) -> ServedNode:
+    return ServedNode(
+        name=kubelet.node_name,
+        pods=NodePods(kubelet.pods),
+        runtime=kubelet.runtime,
+        clock=kubelet.clock,
+        healthz=kubelet.unwell,
+        configz=lambda: {"kubeletconfig": settings.to_object(kubelet.config)},
+        metrics=(metrics.exposition,),
+        root_directory=kubelet.config.root_dir,
+    )
+
+
+def _certificate(config: KubeletConfig, host: str) -> tuple[str, str]:
+    """Files with the serving certificate and its key; made on the spot, and kept, where none is configured."""
+    if config.tls_cert_file:
+        return config.tls_cert_file, config.tls_private_key_file
+    directory = Path(config.cert_dir)
+    file = directory / "kubelet.pem"
+    if not file.exists():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_bytes(self_signed(host))
+    return str(file), str(file)
