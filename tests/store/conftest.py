@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from storehelpers import opened
+from storehelpers import EtcdServer, opened
 
 from shipwheel.api.clock import SystemClock
 from shipwheel.store.base import Store
+from shipwheel.store.etcd import EtcdStore
 from shipwheel.store.sqlite import SqliteStore
 
 
@@ -18,10 +21,33 @@ def sqlite_path(tmp_path: Path) -> str:
     return str(tmp_path / "store.db")
 
 
-@pytest.fixture(params=["sqlite"])
-def make_store(request: pytest.FixtureRequest, sqlite_path: str) -> Callable[[], Store]:
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    """A real etcd, one for all tests."""
+    if not shutil.which("etcd"):
+        pytest.skip("etcd is not installed")
+    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def empty_etcd(etcd: EtcdServer) -> EtcdServer:
+    """It, without keys; its revision is whatever it is."""
+    command = ["etcdctl", f"--endpoints={etcd.url}", "del", "", "--from-key"]
+    subprocess.run(command, check=True, env={"ETCDCTL_API": "3"}, stdout=subprocess.DEVNULL)
+    return etcd
+
+
+@pytest.fixture(params=["sqlite", pytest.param("etcd", marks=pytest.mark.etcd)])
+def make_store(request: pytest.FixtureRequest) -> Callable[[], Store]:
     """A maker of stores that all use the same backend, one after the other."""
-    return lambda: SqliteStore(sqlite_path, clock=SystemClock())
+    if request.param == "sqlite":
+        path = request.getfixturevalue("sqlite_path")
+        return lambda: SqliteStore(path, clock=SystemClock())
+    server = request.getfixturevalue("empty_etcd")
+    return lambda: EtcdStore([server.url])
 
 
 @pytest.fixture

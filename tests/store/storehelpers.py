@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import subprocess
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from shipwheel.store.base import Event, KeyValue, Progress, Store
 
@@ -39,3 +43,54 @@ async def events(progress: AsyncIterator[Progress], number: int) -> list[Event]:
 async def fill(store: Store, prefix: str, number: int) -> list[KeyValue]:
     """Put so many keys, one after the other in the order of their names."""
     return [await store.put(f"{prefix}{index:04}", b"%d" % index) for index in range(number)]
+
+
+class EtcdServer:
+    """An etcd process on loopback ports of its own, which keeps its data when it is stopped and started."""
+
+    def __init__(self, directory: Path, *flags: str, scheme: str = "http") -> None:
+        self._directory = directory
+        self._flags = flags
+        self._client_port, peer_port = free_ports(2)
+        self.url = f"{scheme}://127.0.0.1:{self._client_port}"
+        self._peer_url = f"http://127.0.0.1:{peer_port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [
+            "etcd",
+            f"--data-dir={self._directory / 'data'}",
+            f"--listen-client-urls={self.url}",
+            f"--advertise-client-urls={self.url}",
+            f"--listen-peer-urls={self._peer_url}",
+            f"--initial-advertise-peer-urls={self._peer_url}",
+            f"--initial-cluster=default={self._peer_url}",
+            "--log-level=error",
+            *self._flags,
+        ]
+        with open(self._directory / "log", "ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while not answers(self._client_port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((self._directory / "log").read_text())
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

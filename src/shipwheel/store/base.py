@@ -135,3 +135,15 @@ class Store(Protocol):
 
     async def compact(self, revision: int) -> None:
         """Forget what is older than `revision`. Values current at it stay readable."""
+
+
+def group_end(prefix: str) -> str | None:
+    """The first text after all that begin with `prefix`; None when there is none.
+
+    Texts are ordered by their UTF-8 bytes, which is the order of their code points.
+    """
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    following = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)

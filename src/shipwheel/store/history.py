@@ -227,15 +227,3 @@ class History:
 
 def _checksum(key: str, revision: int, value: bytes) -> int:
     return crc32(value, crc32(key.encode(), revision & 0xFFFFFFFF))
-
-
-def group_end(prefix: str) -> str | None:
-    """The first text after all that begin with `prefix`; None when there is none.
-
-    Texts are ordered by their UTF-8 bytes, which is the order of their code points.
-    """
-    stem = prefix.rstrip("\U0010ffff")
-    if not stem:
-        return None
-    following = ord(stem[-1]) + 1
-    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)

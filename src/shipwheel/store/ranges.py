@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
-from shipwheel.store.base import Compacted, KeyValue, Page
-from shipwheel.store.history import History, group_end
+from shipwheel.store.base import Compacted, KeyValue, Page, group_end
+from shipwheel.store.history import History
 
 _ROWS = 256
 _COUNTED = 4096
