@@ -47,6 +47,9 @@ class World:
 def machines() -> Iterator[World]:
     with namespaces("node", "client", "pod1", "pod2") as (node, client, *pods):
         node.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        # A pod that reaches itself makes the node send redirects, and those count against the limit on refusals.
+        for each in ("all", "default"):
+            node.run("sysctl", "-qw", f"net.ipv4.conf.{each}.send_redirects=0")
         run(
             "ip", "link", "add", "out", "netns", node.name, "type", "veth", "peer", "name", "eth0", "netns", client.name
         )
