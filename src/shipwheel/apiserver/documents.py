@@ -47,9 +47,9 @@ class Documents:
         for path in ("/api", "/apis"):
             paths[path] = _answering(lambda request: self.discovery.answer(request, request.path))
             prefixes[f"{path}/"] = paths[path]
-        paths["/openapi/v2"] = _answering(self.openapi.v2)
-        paths["/openapi/v3"] = _answering(self.openapi.index)
-        prefixes["/openapi/v3/"] = _answering(self.openapi.v3)
+        paths["/openapi/v2"] = self.openapi.v2
+        paths["/openapi/v3"] = self.openapi.index
+        prefixes["/openapi/v3/"] = self.openapi.v3
 
     def _version(self, request: Request) -> Response:
         major, minor, _ = KUBERNETES_VERSION.lstrip("v").split(".")

@@ -1,14 +1,22 @@
-"""The OpenAPI documents, made when asked for and kept until the kinds change."""
+"""The OpenAPI documents, made when asked for and kept until the kinds change.
+
+Making one takes a good part of a second, so it is done in a thread, and a document's hash is taken of what it is made
+from: the index names all of them without making any.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Callable
 
 import orjson
 
+from shipwheel import __version__
 from shipwheel.api import openapi
 from shipwheel.api.errors import page_not_found
 from shipwheel.api.meta import GroupVersion
+from shipwheel.api.resource import UserInfo
 from shipwheel.api.scheme import Scheme
 from shipwheel.client.httpserver import Request, Response
 
@@ -19,31 +27,18 @@ class OpenApi:
     def __init__(self, scheme: Scheme) -> None:
         self._scheme = scheme
         self._generation = -1
-        self._made: dict[str, tuple[bytes, str]] = {}
+        self._made: dict[str, asyncio.Future[bytes]] = {}
 
-    def _kept(self, name: str) -> tuple[bytes, str] | None:
-        if self._generation != self._scheme.generation:
-            self._made.clear()
-            self._generation = self._scheme.generation
-        return self._made.get(name)
-
-    def _keep(self, name: str, body: bytes) -> tuple[bytes, str]:
-        digest = hashlib.sha512(body).hexdigest().upper()
-        self._made[name] = (body, digest)
-        return self._made[name]
-
-    def index(self, request: Request) -> Response:
+    async def index(self, request: Request, user: UserInfo) -> Response:
         """`/openapi/v3`: where each group and version's document is, with its hash."""
-        known = self._kept("")
-        if known is None:
-            paths = {}
-            for gv in self._scheme.group_versions():
-                path = f"apis/{gv}" if gv.group else f"api/{gv.version}"
-                paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={self._document(gv)[1]}"}
-            known = self._keep("", orjson.dumps({"paths": paths}))
-        return Response(200, known[0])
+        paths = {}
+        for gv in self._scheme.group_versions():
+            path = f"apis/{gv}" if gv.group else f"api/{gv.version}"
+            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={self._digest([gv])}"}
+        return Response(200, orjson.dumps({"paths": paths}))
 
-    def v3(self, request: Request) -> Response:
+    async def v3(self, request: Request, user: UserInfo) -> Response:
+        """`/openapi/v3/apis/GROUP/VERSION`."""
         parts = request.path.removeprefix("/openapi/v3/").strip("/").split("/")
         if parts[0] == "api" and len(parts) == 2:
             gv = GroupVersion("", parts[1])
@@ -53,31 +48,54 @@ class OpenApi:
             raise page_not_found()
         if gv not in self._scheme.group_versions():
             raise page_not_found()
-        body, digest = self._document(gv)
+        digest = self._digest([gv])
+        headers = [("Cache-Control", "public, immutable")] if request.parameter("hash") == digest else []
+        return await self._answer(
+            request, str(gv), digest, lambda: orjson.dumps(openapi.build_v3(self._scheme, gv)), headers=headers
+        )
+
+    async def v2(self, request: Request, user: UserInfo) -> Response:
+        """`/openapi/v2`, in JSON or, for old clients, protobuf."""
+        digest = self._digest(self._scheme.group_versions())
+        if "proto-openapi.spec.v2" in request.header("accept"):
+            return await self._answer(
+                request,
+                "v2.pb",
+                digest,
+                lambda: openapi.encode_v2(openapi.build_v2(self._scheme)),
+                content_type=_V2_PROTOBUF,
+            )
+        return await self._answer(request, "v2", digest, lambda: orjson.dumps(openapi.build_v2(self._scheme)))
+
+    async def _answer(
+        self,
+        request: Request,
+        name: str,
+        digest: str,
+        make: Callable[[], bytes],
+        *,
+        content_type: str = "application/json",
+        headers: list[tuple[str, str]] | None = None,
+    ) -> Response:
         etag = f'"{digest}"'
-        headers = [("ETag", etag), ("Vary", "Accept")]
-        if request.parameter("hash") == digest:
-            headers.append(("Cache-Control", "public, immutable"))
+        headers = [("ETag", etag), ("Vary", "Accept"), *(headers or ())]
         if request.header("if-none-match") == etag:
             return Response(304, headers=headers)
-        return Response(200, body, headers=headers)
+        if self._generation != self._scheme.generation:
+            self._made.clear()
+            self._generation = self._scheme.generation
+        made = self._made.get(name)
+        if made is None or (made.done() and made.exception() is not None):
+            made = self._made[name] = asyncio.get_running_loop().run_in_executor(None, make)
+        return Response(200, await asyncio.shield(made), content_type=content_type, headers=headers)
 
-    def _document(self, gv: GroupVersion) -> tuple[bytes, str]:
-        name = str(gv)
-        return self._kept(name) or self._keep(name, orjson.dumps(openapi.build_v3(self._scheme, gv)))
-
-    def v2(self, request: Request) -> Response:
-        accept = request.header("accept")
-        protobuf = "proto-openapi.spec.v2" in accept
-        name = "v2.pb" if protobuf else "v2"
-        known = self._kept(name)
-        if known is None:
-            document = openapi.build_v2(self._scheme)
-            known = self._keep(name, openapi.encode_v2(document) if protobuf else orjson.dumps(document))
-        body, digest = known
-        etag = f'"{digest}"'
-        headers = [("ETag", etag), ("Vary", "Accept")]
-        if request.header("if-none-match") == etag:
-            return Response(304, headers=headers)
-        media = _V2_PROTOBUF if protobuf else "application/json"
-        return Response(200, body, content_type=media, headers=headers)
+    def _digest(self, versions: list[GroupVersion]) -> str:
+        """Changes whenever a document of these would."""
+        facts = hashlib.sha512(__version__.encode())
+        for gv in versions:
+            for resource, version in self._scheme.in_group_version(gv):
+                subresources = ",".join(sub.name for sub in resource.subresources)
+                facts.update(f"{gv} {resource.plural} {resource.kind} {resource.verbs} {subresources}\n".encode())
+                if resource.custom:
+                    facts.update(orjson.dumps(version.schema.to_openapi()))
+        return facts.hexdigest().upper()
