@@ -127,7 +127,7 @@ def node_status(facts: NodeFacts, previous: Obj, *, now: datetime) -> Obj:
             "kubeProxyVersion": "",
             "operatingSystem": machine.operating_system,
             "architecture": machine.architecture,
-            "swap": {"capacity": machine.swap},
+            **({"swap": {"capacity": machine.swap}} if machine.swap else {}),
         },
         "images": _images(facts),
         "features": {"supplementalGroupsPolicy": False},
