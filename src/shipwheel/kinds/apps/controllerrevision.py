@@ -4,10 +4,35 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from shipwheel.api.errors import FieldError, required
 from shipwheel.api.meta import GroupVersion, Obj, controller_of
 from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.kinds.checks import Errors, check_immutable, check_nonnegative
 from shipwheel.kinds.columns import AGE, NAME, NONE
 from shipwheel.kinds.declare import served
+
+
+class ControllerRevisionStrategy(Strategy):
+    tracks_generation = False
+
+    def validate(self, revision: Obj) -> list[FieldError]:
+        errors = self._validate_number(revision)
+        data = revision.get("data")
+        if data is None:
+            errors.append(required("data", "data is mandatory"))
+        elif not isinstance(data, dict):
+            errors.append(required("data", "data must be a valid JSON object"))
+        return errors
+
+    def _validate_number(self, revision: Obj) -> Errors:
+        errors: Errors = []
+        check_nonnegative(revision.get("revision"), "revision", errors)
+        return errors
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        errors = self._validate_number(new)
+        check_immutable(new.get("data"), old.get("data"), "data", errors)
+        return errors
 
 
 def _controller(revision: Obj, now: datetime) -> str:
@@ -25,7 +50,7 @@ RESOURCES = (
         plural="controllerrevisions",
         singular="controllerrevision",
         versions=(served("apps", "v1", "ControllerRevision"),),
-        strategy=Strategy(),
+        strategy=ControllerRevisionStrategy(),
         columns=(
             NAME,
             Column("Controller", _controller),

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from shipwheel.api.errors import unavailable
+from shipwheel.api.errors import FieldError, unavailable
 from shipwheel.api.meta import GroupResource, Obj
-from shipwheel.api.resource import Call, Column, Resource, Server, Strategy
+from shipwheel.api.names import name_is_dns_label
+from shipwheel.api.resource import Call, Column, Resource, Server, Strategy, WriteContext, keep
 from shipwheel.kinds.columns import AGE, NAME, NONE, UNKNOWN, dig, format_labels, text
 from shipwheel.kinds.core.proxy import proxy_subresource, target_of
+from shipwheel.kinds.core.serviceallocation import Allocation, addresses_of, ports_of
+from shipwheel.kinds.core.servicespec import (
+    check_load_balancer_status,
+    check_service,
+    check_service_update,
+    default_service,
+    drop_type_dependent,
+    keep_allocated,
+    normalize_cluster_ips,
+    service_warnings,
+)
 from shipwheel.kinds.declare import STATUS, served
 
 _SERVICES = GroupResource("", "services")
@@ -107,6 +120,72 @@ def _is_pod(server: Server, namespace: str, address: Obj) -> bool:
     )
 
 
+class ServiceStrategy(Strategy):
+    allow_create_on_update = True
+    tracks_generation = False
+    name_rule = staticmethod(name_is_dns_label)
+
+    def default(self, service: Obj) -> None:
+        default_service(service)
+
+    def prepare_for_create(self, service: Obj, ctx: WriteContext) -> None:
+        service["status"] = {"loadBalancer": {}}
+        normalize_cluster_ips(service["spec"], None)
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:
+        keep(new, old, "status")
+        keep_allocated(new["spec"], old["spec"])
+        normalize_cluster_ips(new["spec"], old["spec"])
+        drop_type_dependent(new, old)
+
+    def validate(self, service: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        check_service(service, errors)
+        return errors
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        check_service_update(new["spec"], old["spec"], errors)
+        check_service(new, errors)
+        return errors
+
+    def validate_status_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        check_load_balancer_status(new.get("status") or {}, new["spec"], errors)
+        return errors
+
+    def warnings(self, new: Obj, old: Obj | None) -> list[str]:
+        return service_warnings(new)
+
+    async def before_create(self, service: Obj, server: Server, ctx: WriteContext) -> Callable[[], None]:
+        return self._allocate(service, None, server)
+
+    async def before_update(
+        self, new: Obj, old: Obj, server: Server, ctx: WriteContext
+    ) -> Callable[[], None] | None:
+        return self._allocate(new, old, server) if new["spec"] != old["spec"] else None
+
+    def _allocate(self, service: Obj, old: Obj | None, server: Server) -> Callable[[], None]:
+        means = server.means("service-ips"), server.means("node-ports")
+        allocation = Allocation(*means, service["metadata"].get("name", ""))
+        allocation.fill(service["spec"], old["spec"] if old is not None else None)
+        return allocation.undo
+
+    async def after_update(self, new: Obj, old: Obj, server: Server) -> None:
+        _release(server, old["spec"], kept=new["spec"])
+
+    async def after_delete(self, service: Obj, server: Server) -> None:
+        _release(server, service["spec"], kept={})
+
+
+def _release(server: Server, spec: Obj, *, kept: Obj) -> None:
+    addresses, ports = server.means("service-ips"), server.means("node-ports")
+    for address in set(addresses_of(spec)) - set(addresses_of(kept)):
+        addresses.release(address)
+    for port in ports_of(spec) - ports_of(kept):
+        ports.release(port)
+
+
 RESOURCES = (
     Resource(
         kind="Service",
@@ -115,7 +194,7 @@ RESOURCES = (
         short_names=("svc",),
         categories=("all",),
         versions=(served("", "v1", "Service"),),
-        strategy=Strategy(),
+        strategy=ServiceStrategy(),
         columns=COLUMNS,
         subresources=(STATUS, proxy_subresource("ServiceProxyOptions", _proxy)),
         selectable={

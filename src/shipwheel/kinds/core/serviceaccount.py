@@ -68,7 +68,8 @@ async def _token(server: Server, call: Call) -> Obj:
         signed_for = _EXTENDED_LIFETIME
         claims["warnafter"] = int(server.clock.now().timestamp()) + lifetime
     now = server.clock.now()
-    token, _ = server.issue_token(claims, audiences=audiences, lifetime=signed_for)
+    private = {"kubernetes.io": claims, "sub": f"system:serviceaccount:{call.namespace}:{call.name}"}
+    token, _ = server.issue_token(private, audiences=audiences, lifetime=signed_for)
     return {
         "kind": TOKEN_REQUEST.kind,
         "apiVersion": str(TOKEN_REQUEST.group_version),
