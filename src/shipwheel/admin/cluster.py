@@ -42,6 +42,8 @@ from shipwheel.client.resources import NODES
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
+HOPELESS = 3
+"""Starts that fail in a row, after which nobody need wait any longer."""
 POLL = 0.02
 DEFAULT_PORT = 6443
 PORTS = {
@@ -122,12 +124,16 @@ def up(wanted: Wanted, progress: Progress = silent) -> tuple[Layout, Settings]:
         settings = replace(settings, ports=_choose_ports(settings))
     with progress("Making keys and certificates" if fresh else "Checking keys and certificates"):
         _prepare(layout, settings)
-    with progress("Starting the control plane"):
-        pid = _start(layout, settings)
-        lock.release()
-        asyncio.run(_wait_for_api(layout, settings, pid))
-    with progress("Waiting for the node"):
-        asyncio.run(_wait_until_it_works(layout, settings, pid))
+    try:
+        with progress("Starting the control plane"):
+            pid = _start(layout, settings)
+            lock.release()
+            asyncio.run(_wait_for_api(layout, settings, pid))
+        with progress("Waiting for the node"):
+            asyncio.run(_wait_until_it_works(layout, settings, pid))
+    except ClusterError:
+        _stop_supervisor(layout)
+        raise
     _publish_kubeconfig(layout, settings)
     return layout, settings
 
@@ -330,7 +336,8 @@ def _prepare(layout: Layout, settings: Settings) -> None:
     )
     identities.ensure(layout, settings, now)
     layout.write_settings(settings)
-    layout.logs.mkdir(exist_ok=True)
+    for directory in (layout.logs, layout.database.parent):
+        directory.mkdir(exist_ok=True, mode=0o700)
     if settings.runtime == "containerd":
         traces.record(layout.data / "machine-before.json")
         layout.run.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -365,6 +372,9 @@ async def _poll(done: Callable[[], Any], layout: Layout, supervisor: int | None,
     while not await done():
         if supervisor is not None and not alive(supervisor):
             raise ClusterError(f"the supervisor has ended:\n{tail(layout.log('supervisor'))}")
+        for each in components(layout):
+            if each.restarts >= HOPELESS and not each.running:
+                raise ClusterError(f"{each.name} {each.last_exit}:\n{tail(each.log, 1)}\n(see {each.log})")
         if time.monotonic() > deadline:
             raise ClusterError(f"{what} does not come up:\n{_complaints(layout)}")
         await asyncio.sleep(POLL)

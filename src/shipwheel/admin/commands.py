@@ -50,28 +50,46 @@ async def _api_server(config: Any) -> None:
 async def _controller_manager(config: Any) -> None:
     from shipwheel.controllers import manager
 
-    await _with_client(config, "kube-controller-manager", manager.run)
+    await _with_client(_connection(config), manager.run, config)
 
 
 async def _scheduler(config: Any) -> None:
     from shipwheel.scheduler import scheduler
 
-    await _with_client(config, "kube-scheduler", scheduler.run)
+    await _with_client(_connection(config), scheduler.run, config)
 
 
 async def _kubelet(config: Any) -> None:
+    from shipwheel.api.clock import SystemClock
     from shipwheel.kubelet import kubelet
 
-    await _with_client(config, "kubelet", kubelet.run)
+    if not config.kubeconfig:
+        await kubelet.run(config, client=None, clock=SystemClock())
+        return
+    await _with_client(_connection(config), kubelet.run, config)
 
 
 async def _proxy(config: Any) -> None:
     from shipwheel.network.proxy import proxy
 
-    await _with_client(config, "kube-proxy", proxy.run)
+    await _with_client(_Connection(config.kubeconfig, config.master, config.qps, config.burst), proxy.run, config)
 
 
-async def _with_client(config: Any, name: str, run: Callable[..., Coroutine[Any, Any, None]]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """How a component reaches its API server."""
+
+    kubeconfig: str
+    master: str
+    qps: float
+    burst: int
+
+
+def _connection(config: Any) -> _Connection:
+    return _Connection(config.kubeconfig, "", config.kube_api_qps, config.kube_api_burst)
+
+
+async def _with_client(to: _Connection, run: Callable[..., Coroutine[Any, Any, None]], config: Any) -> None:
     """Run a component that speaks to the API server that its configuration names."""
     from shipwheel import __version__
     from shipwheel.api.clock import SystemClock
@@ -79,9 +97,10 @@ async def _with_client(config: Any, name: str, run: Callable[..., Coroutine[Any,
     from shipwheel.client.kubeconfig import load_config
 
     clock = SystemClock()
-    server = load_config(config.kubeconfig or None, server=config.master)
+    server = load_config(to.kubeconfig or None, server=to.master)
+    name = run.__module__.split(".")[1]
     agent = f"{name}/v{__version__}"
-    async with Client(server, user_agent=agent, qps=config.qps, burst=config.burst, clock=clock) as client:
+    async with Client(server, user_agent=agent, qps=to.qps, burst=to.burst, clock=clock) as client:
         await run(config, client=client, clock=clock)
 
 

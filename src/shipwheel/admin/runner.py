@@ -24,6 +24,13 @@ async def _until_signalled(make: Callable[[], Coroutine[Any, Any, Any]]) -> None
     await make()
 
 
+def reasons(error: BaseException) -> list[str]:
+    """What went wrong, a line for each of the errors that a group of tasks ended with."""
+    if isinstance(error, BaseExceptionGroup):
+        return [line for each in error.exceptions for line in reasons(each)]
+    return [str(error) or type(error).__name__]
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's where there is one."""
     try:

@@ -24,6 +24,7 @@ from typing import Any
 
 from shipwheel.admin import klog
 from shipwheel.admin.pki import write_private
+from shipwheel.admin.runner import reasons
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +122,10 @@ class Supervisor:
             status = 0
         except KeyboardInterrupt:
             status = 0
-        except BaseException:
-            logging.getLogger(program.name).critical("ended by an error", exc_info=True)
+        except BaseException as error:
+            own = logging.getLogger(program.name)
+            own.error("ended by an error", exc_info=True)
+            own.critical("%s", "; ".join(reasons(error)))
         finally:
             logging.shutdown()
             os._exit(status)
@@ -185,8 +188,9 @@ def daemonize(run: Callable[[], None], *, log_file: Path) -> int:
         klog.configure()
         run()
         status = 0
-    except BaseException:
-        log.critical("the supervisor ended by an error", exc_info=True)
+    except BaseException as error:
+        log.error("the supervisor ended by an error", exc_info=True)
+        log.critical("%s", "; ".join(reasons(error)))
     finally:
         logging.shutdown()
         os._exit(status)

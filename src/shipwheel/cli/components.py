@@ -6,12 +6,13 @@ written for the upstream component means the same here, or is refused with the s
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
 
 from shipwheel.admin.commands import COMMANDS, Command
-from shipwheel.client.flags import FlagError, HelpRequested, usage
+from shipwheel.client.flags import HelpRequested, usage
 
 
 def add_to(group: click.Group) -> None:
@@ -41,29 +42,22 @@ def run(component: Command, arguments: list[str]) -> None:
     except HelpRequested:
         click.echo(usage(f"shipwheel {component.name}", component.summary, component.flags), nl=False)
         return
-    except FlagError as error:
+    except Exception as error:
+        # Flags that make no sense, files that they name and that cannot be used.
         _fail(f"Error: {error}")
     if parsed.arguments:
         _fail(f'Error: "{component.name}" does not take any arguments, got {list(parsed.arguments)}')
     for warning in parsed.warnings:
         click.echo(warning, err=True)
     from shipwheel.admin import klog
-    from shipwheel.admin.runner import run_component
+    from shipwheel.admin.runner import reasons, run_component
 
     klog.configure(verbosity=parsed.values.get("v", 0), form=parsed.values.get("logging-format", "text"))
     try:
         run_component(lambda: component.run(config))
-    except BaseExceptionGroup as group:
-        _fail("\n".join(f"Error: {each}" for each in _leaves(group)))
     except Exception as error:
-        _fail(f"Error: {error or type(error).__name__}")
-
-
-def _leaves(group: BaseExceptionGroup) -> list[BaseException]:
-    found: list[BaseException] = []
-    for each in group.exceptions:
-        found += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
-    return found
+        logging.getLogger(component.name).debug("ended by an error", exc_info=True)
+        _fail("\n".join(f"Error: {line}" for line in reasons(error)))
 
 
 def _fail(message: str) -> None:

@@ -117,7 +117,7 @@ def status(layout: Layout, settings: Settings, running: Sequence[Component], nod
         f"Data        {layout.data}",
     ]
     if running:
-        rows = [("COMPONENT", "PID", "STATE", "UP", "RESTARTS", "MEMORY")]
+        rows: list[tuple[str, ...]] = [("COMPONENT", "PID", "STATE", "UP", "RESTARTS", "MEMORY")]
         rows += [_component_row(each) for each in running]
         lines += ["", *_table(rows)]
     if nodes:
