@@ -27,6 +27,8 @@ INIT_FORGOTTEN = (
     "treat it as exited normally"
 )
 KILLED_EXIT_CODE = 137
+NEVER = "1970-01-01T00:00:00Z"
+"""The start of a container that ended before it was running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +196,8 @@ def _terminated(seen: ContainerObservation, container_id: str) -> Obj:
         "exitCode": seen.exit_code,
         "reason": seen.reason,
         "message": seen.message,
-        "startedAt": timestamp(seen.started_at),
-        "finishedAt": timestamp(seen.finished_at),
+        "startedAt": timestamp(seen.started_at) or NEVER,
+        "finishedAt": timestamp(seen.finished_at) or NEVER,
         "containerID": container_id,
     }
     return {key: value for key, value in terminated.items() if value != ""}

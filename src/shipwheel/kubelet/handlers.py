@@ -174,6 +174,10 @@ async def _exchange(url: str, headers: Sequence[tuple[str, str]]) -> HttpAnswer:
         writer.write("\r\n".join(lines).encode("latin-1", "replace"))
         collected = _Reader()
         parser = httptools.HttpResponseParser(collected)
+        # Whatever Go's client reads is read here: programs in containers are often sloppy.
+        parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_optional_lf_after_cr=True
+        )
         while not collected.done:
             chunk = await reader.read(65536)
             if not chunk:
