@@ -35,7 +35,7 @@ def test_a_body_is_what_other_implementations_write():
         {"containers": [{"name": "c", "readinessProbe": {"tcpSocket": {"port": 80}}}]},
         {"ephemeralContainers": [{"name": "e", "image": "i", "targetContainerName": "c"}]},
         {"containers": [{"name": "c", "resources": {"limits": {"cpu": "100m"}}}]},
-        {"containers": [{"name": "c", "env": [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}]},
+        {"containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "s", "optional": True}}]}]},
         {"terminationGracePeriodSeconds": 0, "priority": -5},
     ],
 )  # fmt: skip
@@ -97,6 +97,15 @@ def test_lists_and_kinds_inside_kinds_have_no_type():
     assert decoded == {"metadata": {"name": "c"}}
 
 
+def test_a_list_is_put_together_from_encoded_items():
+    pods = [{"metadata": {"name": name}} for name in "ab"]
+    metadata = {"resourceVersion": "5", "continue": "x"}
+    whole = wire.encode_object({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": pods})
+    assert wire.encode_list("v1", "PodList", metadata, (wire.encode_item(POD, pod) for pod in pods)) == whole
+    empty = wire.decode_object(wire.encode_list("v1", "PodList", {}, []))
+    assert empty == {"kind": "PodList", "apiVersion": "v1", "metadata": {}}
+
+
 def test_what_go_writes_for_nothing_goes_again():
     """Go clients write all fields that are no pointers: empty texts, zeros, empty messages, a zero time."""
     body = wire.encode_object(
@@ -124,7 +133,10 @@ def test_what_go_writes_for_nothing_goes_again():
         (b"{}", "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"),
         (b"k8s\x00", "empty body"),
         (wire.envelope("v1", "", b""), "Object 'Kind' is missing in 'runtime.TypeMeta{APIVersion:\"v1\", Kind:\"\"}'"),
-        (wire.envelope("", "Pod", b""), "Object 'apiVersion' is missing in 'runtime.TypeMeta{APIVersion:\"\", Kind:\"Pod\"}'"),
+        (
+            wire.envelope("", "Pod", b""),
+            "Object 'apiVersion' is missing in 'runtime.TypeMeta{APIVersion:\"\", Kind:\"Pod\"}'",
+        ),
         (wire.envelope("a/b/c", "Pod", b""), "unexpected GroupVersion string: a/b/c"),
     ],
 )  # fmt: skip

@@ -184,6 +184,8 @@ def go_type(schema: Schema) -> str:
 
 def zero(schema: Schema) -> Any:
     """What Go writes for a field that was not given."""
+    if schema.name in _NEVER_ZERO:
+        return None
     match schema.type:
         case "string":
             return "0" if schema.name == QUANTITY else ""
@@ -195,7 +197,12 @@ def zero(schema: Schema) -> Any:
             return []
     if schema.name == INT_OR_STRING:
         return 0
-    return {name: zero(each) for name, each in schema.properties.items() if each.always}
+    return {name: zero(each) for name, each in schema.properties.items() if _is_filled(each)}
+
+
+def _is_filled(field: Schema) -> bool:
+    """Is a field that was not given written as zero? Where Go would write null we write nothing."""
+    return field.always and field.type != "array" and field.additional is None and field.name not in _NEVER_ZERO
 
 
 def _object(schema: Schema) -> Check:
@@ -212,11 +219,9 @@ def _object(schema: Schema) -> Check:
                 fields[name] = str if each.type == "string" else bool
             else:
                 fields[name] = checker(each)
-            if each.pointer or each.always or each.properties or special:
+            if each.pointer or each.always or special:
                 kept.add(name)
-            if each.always and (
-                each.type != "array" and each.additional is None and each.name not in _NEVER_ZERO
-            ):
+            if each.always and (each.type != "array" and each.additional is None and each.name not in _NEVER_ZERO):
                 always[name] = each
 
     def check(value: Any, stray: Stray, unknown: Unknown) -> Any:
@@ -415,9 +420,7 @@ def _int_or_string(value: Any, stray: Stray, unknown: Unknown) -> Any:
     raise Mismatch(kind_of(value), "int32")
 
 
-_RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:(Z)|([+-])(\d\d):(\d\d))", re.ASCII
-)
+_RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:(Z)|([+-])(\d\d):(\d\d))", re.ASCII)
 _CANONICAL = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _CANONICAL_MICRO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 _SECONDS_LAYOUT = "2006-01-02T15:04:05Z07:00"
@@ -499,7 +502,7 @@ _FREE_FORM = {
     "io.k8s.apimachinery.pkg.runtime.RawExtension",
 }
 _NEVER_ZERO = {TIME, MICRO_TIME, *_FREE_FORM}
-"""Types whose zero is written as null; it is left out, which means the same."""
+"""Types whose zero is written as null."""
 _BY_NAME: dict[str, Check] = {
     QUANTITY: _quantity,
     INT_OR_STRING: _int_or_string,

@@ -159,9 +159,7 @@ def _datetime(text: str) -> bool:
     match = re.fullmatch(
         r"([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|[+-][0-9]{2}:[0-9]{2})", clock.partition("t")[0]
     )
-    return (
-        bool(t) and _date(day) and match is not None and match[1] <= "23" and max(match[2], match[3]) <= "59"
-    )
+    return bool(t) and _date(day) and match is not None and match[1] <= "23" and max(match[2], match[3]) <= "59"
 
 
 _GO_DURATION = re.compile(r"[+-]?(?:0|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")

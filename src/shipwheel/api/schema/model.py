@@ -224,9 +224,7 @@ def _read(schema: Schema) -> None:
 
     properties = get("properties")
     schema.properties = (
-        {name: from_openapi(node, resolve) for name, node in properties.items()}
-        if properties
-        else _NO_PROPERTIES
+        {name: from_openapi(node, resolve) for name, node in properties.items()} if properties else _NO_PROPERTIES
     )
     schema.items = child("items")
     schema.additional = child("additionalProperties")
@@ -273,7 +271,8 @@ def _declare(schema: Schema, declared: str | None) -> None:
     Custom resources have no Go types: every zero counts there."""
     if declared is None:
         schema.go_type = schema.embedded_in = ""
-        schema.pointer, schema.always = bool(schema.properties) or schema._resolve is None, False
+        struct = bool(schema.name) and schema.type == "object"
+        schema.pointer, schema.always = struct or schema._resolve is None, False
         return
     schema.embedded_in, _, declared = declared.rpartition(">")
     schema.go_type = declared.removeprefix("*").removesuffix("?")

@@ -50,9 +50,7 @@ def _copier(value: Any) -> Callable[[], Any]:
 
 def _compile(schema: Schema) -> Defaulter | None:
     values = {
-        name: (_copier(each.default), each.nullable)
-        for name, each in schema.properties.items()
-        if _has_default(each)
+        name: (_copier(each.default), each.nullable) for name, each in schema.properties.items() if _has_default(each)
     }
     inner = {name: walk for name, each in schema.properties.items() if (walk := _defaulter(each)) is not None}
     rest = schema.additional if schema.additional is not None else schema.items
@@ -162,9 +160,7 @@ def drop_nulls(schema: Schema, value: Any) -> None:
             drop_nulls(schema.items, item)
 
 
-def conform_metadata(
-    schema: Schema, obj: Obj, object_meta: Schema, *, drop_malformed: bool = False
-) -> list[str]:
+def conform_metadata(schema: Schema, obj: Obj, object_meta: Schema, *, drop_malformed: bool = False) -> list[str]:
     """Bring the metadata of a custom object, and of resources embedded in it, into the form of `object_meta`.
 
     Returns the paths of unknown fields, sorted. Fields of the wrong type raise DecodeError, or are dropped (as is

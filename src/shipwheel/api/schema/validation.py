@@ -258,9 +258,7 @@ def _check_list(schema: Schema, value: list[Any], path: str, old: Any, result: _
     if schema.max_items is not None and size > schema.max_items:
         message = f"{path} in body should have at most {schema.max_items} items"
         result.add(message, too_many(_field(path), size, schema.max_items))
-    if schema.unique_items and any(
-        _same(item, other) for index, item in enumerate(value) for other in value[:index]
-    ):
+    if schema.unique_items and any(_same(item, other) for index, item in enumerate(value) for other in value[:index]):
         _invalid(result, path, "", "shouldn't contain duplicates")
     result.matches += 1
 
@@ -283,9 +281,7 @@ def _by_key(schema: Schema, old: Any) -> dict[str, Any]:
     return {_key(schema, item): item for item in old}
 
 
-def _check_object(
-    schema: Schema, value: Obj, path: str, old: Any, result: _Result, *, root: bool = False
-) -> None:
+def _check_object(schema: Schema, value: Obj, path: str, old: Any, result: _Result, *, root: bool = False) -> None:
     size = len(value)
     if schema.min_properties is not None and size < schema.min_properties:
         _invalid(result, path, size, f"should have at least {schema.min_properties} properties")
@@ -343,9 +339,7 @@ def _check_combinations(schema: Schema, value: Any, path: str, old: Any, result:
             result.merge(outcome)
         failed = sum(bool(each.errors) for each in tried)
         if failed:
-            complain(
-                "validate all the schemas (allOf)" + (". None validated" if failed == len(tried) else "")
-            )
+            complain("validate all the schemas (allOf)" + (". None validated" if failed == len(tried) else ""))
     if schema.not_ is not None and not _check(schema.not_, value, path, old).errors:
         complain("not validate the schema (not)")
     result.matches += 1
