@@ -267,6 +267,9 @@ def redirect(log_file: Path) -> None:
     for descriptor in (nothing, target):
         if descriptor > 2:
             os.close(descriptor)
+    # Whatever stood in for them until now.
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def _ended() -> Iterator[tuple[int, int]]:

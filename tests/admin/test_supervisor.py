@@ -1,0 +1,135 @@
+"""The supervisor with real processes: what is killed comes back, what is stopped ends, nothing is left over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shipwheel.admin.kernel import alive
+from shipwheel.admin.supervisor import Lock, Program, Supervisor, daemonize, read_state
+
+TIMEOUT = 10.0
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + TIMEOUT
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def sleep_for_ever() -> None:
+    while True:
+        time.sleep(60)
+
+
+def fail() -> None:
+    raise RuntimeError("out of coffee")
+
+
+class Cluster:
+    def __init__(self, directory: Path, *programs: Program) -> None:
+        self.directory = directory
+        self.state_file = directory / "state.json"
+        supervisor = Supervisor(programs, log_file=self.log, state=self.state_file)
+        self.pid = daemonize(supervisor.run, log_file=self.log("supervisor"))
+
+    def log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+    def component(self, name: str) -> dict[str, Any]:
+        state = read_state(self.state_file) or {"components": []}
+        return next((each for each in state["components"] if each["name"] == name), {})
+
+    def pid_of(self, name: str) -> int:
+        return self.component(name).get("pid", 0)
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+        wait_for(lambda: not alive(self.pid))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    made: list[Cluster] = []
+
+    def make(*programs: Program) -> Cluster:
+        made.append(Cluster(tmp_path, *programs))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_what_is_killed_is_started_again(start: Callable[..., Cluster]) -> None:
+    cluster = start(Program("one", sleep_for_ever), Program("two", sleep_for_ever))
+    first, other = wait_for(lambda: cluster.pid_of("one")), cluster.pid_of("two")
+    os.kill(first, signal.SIGKILL)
+    second = wait_for(lambda: cluster.pid_of("one") not in (0, first) and cluster.pid_of("one"))
+    component = cluster.component("one")
+    assert (component["restarts"], component["last_exit"]) == (1, "was killed by SIGKILL")
+    assert alive(second)
+    assert cluster.pid_of("two") == other
+
+
+def test_a_program_that_fails_says_why(start: Callable[..., Cluster]) -> None:
+    cluster = start(Program("one", fail))
+    wait_for(lambda: cluster.component("one").get("restarts", 0) >= 2)
+    assert cluster.component("one")["last_exit"] == "ended with code 1"
+    lines = cluster.log("one").read_text().splitlines()
+    assert lines[-1].endswith("out of coffee")
+    assert any("Traceback" in line for line in lines)
+
+
+def test_programs_end_in_reverse_order(start: Callable[..., Cluster], tmp_path: Path) -> None:
+    order = tmp_path / "order"
+
+    def note(name: str) -> Callable[[], None]:
+        def work() -> None:
+            def end(*_: object) -> None:
+                with order.open("a") as file:
+                    file.write(f"{name} ")
+                os._exit(0)
+
+            signal.signal(signal.SIGTERM, end)
+            (tmp_path / f"{name}.ready").touch()
+            sleep_for_ever()
+
+        return work
+
+    cluster = start(*(Program(name, note(name)) for name in ("a", "b", "c")))
+    wait_for(lambda: len(list(tmp_path.glob("*.ready"))) == 3)
+    cluster.close()
+    assert order.read_text() == "c b a "
+    assert not cluster.state_file.exists()
+
+
+def test_nobody_survives_a_killed_supervisor(start: Callable[..., Cluster]) -> None:
+    cluster = start(Program("one", sleep_for_ever))
+    pid = wait_for(lambda: cluster.pid_of("one"))
+    wait_for(lambda: Path(f"/proc/{pid}/comm").read_text() == "one\n")
+    os.kill(cluster.pid, signal.SIGKILL)
+    wait_for(lambda: not alive(pid))
+
+
+def test_the_lock_is_held_as_long_as_any_process_lives(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "lock")
+    assert not lock.is_held
+    assert lock.take()
+    pid = daemonize(sleep_for_ever, log_file=tmp_path / "log")
+    lock.release()
+    assert Lock(tmp_path / "lock").is_held
+    assert not Lock(tmp_path / "lock").take()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not alive(pid))
+    assert not Lock(tmp_path / "lock").is_held
