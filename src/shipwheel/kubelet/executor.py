@@ -38,6 +38,7 @@ from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.runtime.base import Image, Mount, Runtime, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.services import Cgroups, Extras, NodeView, Objects, Record, Volumes
+from shipwheel.kubelet.turnstile import Turnstile
 from shipwheel.kubelet.volumes.manager import MountsFailed
 from shipwheel.kubelet.words import go_duration, rpc_error
 
@@ -102,6 +103,7 @@ class Executor:
         view: Callable[[], NodeView],
         runtime_handler: Callable[[Obj], str] = lambda pod: "",
         extras: Callable[[Obj, Obj], Extras] = lambda pod, container: Extras(),
+        at_once: int = 8,
     ) -> None:
         self._runtime = runtime
         self._pleg = pleg
@@ -118,6 +120,7 @@ class Executor:
         self._runtime_handler = runtime_handler
         self._extras = extras
         self._hooks = Hooks(runtime, clock)
+        self._turnstile = Turnstile(at_once)
         self.crash_backoff = BackOff()
 
     # Sandboxes
@@ -146,7 +149,9 @@ class Executor:
         try:
             config = self.sandbox_config(pod, attempt)
             os.makedirs(config.log_directory, mode=0o755, exist_ok=True)
-            sandbox_id = await self._runtime.run_sandbox(config, runtime_handler=self._runtime_handler(pod))
+            handler = self._runtime_handler(pod)
+            async with self._turnstile.passing(begun=False):
+                sandbox_id = await self._runtime.run_sandbox(config, runtime_handler=handler)
         except (RuntimeFault, HostnameFault, OSError, LookupError) as fault:
             why = rpc_error(fault) if isinstance(fault, RuntimeFault) else str(fault)
             text = f"Failed to create pod sandbox: {why}"
@@ -175,13 +180,16 @@ class Executor:
         self._wait_after_crash(pod, container, observed)
         sandbox_id, config = sandbox
         reference, image = await self._image(pod, container, config)
-        container_id = await self._create(pod, container, observed, sandbox_id, config, ips, reference, image)
-        self._record(pod, container, "Normal", "Created", "Container created")
-        try:
-            await self._runtime.start_container(container_id)
-        except RuntimeFault as fault:
-            self._record(pod, container, "Warning", "Failed", f"Error: {fault.message}")
-            raise StartFault("RunContainerError", fault.message) from fault
+        async with self._turnstile.passing(begun=True):
+            container_id = await self._create(
+                pod, container, observed, sandbox_id, config, ips, reference, image
+            )
+            self._record(pod, container, "Normal", "Created", "Container created")
+            try:
+                await self._runtime.start_container(container_id)
+            except RuntimeFault as fault:
+                self._record(pod, container, "Warning", "Failed", f"Error: {fault.message}")
+                raise StartFault("RunContainerError", fault.message) from fault
         self._record(pod, container, "Normal", "Started", "Container started")
         self._link_log(pod, container, config, container_id, observed)
         await self._post_start(pod, container, container_id, ips)

@@ -211,6 +211,7 @@ class Kubelet:
             paths=self.paths,
             view=self._view,
             runtime_handler=self._runtime_handler,
+            at_once=max(4, 2 * self.machine.cpus),
         )
         self.executor.crash_backoff.limit(config.crash_loop_max_seconds)
         self.mirrors = Mirrors(self.client, self.clock, self.node_name)

@@ -134,6 +134,10 @@ class Pleg:
         if container_id:
             known.containers[container_id] = self._round + 1
 
+    def forget(self, uid: str) -> None:
+        """Everything of the pod was removed."""
+        self._pods.pop(uid, None)
+
     def known(self) -> list[RunningPod]:
         """Every pod of which the runtime has something."""
         return [

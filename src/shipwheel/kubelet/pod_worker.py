@@ -475,6 +475,7 @@ class PodWorker:
         for sandbox in observed.sandboxes:
             await self.kit.runtime.stop_sandbox(sandbox.id)
             await self.kit.runtime.remove_sandbox(sandbox.id)
+        self.kit.pleg.forget(self.uid)
         self.kit.executor.crash_backoff.forget(f"{self.uid}/")
         logs = pod_log_directory(self.kit.settings.pod_logs, self.pod)
         await asyncio.to_thread(shutil.rmtree, logs, ignore_errors=True)
