@@ -47,7 +47,8 @@ from shipwheel.client.httpserver import Answer, BodyTooLarge, ClientGone, Reques
 log = logging.getLogger(__name__)
 
 GZIP_FROM = 128 * 1024
-_FORMATS: tuple[Any, ...] = ("json", "yaml")
+_CUSTOM_FORMATS: tuple[codec.Format, ...] = ("json", "yaml")
+"""Custom resources have no protobuf."""
 PathHandler = Callable[[Request, UserInfo], Awaitable[Answer]]
 
 
@@ -327,7 +328,7 @@ class Pipeline:
         """What a kind's own code answered, as HTTP: it is an answer already, or an object."""
         if isinstance(answer, Response | Stream | Upgrade):
             return answer
-        form = codec.negotiate(request.header("accept"), formats=_FORMATS)
+        form = codec.negotiate(request.header("accept"))
         body, media = render_object(answer, form)
         status = answer.get("code") if answer.get("kind") == "Status" and answer.get("code") else None
         return Response(
@@ -344,7 +345,9 @@ class Pipeline:
         *,
         is_watch: bool = False,
     ) -> Rendering:
-        form = codec.negotiate(request.header("accept"), formats=_FORMATS, stream=is_watch)
+        form = codec.negotiate(
+            request.header("accept"), formats=_CUSTOM_FORMATS if resource.custom else codec.ALL_FORMATS, stream=is_watch
+        )
         include = request.parameter("includeObject") if form.as_kind == "Table" else ""
         if self._generation != self.scheme.generation:
             self._renderings.clear()
@@ -363,7 +366,7 @@ class Pipeline:
         if error.code == 404 and error.details == {} and not info.is_resource:
             return Response(404, b"404 page not found\n", content_type="text/plain; charset=utf-8", headers=headers)
         try:
-            form = codec.negotiate(request.header("accept"), formats=_FORMATS)
+            form = codec.negotiate(request.header("accept"))
         except ApiError:
             form = MediaType()
         body, media = render_object(status, form)

@@ -12,11 +12,12 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from shipwheel.api import codec
+from shipwheel.api.apply import Filter, everything, excluding, only, revert_timestamps, track_update
 from shipwheel.api.apply import apply as server_side_apply
-from shipwheel.api.apply import track_update
 from shipwheel.api.clock import Clock, rfc3339
 from shipwheel.api.errors import (
     MODIFIED,
@@ -36,6 +37,7 @@ from shipwheel.api.schema import DecodeError, Schema, apply_defaults, conform, c
 from shipwheel.api.schema import validate as validate_schema
 from shipwheel.apiserver.admission.chain import Admission, Attempt
 from shipwheel.apiserver.watchcache import Entry, WatchCache, make_entry, storage_head
+from shipwheel.kinds import catalog
 from shipwheel.store.base import ABSENT, Mismatch, OutcomeUnknown, Store, StoreError
 
 PATCH_ATTEMPTS = 5
@@ -93,9 +95,18 @@ class Registry:
     # Creating.
 
     async def create(
-        self, resource: Resource, version: Version, namespace: str, body: Obj, options: WriteOptions, *, name: str = ""
+        self,
+        resource: Resource,
+        version: Version,
+        namespace: str,
+        body: Obj,
+        options: WriteOptions,
+        *,
+        name: str = "",
+        applied: bool = False,
     ) -> Written:
-        """Write a new object. `name` is the one in the URL, where there is one."""
+        """Write a new object. `name` is the one in the URL, where there is one; `applied` says that the body came
+        from an apply, with its managed fields."""
         obj = self._take_in(resource, version, body, options)
         metadata = obj["metadata"]
         _match_namespace(resource, metadata, namespace)
@@ -109,7 +120,7 @@ class Registry:
             if generated:
                 candidate["metadata"]["name"] = _generate_name(resource, metadata["generateName"])
             try:
-                return await self._create(resource, version, namespace, candidate, options)
+                return await self._create(resource, version, namespace, candidate, options, applied)
             except ApiError as error:
                 if not (generated and error.reason == "AlreadyExists" and attempt + 1 < NAME_ATTEMPTS):
                     if generated and error.reason == "AlreadyExists":
@@ -118,14 +129,15 @@ class Registry:
         raise AssertionError("unreachable")
 
     async def _create(
-        self, resource: Resource, version: Version, namespace: str, obj: Obj, options: WriteOptions
+        self, resource: Resource, version: Version, namespace: str, obj: Obj, options: WriteOptions, applied: bool
     ) -> Written:
         now = self.clock.now()
         strategy = resource.strategy
         metadata = obj["metadata"]
         ctx = WriteContext(options.user, now, resource, dry_run=options.dry_run)
         _fill_new_metadata(metadata, now)
-        managed = metadata.pop("managedFields", None)
+        if not applied:
+            self._own(resource, version, obj, None, options, now, "")
         attempt = Attempt("CREATE", resource, version, namespace, metadata.get("name", ""), options.user, obj, None, "",
                           options.dry_run, options.warnings)  # fmt: skip
         await self.admission.mutate(attempt)
@@ -134,17 +146,15 @@ class Registry:
         metadata["generation"] = 1
         if not strategy.tracks_generation:
             del metadata["generation"]
-        self._validate_new(resource, obj)
+        self._validate_new(resource, version, obj)
         await self.admission.validate(attempt)
         options.warnings.extend(strategy.warnings(obj, None))
         undo = await strategy.before_create(obj, self.server, ctx)
         try:
-            if managed is not None:
-                metadata["managedFields"] = managed
-            self._own(resource, version, obj, None, options, now, "")
             if options.dry_run:
+                _call(undo)
                 return Written(self._imagined(resource, obj, None), created=True)
-            entry = await self._put(resource, obj, ABSENT)
+            return Written(await self._put(resource, obj, ABSENT), created=True)
         except Mismatch:
             _call(undo)
             raise already_exists(resource.group_resource, metadata["name"]) from None
@@ -153,11 +163,8 @@ class Registry:
         except BaseException:
             _call(undo)
             raise
-        if options.dry_run:
-            _call(undo)
-        return Written(entry, created=True)
 
-    def _validate_new(self, resource: Resource, obj: Obj) -> None:
+    def _validate_new(self, resource: Resource, version: Version, obj: Obj) -> None:
         strategy = resource.strategy
         errors = validate_object_meta(
             obj["metadata"], namespaced=resource.namespaced, name_rule=strategy.name_rule or name_is_dns_subdomain
@@ -165,6 +172,8 @@ class Registry:
         if resource.custom:
             errors += validate_schema(resource.storage.schema, obj)
         errors += strategy.validate(obj)
+        if version.check is not None:
+            errors += version.check(obj, None)
         if errors:
             raise invalid_object(resource.group, resource.kind, obj["metadata"].get("name", ""), errors)
 
@@ -230,7 +239,7 @@ class Registry:
             if options.check_access is not None:
                 await options.check_access("create")
             try:
-                return await self.create(resource, version, namespace, body, options, name=name)
+                return await self.create(resource, version, namespace, body, options, name=name, applied=applying)
             except ApiError as error:
                 if error.reason == "AlreadyExists":
                     raise Mismatch(name, None) from None
@@ -278,23 +287,23 @@ class Registry:
                 f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {old_metadata['uid']}",
             )
         _keep_system_metadata(metadata, old_metadata)
-        before_admission = _deep_copy(new) if applying else None
+        if not applying:
+            self._own(resource, version, new, old, options, now, sub)
         attempt = Attempt("UPDATE", resource, version, namespace, name, options.user, new, old, sub,
                           options.dry_run, options.warnings)  # fmt: skip
         if admit:
             await self.admission.mutate(attempt)
         self._prepare_update(resource, subresource, new, old, ctx)
         _count_generation((subresource and subresource.strategy) or strategy, new, old)
-        self._validate_update(resource, subresource, new, old)
+        self._validate_update(resource, version, subresource, new, old)
         if admit:
             await self.admission.validate(attempt)
         options.warnings.extend(strategy.warnings(new, old))
         undo = await strategy.before_update(new, old, self.server, ctx)
         try:
-            if not applying or new != before_admission:
-                self._own(resource, version, new, old, options, now, sub, after_apply=applying)
             metadata = new["metadata"]
             metadata["resourceVersion"] = old_metadata["resourceVersion"]
+            revert_timestamps(new, old)
             if new == old:
                 return Written(entry)
             if options.dry_run:
@@ -323,7 +332,9 @@ class Registry:
         else:
             resource.strategy.prepare_for_update(new, old, ctx)
 
-    def _validate_update(self, resource: Resource, subresource: Subresource | None, new: Obj, old: Obj) -> None:
+    def _validate_update(
+        self, resource: Resource, version: Version, subresource: Subresource | None, new: Obj, old: Obj
+    ) -> None:
         strategy = resource.strategy
         errors = validate_object_meta_update(new["metadata"], old["metadata"])
         if resource.custom:
@@ -334,6 +345,8 @@ class Registry:
             errors += strategy.validate_status_update(new, old)
         else:
             errors += strategy.validate_update(new, old)
+            if version.check is not None:
+                errors += version.check(new, old)
         if errors:
             raise invalid_object(resource.group, resource.kind, new["metadata"].get("name", ""), errors)
 
@@ -357,19 +370,21 @@ class Registry:
             if refusal:
                 raise ApiError(403, "Forbidden", refusal)
             try:
-                return await self._delete(resource, entry, old, body, options)
+                return await self._delete(resource, version, entry, old, body, options)
             except Mismatch as mismatch:
                 if mismatch.current is not None:
                     await self.cache.reach(mismatch.current.mod_revision)
                 else:
                     await self.cache.freshen()
 
-    async def _delete(self, resource: Resource, entry: Entry, old: Obj, body: Obj, options: WriteOptions) -> Written:
+    async def _delete(
+        self, resource: Resource, version: Version, entry: Entry, old: Obj, body: Obj, options: WriteOptions
+    ) -> Written:
         now = self.clock.now()
         strategy = resource.strategy
         new = _deep_copy(old)
         metadata = new["metadata"]
-        finalizers = _deletion_finalizers(resource, metadata.get("finalizers") or [], body, strategy, old)
+        finalizers = _deletion_finalizers(version, metadata.get("finalizers") or [], body)
         if finalizers:
             metadata["finalizers"] = finalizers
         else:
@@ -416,8 +431,11 @@ class Registry:
         unknown: list[str] | None = [] if options.field_validation != "Ignore" else None
         if resource.custom:
             drop_nulls(version.schema, body)
-            conform_metadata(body)
-            dropped = prune(version.schema, body)
+            try:
+                dropped = conform_metadata(version.schema, body, _object_meta())
+            except DecodeError as error:
+                raise bad_request(f"{resource.kind} cannot be handled as a {resource.kind}: {error}") from None
+            dropped += prune(version.schema, body)
             if unknown is not None:
                 unknown.extend(f'unknown field "{path}"' for path in dropped)
         else:
@@ -490,9 +508,6 @@ class Registry:
         self, resource: Resource, version: Version, live: Obj | None, config: Obj, options: WriteOptions, sub: str
     ) -> Obj:
         """Server-side apply, in the request's version."""
-        reset: tuple[str, ...] = ()
-        if sub == "" and resource.has_status:
-            reset = ("status",)
         return server_side_apply(
             live,
             config,
@@ -502,7 +517,7 @@ class Registry:
             api_version=str(version.group_version),
             now=self.clock.now(),
             subresource=sub,
-            reset_fields=reset,
+            reset_fields=_settable(resource, sub),
         )
 
     def _own(
@@ -514,12 +529,8 @@ class Registry:
         options: WriteOptions,
         now: datetime,
         sub: str,
-        *,
-        after_apply: bool = False,
     ) -> None:
-        """Record in managedFields who set what."""
-        if old is not None and old["metadata"].get("managedFields") is not None and not after_apply:
-            new["metadata"].setdefault("managedFields", old["metadata"]["managedFields"])
+        """Record in managedFields who set what: the client, not what admission and strategy make of it."""
         if version.from_storage is not None:
             view = self.present(resource, version, new)
             old_view = self.present(resource, version, old) if old is not None else None
@@ -533,6 +544,7 @@ class Registry:
             api_version=str(version.group_version),
             now=now,
             subresource=sub,
+            reset_fields=_settable(resource, sub),
         )
         if view is not new:
             new["metadata"]["managedFields"] = view["metadata"].get("managedFields") or []
@@ -592,6 +604,22 @@ def report_strict(problems: list[str], options: WriteOptions, what: str, kind: s
         raise bad_request(f"{what} cannot be handled as a {kind}: strict decoding error: {', '.join(problems)}")
     if options.field_validation == "Warn":
         options.warnings.extend(problems)
+
+
+_EXCEPT_STATUS = excluding("status")
+_ONLY_STATUS = only("status")
+
+
+def _settable(resource: Resource, sub: str) -> Filter:
+    """Which fields a write can set at all; nobody owns others because of it."""
+    if sub == "status":
+        return _ONLY_STATUS
+    return _EXCEPT_STATUS if resource.has_status else everything
+
+
+@cache
+def _object_meta() -> Schema:
+    return catalog.schema("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
 
 
 def _call(undo: Callable[[], None] | None) -> None:
@@ -689,16 +717,14 @@ def _check_preconditions(resource: Resource, obj: Obj, wanted: Obj) -> None:
             )
 
 
-def _deletion_finalizers(
-    resource: Resource, finalizers: list[str], body: Obj, strategy: Strategy, obj: Obj
-) -> list[str]:
+def _deletion_finalizers(version: Version, finalizers: list[str], body: Obj) -> list[str]:
     """The finalizers an object has once its deletion with these options has begun."""
     propagation = body.get("propagationPolicy")
     orphan = body.get("orphanDependents")
     wants_orphan = propagation == "Orphan" or orphan is True
     wants_foreground = propagation == "Foreground"
     if propagation is None and orphan is None:
-        wants_orphan = "orphan" in finalizers or strategy.default_propagation(obj) == "Orphan"
+        wants_orphan = "orphan" in finalizers or version.orphans
         wants_foreground = "foregroundDeletion" in finalizers and not wants_orphan
     kept = [each for each in finalizers if each not in ("orphan", "foregroundDeletion")]
     if wants_orphan:

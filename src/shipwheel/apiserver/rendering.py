@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import orjson
 
 from shipwheel.api import codec, table
 from shipwheel.api.clock import SystemClock
 from shipwheel.api.codec import MediaType
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupVersionKind, Obj
 from shipwheel.api.resource import Resource, Version
 from shipwheel.apiserver.watchcache import Change, Entry
 from shipwheel.client.httpserver import frame
+from shipwheel.kinds import wire
 
 
 def head_of(kind: str, api_version: str) -> bytes:
@@ -78,11 +78,13 @@ class Rendering:
         return b'{"type":"%b","object":%b}\n' % (kind.encode(), self.one(entry))
 
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
+        return frame(b'{"type":"BOOKMARK","object":%b}\n' % self._bookmark(revision, initial_end))
+
+    def _bookmark(self, revision: int, initial_end: bool) -> bytes:
         metadata: Obj = {"resourceVersion": str(revision), "creationTimestamp": None}
         if initial_end:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-        obj = {"kind": self.item_kind, "apiVersion": self.list_version, "metadata": metadata}
-        return frame(b'{"type":"BOOKMARK","object":%b}\n' % orjson.dumps(obj))
+        return orjson.dumps({"kind": self.item_kind, "apiVersion": self.list_version, "metadata": metadata})
 
     def error(self, status: Obj) -> bytes:
         return frame(b'{"type":"ERROR","object":%b}\n' % orjson.dumps(status))
@@ -154,19 +156,64 @@ class PartialRendering(Rendering):
         return b"".join((opening, b",".join([self.one(entry) for entry in entries]), b"]}"))
 
 
+class ProtobufRendering(Rendering):
+    """What client-go and controller-runtime speak for built-in kinds."""
+
+    content_type = "application/vnd.kubernetes.protobuf"
+    watch_content_type = "application/vnd.kubernetes.protobuf;stream=watch"
+
+    def __init__(self, resource: Resource, version: Version, form: MediaType) -> None:
+        super().__init__(resource, version, form)
+        self.gvk = GroupVersionKind(version.group, version.version, resource.kind)
+
+    def one(self, entry: Entry) -> bytes:
+        return wire.encode_object(self.view(entry))
+
+    def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
+        items = [wire.encode_item(self.gvk, self.view(entry)) for entry in entries]
+        return wire.encode_list(self.list_version, self.list_kind, metadata, items)
+
+    def event(self, kind: str, entry: Entry) -> bytes:
+        return wire.watch_frame(kind, self.one(entry))
+
+    def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
+        obj = orjson.loads(self._bookmark(revision, initial_end))
+        return frame(wire.watch_frame("BOOKMARK", wire.encode_object(obj)))
+
+    def error(self, status: Obj) -> bytes:
+        return frame(wire.watch_frame("ERROR", wire.encode_object(status)))
+
+
+class PartialProtobufRendering(ProtobufRendering):
+    """Metadata alone, in protobuf; custom resources have this form too."""
+
+    def __init__(self, resource: Resource, version: Version, form: MediaType) -> None:
+        super().__init__(resource, version, form)
+        self.item_kind = "PartialObjectMetadata"
+        self.list_kind = "PartialObjectMetadataList"
+        self.list_version = f"meta.k8s.io/{form.version}"
+        self.gvk = GroupVersionKind("meta.k8s.io", form.version, self.item_kind)
+        self.content_type = f"{self.content_type};as={form.as_kind};g=meta.k8s.io;v={form.version}"
+
+    def view(self, entry: Entry) -> Obj:
+        metadata = orjson.loads(b"{" + entry.tail)["metadata"]
+        return {"kind": self.item_kind, "apiVersion": self.list_version, "metadata": metadata}
+
+
 def rendering(resource: Resource, version: Version, form: MediaType, include: str = "") -> Rendering:
     """The rendering for a negotiated form."""
     if form.as_kind == "Table":
         return TableRendering(resource, version, form, include)
     if form.as_kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
-        return PartialRendering(resource, version, form)
-    if form.format == "yaml":
-        return YamlRendering(resource, version, form)
-    return Rendering(resource, version, form)
+        return (PartialProtobufRendering if form.format == "protobuf" else PartialRendering)(resource, version, form)
+    by_format = {"yaml": YamlRendering, "protobuf": ProtobufRendering}
+    return by_format.get(form.format, Rendering)(resource, version, form)
 
 
-def render_object(obj: Any, form: MediaType) -> tuple[bytes, str]:
+def render_object(obj: Obj, form: MediaType) -> tuple[bytes, str]:
     """Bytes and content type of an object that is no stored kind's (Status, Scale, reviews)."""
     if form.format == "yaml":
         return codec.encode_yaml(obj), "application/yaml"
+    if form.format == "protobuf":
+        return wire.encode_object(obj), ProtobufRendering.content_type
     return orjson.dumps(obj), "application/json"

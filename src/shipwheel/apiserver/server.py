@@ -29,6 +29,7 @@ from shipwheel.apiserver.authz.chain import ALWAYS_ALLOWED, Authorizer
 from shipwheel.apiserver.authz.node import NodeAuthorizer
 from shipwheel.apiserver.authz.rbac import RbacAuthorizer
 from shipwheel.apiserver.config import ApiServerConfig
+from shipwheel.apiserver.customresources import CustomResources
 from shipwheel.apiserver.documents import Documents
 from shipwheel.apiserver.flow import Flow
 from shipwheel.apiserver.forward import Destination, Forwarder
@@ -86,6 +87,7 @@ class ApiServer:
             metrics=RequestMetrics(self.metrics),
             clock=clock,
         )
+        self.custom_resources = CustomResources(self)
         self._kubelet_tls: ssl.SSLContext | None = None
         self._address_tls: ssl.SSLContext | None = None
         Documents(self).install(self.pipeline)
@@ -288,6 +290,7 @@ class ApiServer:
         """Read the store, and make sure that what must be there is."""
         await self.store.open()
         await self.cache.load(resource for resource in self.scheme if "get" in resource.verbs)
+        await self.custom_resources.load()
         self.nodes.load()
         self.services.load()
 
@@ -335,6 +338,7 @@ async def run(
             log.info("serving on %s:%d", config.bind_address, config.secure_port)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_compact(server), name="compaction")
+                tasks.create_task(server.custom_resources.run(), name="custom-resources")
         finally:
             server.health.ready = False
             server.reader.draining.set()

@@ -30,6 +30,7 @@ from shipwheel.api.schema import Schema
 from shipwheel.apiserver.reads import Reader, list_options
 from shipwheel.apiserver.registry import PATCH_ATTEMPTS, Registry, WriteOptions, Written, report_strict
 from shipwheel.client.httpserver import BodyTooLarge, Request
+from shipwheel.kinds import wire
 
 BODY_LIMIT = 3 * 1024 * 1024
 JSON_PATCH = "application/json-patch+json"
@@ -100,9 +101,13 @@ def decode_any(raw: bytes, content_type: str, duplicates: list[str] | None = Non
     try:
         if form == "yaml":
             return codec.decode_yaml(raw, strict_duplicates=duplicates)
+        if form == "protobuf":
+            return wire.decode_object(raw)
         return codec.decode_json(raw, strict_duplicates=duplicates)
     except ValueError as error:
         raise bad_request(str(error)) from None
+    except KeyError as error:
+        raise bad_request(f"no kind that has a protobuf form: {error}") from None
 
 
 def check_kind(obj: Obj, expected: GroupVersionKind) -> None:

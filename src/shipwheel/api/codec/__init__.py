@@ -4,12 +4,15 @@ Kubernetes' protobuf is in `shipwheel.api.protobuf` (the wire) and `shipwheel.ki
 """
 
 from shipwheel.api.codec.json_form import decode_json, encode_json, ordered
-from shipwheel.api.codec.media_type import MediaType, content_format, media_name, negotiate, unknown_format
+from shipwheel.api.codec.media_type import ALL as ALL_FORMATS
+from shipwheel.api.codec.media_type import Format, MediaType, content_format, media_name, negotiate, unknown_format
 from shipwheel.api.codec.yaml_form import decode_yaml, encode_yaml
 
 encode = encode_json
 
 __all__ = [
+    "ALL_FORMATS",
+    "Format",
     "MediaType",
     "content_format",
     "decode_json",
