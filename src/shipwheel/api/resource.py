@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.errors import FieldError
@@ -147,10 +147,6 @@ class Strategy:
         """Why this object may not be deleted now (text of a 403 or 409), empty when it may."""
         return ""
 
-    def default_propagation(self, obj: Obj) -> Literal["Background", "Orphan"]:
-        """What becomes of dependents when the client does not say."""
-        return "Background"
-
     async def before_create(self, obj: Obj, server: Server, ctx: WriteContext) -> Callable[[], None] | None:
         """Take what the object needs of shared means (addresses, ports), after `prepare_for_create`. The
         function returned gives it back if the write fails."""
@@ -212,6 +208,11 @@ class Version:
     """Where they differ from the resource's."""
     subresources: frozenset[str] | None = None
     """Names of the subresources this version has; None: all."""
+    check: Callable[[Obj, Obj | None], list[FieldError]] | None = None
+    """What this version asks beyond the strategy's `validate`, of (new, old) in the storage version's form; old
+    is None on create."""
+    orphans: bool = False
+    """A deletion through this version leaves dependents alone when the client does not say."""
 
     @property
     def group_version(self) -> GroupVersion:
