@@ -1,6 +1,6 @@
 """Derive what OpenAPI does not tell about the Go types behind the API: facts for `generate_schemas.py`.
 
-    python tools/generate_go_types.py --root STAGING
+    python tools/generate_go_types.py --root STAGING --legacy kubernetes-validate-1.21.0.tar.gz
 
 STAGING is a folder with the published Go modules of the API (`k8s.io/api`, `k8s.io/apimachinery`,
 `k8s.io/apiextensions-apiserver`, `k8s.io/kube-aggregator`). Only names and three properties of each field are
@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from generate_schemas import definitions
+from generate_schemas import legacy, todays
 
-RELEASE = "v1.36.0"
 TARGET = Path(__file__).parent / "go_types.json"
 
 ALIASES = {
@@ -31,6 +30,12 @@ ALIASES = {
     for struct in ("MatchCondition", "NamedRuleWithOperations")
 }
 """Types that a version takes from another."""
+GONE = {
+    "autoscaling.v2beta1": "autoscaling.v2",
+    "autoscaling.v2beta2": "autoscaling.v2",
+    "batch.v2alpha1": "batch.v1beta1",
+}
+"""Packages that the modules no longer have, and where most of their types live on."""
 
 _PLACES = (
     (re.compile(r"io\.k8s\.apimachinery\.pkg\.(.+)\.(\w+)"), "k8s.io/apimachinery/pkg"),
@@ -116,6 +121,11 @@ class Package:
         return f"{self.name}.{go_type}" if go_type in self.names else go_type
 
 
+def alias(name: str) -> str:
+    package, _, struct = name.rpartition(".")
+    return ALIASES.get(name) or f"{GONE.get(package, package)}.{struct}"
+
+
 def find(name: str, root: Path) -> tuple[Path, str] | None:
     for pattern, base in _PLACES:
         match = pattern.fullmatch(name)
@@ -128,12 +138,13 @@ def find(name: str, root: Path) -> tuple[Path, str] | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--legacy", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=TARGET)
     options = parser.parse_args()
     packages: dict[Path, Package] = {}
     facts: dict[str, dict[str, str]] = {}
-    for name, node in sorted(definitions(RELEASE).items()):
-        place = find(ALIASES.get(name, name), options.root)
+    for name, node in sorted((legacy(options.legacy) | todays()).items()):
+        place = find(alias(name), options.root)
         if place is None or not node.get("properties"):
             continue
         folder, struct = place

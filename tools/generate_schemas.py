@@ -1,6 +1,7 @@
 """Derive the table of built-in schemas from published packages.
 
-    python tools/generate_schemas.py
+    pip download --no-deps --no-binary :all: kubernetes-validate==1.21.0
+    python tools/generate_schemas.py --legacy kubernetes-validate-1.21.0.tar.gz
 
 reads the structural schemas that the PyPI package `kubernetes-validate` carries for each release, and writes
 `src/shipwheel/kinds/schemas.json`: every definition of the API without its prose, one definition a line so that
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tarfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,15 +28,28 @@ from extra_schemas import extra_schemas
 
 Node = dict[str, Any]
 
-RELEASES = ["v1.36.0"]
-"""The first release that has a definition decides; later ones add what is no longer served today."""
+RELEASE = "v1.36.0"
+LEGACY_RELEASES = ("v1.21.0", "v1.16.0")
+"""Where versions are taken from that today's release no longer has. The first that has a definition decides."""
+
+LEGACY_PACKAGES = frozenset((
+    "admissionregistration.v1beta1", "apps.v1beta1", "apps.v1beta2", "authentication.v1beta1",
+    "authorization.v1beta1", "autoscaling.v2beta1", "autoscaling.v2beta2", "batch.v1beta1", "batch.v2alpha1",
+    "certificates.v1beta1", "coordination.v1beta1", "discovery.v1beta1", "events.v1beta1", "extensions.v1beta1",
+    "networking.v1beta1", "node.v1beta1", "policy.v1beta1", "rbac.v1beta1", "scheduling.v1beta1",
+    "settings.v1alpha1", "storage.v1beta1",
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1beta1",
+    "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1beta1",
+))  # fmt: skip
 
 TARGET = Path(__file__).parent.parent / "src/shipwheel/kinds/schemas.json"
 GO_TYPES = Path(__file__).parent / "go_types.json"
 
+FOLDER, FILE = "kubernetes-json-schema", "_definitions.json"
+
 PREFIX = "io.k8s.api."
 META = "io.k8s.apimachinery.pkg."
-REFERENCE = "#/$defs/"
+REFERENCES = ("#/$defs/", "#/definitions/")
 
 SCALARS: dict[str, Node] = {
     META + "util.intstr.IntOrString": {"x-kubernetes-int-or-string": True, "format": "int-or-string"},
@@ -75,7 +90,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Defaults that the OpenAPI v3 documents declare and the older format, which the package is made of, does not."""
 
-DROPPED = {"description", "enum", "oneOf"}
+DROPPED = {"description", "enum", "oneOf", "$schema"}
 
 
 def short(name: str) -> str:
@@ -91,7 +106,7 @@ def clean(node: Node) -> Node:
         if key == "type" and isinstance(value, list):
             out[key] = next(each for each in value if each != "null")
         elif key == "$ref":
-            out[key] = short(value.removeprefix(REFERENCE))
+            out[key] = short(value.removeprefix(REFERENCES[0]).removeprefix(REFERENCES[1]))
         elif key == "properties":
             out[key] = {name: clean(each) for name, each in sorted(value.items())}
         elif key in ("items", "additionalProperties") and isinstance(value, dict):
@@ -101,41 +116,83 @@ def clean(node: Node) -> Node:
     return out
 
 
-def definitions(release: str) -> dict[str, Node]:
+def definitions(document: bytes) -> dict[str, Node]:
     """All definitions of one release, by short name."""
-    folder = files("kubernetes_validate") / "kubernetes-json-schema" / f"{release}-local"
-    raw = json.loads((folder / "_definitions.json").read_text())
+    raw = json.loads(document)
     table = {short(name): clean(node) for name, node in raw.get("$defs", raw.get("definitions")).items()}
-    for name, node in SCALARS.items():
-        if name in table:
-            table[name] = dict(node)
-    return table | extra_schemas()
+    return table | {name: dict(node) for name, node in SCALARS.items()}
 
 
-def merged(releases: list[str]) -> dict[str, Node]:
+def installed(release: str) -> bytes:
+    """What the installed package has for a release."""
+    return (files("kubernetes_validate") / FOLDER / f"{release}-local" / FILE).read_bytes()
+
+
+def archived(archive: Path, release: str) -> bytes:
+    """The same from a source archive of an older package."""
+    with tarfile.open(archive) as tar:
+        member = next(name for name in tar.getnames() if name.endswith(f"{FOLDER}/{release}-local/{FILE}"))
+        found = tar.extractfile(member)
+        assert found is not None
+        return found.read()
+
+
+def todays() -> dict[str, Node]:
+    return definitions(installed(RELEASE)) | extra_schemas()
+
+
+def legacy(archive: Path) -> dict[str, Node]:
+    """The versions that are gone today, and nothing else of their releases."""
     table: dict[str, Node] = {}
-    for release in releases:
-        for name, node in definitions(release).items():
-            table.setdefault(name, node)
+    for release in LEGACY_RELEASES:
+        for name, node in definitions(archived(archive, release)).items():
+            if name.rpartition(".")[0] in LEGACY_PACKAGES:
+                table.setdefault(name, node)
+    return table
+
+
+def grown(table: dict[str, Node], go_types: dict[str, dict[str, str]]) -> None:
+    """Give old versions the fields that their Go types got after the release we have them from, so that an object
+    read and written in an old version loses nothing. They are declared as in the stable version."""
+    for name, facts in go_types.items():
+        package, _, struct = name.rpartition(".")
+        if package not in LEGACY_PACKAGES or "properties" not in table[name]:
+            continue
+        group = package.rpartition(".")[0]
+        stable = [f"{each}.v1.{struct}" for each in ("apps", "networking") if group == "extensions"]
+        for other in (*stable, f"{group}.v1.{struct}", f"{group}.v2.{struct}"):
+            for field, node in table.get(other, {}).get("properties", {}).items():
+                if field in facts:
+                    table[name]["properties"].setdefault(field, dict(node))
+
+
+def merged(archive: Path) -> dict[str, Node]:
+    table = legacy(archive) | todays()
+    go_types = json.loads(GO_TYPES.read_text())
+    grown(table, go_types)
     for name, defaults in DEFAULTS.items():
         for field, value in defaults.items():
             table[name]["properties"][field]["default"] = value
-    declare(table, json.loads(GO_TYPES.read_text()))
+    declare(table, go_types)
     return table
 
 
 def declare(table: dict[str, Node], go_types: dict[str, dict[str, str]]) -> None:
     """Add `x-go` to the properties that need it."""
-    for name, fields in go_types.items():
-        for field, declared in fields.items():
-            node = table[name]["properties"].get(field)
-            if node is None:
-                continue
+    for name, definition in table.items():
+        facts = go_types.get(name, {})
+        for field, node in definition.get("properties", {}).items():
+            declared = facts.get(field) or unknown(node, required=field in definition.get("required", ()))
             effective = declared.removesuffix("?")
             if declared.endswith("?") and (declared.endswith("??") or "*" in declared or not is_struct(table, node)):
                 effective = effective.removesuffix("?") + "?"  # Go writes a struct even when it is empty
             if effective != usual(table, node):
                 node["x-go"] = effective
+
+
+def unknown(node: Node, *, required: bool) -> str:
+    """A field of a type that Go no longer has: no zero is lost."""
+    return go_type(node) if required else f"*{go_type(node)}?"
 
 
 def is_struct(table: dict[str, Node], node: Node) -> bool:
@@ -176,10 +233,10 @@ def write(table: dict[str, Node], target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--release", action="append", help="kubernetes-validate's release, best first")
+    parser.add_argument("--legacy", type=Path, required=True, help="source archive of kubernetes-validate 1.21.0")
     parser.add_argument("--output", type=Path, default=TARGET)
     options = parser.parse_args()
-    table = merged(options.release or RELEASES)
+    table = merged(options.legacy)
     write(table, options.output)
     print(f"{len(table)} definitions, {options.output.stat().st_size} bytes")
 

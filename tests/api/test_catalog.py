@@ -54,6 +54,36 @@ def test_scalars_with_a_form_of_their_own():
     assert catalog.schema("io.k8s.apimachinery.pkg.apis.meta.v1.Time").format == "date-time"
 
 
+@pytest.mark.parametrize(
+    ("group", "version", "kind"),
+    [
+        ("extensions", "v1beta1", "Deployment"),
+        ("extensions", "v1beta1", "Ingress"),
+        ("apps", "v1beta1", "StatefulSet"),
+        ("apps", "v1beta2", "DaemonSet"),
+        ("batch", "v1beta1", "CronJob"),
+        ("batch", "v2alpha1", "CronJob"),
+        ("autoscaling", "v2beta1", "HorizontalPodAutoscaler"),
+        ("policy", "v1beta1", "PodSecurityPolicy"),
+        ("policy", "v1beta1", "Eviction"),
+        ("settings.k8s.io", "v1alpha1", "PodPreset"),
+        ("apiextensions.k8s.io", "v1beta1", "CustomResourceDefinition"),
+        ("rbac.authorization.k8s.io", "v1beta1", "Role"),
+        ("storage.k8s.io", "v1beta1", "StorageClass"),
+    ],
+)
+def test_versions_of_the_past(group: str, version: str, kind: str):
+    assert catalog.schema_for(GroupVersionKind(group, version, kind)).properties["metadata"].type == "object"
+
+
+def test_versions_of_the_past_use_todays_types():
+    old = catalog.schema("io.k8s.api.extensions.v1beta1.DeploymentSpec").properties["template"]
+    assert old is catalog.schema("io.k8s.api.core.v1.PodTemplateSpec") or old.definition is catalog.schema(
+        "io.k8s.api.core.v1.PodTemplateSpec"
+    )
+    assert "timeZone" in catalog.schema("io.k8s.api.batch.v1beta1.CronJobSpec").properties
+
+
 def test_what_is_not_there():
     with pytest.raises(KeyError):
         catalog.schema("io.k8s.api.core.v1.Nothing")

@@ -28,8 +28,20 @@ _NOTHING: MappingProxyType[str, str] = MappingProxyType({})
 def describe(definition: str) -> MappingProxyType[str, str]:
     """The texts of `io.k8s.api.core.v1.Pod`: its own under the empty name, and those of its fields."""
     package, _, name = definition.rpartition(".")
-    module = _MODULES.get(package) or "_".join(package.split(".")[-2:])
-    return _module(module).get(name, _NOTHING)
+    for module in _modules(package):
+        texts = _module(module).get(name)
+        if texts is not None:
+            return texts
+    return _NOTHING
+
+
+def _modules(package: str) -> list[str]:
+    """Where to look: versions of the past are described like what became of them."""
+    if package in _MODULES:
+        return [_MODULES[package]]
+    group, version = package.split(".")[-2:]
+    later = ["apps_v1", "networking_v1"] if group == "extensions" else [f"{group}_v1", f"{group}_v2"]
+    return [f"{group}_{version}", *later]
 
 
 @cache
