@@ -18,7 +18,7 @@ from shipwheel.api.quantity import BINARY_SI, DECIMAL_EXPONENT, DECIMAL_SI, Quan
         ("0", "0"), ("00", "0"), ("0.0", "0"), ("0Ki", "0"), ("-0", "0"), ("0m", "0"),
         ("1", "1"), ("1000", "1k"), ("1000m", "1"), ("1500m", "1500m"), ("1.5", "1500m"), ("0.5", "500m"),
         (".5", "500m"), ("1.", "1."), ("1.25", "1250m"), ("100000m", "100"), ("1000M", "1G"),
-        ("0.001T", "1G"), ("1080000000n", "1080m"), ("12E", "12E"),
+        ("0.001T", "1G"), ("1080000000n", "1080m"), ("12E", "12E"), ("1000E", "1000E"),
         ("1Ki", "1Ki"), ("1024Mi", "1Gi"), ("307200Ki", "300Mi"), ("1025024Mi", "1001Gi"),
         ("1.5Gi", "1536Mi"), ("0.5Mi", "512Ki"), ("0.5Ki", "512"), ("0.1Mi", "104857600m"),
         (".001Ki", "1024m"), (".000000000001Ki", "2n"), ("9Ei", "9223372036854775807"), ("1025", "1025"),
@@ -56,6 +56,8 @@ def test_canonical_form(text: str | int | float, canonical: str) -> None:
         ("1K", quantity.SUFFIX_WRONG),
         ("1GiB", quantity.FORMAT_WRONG),
         ("1e1000000000", quantity.NUMERIC_WRONG),
+        ("Ei", quantity.NUMERIC_WRONG),
+        ("+e-12", quantity.NUMERIC_WRONG),
         ("9" * 5000, quantity.NUMERIC_WRONG),
     ],
 )

@@ -6,6 +6,7 @@ suffix that loses nothing. Integers of any size make sums exact, where upstream 
 
 One habit of upstream is kept because objects read back show it: text that its parser takes on the quick road
 (18 digits or fewer) and that cannot be shortened is kept as it was written, so `1.500` and `+1Ki` stay.
+One is not: beyond the largest suffix upstream loses the magnitude (`1000E` becomes `1`).
 """
 
 from __future__ import annotations
@@ -146,18 +147,19 @@ def parse(text: str | int | float) -> Quantity:
     if scanned is None or not text:
         raise QuantityError(FORMAT_WRONG)
     sign, number, fraction, suffix = scanned.groups(default="")
-    number = number.lstrip("0") or "0"
-    digits = number + fraction
+    digits = (number.lstrip("0") or "0") + fraction
     if len(digits) > _MAX_EXPONENT:
         raise QuantityError(NUMERIC_WRONG)
     if suffix in _BINARY:
-        quantity = _parse_binary(text, digits, fraction, _BINARY[suffix])
+        quantity, quick = _parse_binary(text, digits, fraction, _BINARY[suffix])
     elif suffix in _DECIMAL:
-        quantity = _parse_decimal(text, digits, fraction, _DECIMAL[suffix], DECIMAL_SI)
+        quantity, quick = _parse_decimal(text, digits, fraction, _DECIMAL[suffix], DECIMAL_SI)
     elif exponent := _EXPONENT.fullmatch(suffix):
-        quantity = _parse_decimal(text, digits, fraction, _to_exponent(exponent[1]), DECIMAL_EXPONENT)
+        quantity, quick = _parse_decimal(text, digits, fraction, _to_exponent(exponent[1]), DECIMAL_EXPONENT)
     else:
         raise QuantityError(SUFFIX_WRONG)
+    if not (quick or number or fraction):
+        raise QuantityError(NUMERIC_WRONG)
     return Quantity(-quantity.nanos, quantity.format, text=quantity._text) if sign == "-" else quantity
 
 
@@ -170,7 +172,10 @@ def _to_exponent(text: str) -> int:
     return exponent
 
 
-def _parse_decimal(text: str, digits: str, fraction: str, exponent: int, format: Format) -> Quantity:
+def _parse_decimal(
+    text: str, digits: str, fraction: str, exponent: int, format: Format
+) -> tuple[Quantity, bool]:
+    """The quantity, and whether upstream's quick road would have been taken."""
     scale = exponent - len(fraction)
     mantissa = int(digits)
     quick = len(digits) <= _QUICK_DIGITS and scale >= -9
@@ -179,15 +184,15 @@ def _parse_decimal(text: str, digits: str, fraction: str, exponent: int, format:
         nanos = mantissa * 10 ** (scale + 9)
     else:
         nanos = _divide_away(mantissa, 10 ** min(-9 - scale, len(digits)))
-    return Quantity(nanos, format, text=text if quick and short else "")
+    return Quantity(nanos, format, text=text if quick and short else ""), quick
 
 
-def _parse_binary(text: str, digits: str, fraction: str, power: int) -> Quantity:
+def _parse_binary(text: str, digits: str, fraction: str, power: int) -> tuple[Quantity, bool]:
     mantissa = int(digits)
     if not fraction and 15 - len(digits) - power * 3 // 10 - 1 >= 0:
-        return Quantity((mantissa << power) * _NANO, BINARY_SI, text=text if mantissa & 7 else "")
+        return Quantity((mantissa << power) * _NANO, BINARY_SI, text=text if mantissa & 7 else ""), True
     nanos = min(_divide_away((mantissa << power) * _NANO, 10 ** len(fraction)), _MAX_BINARY)
-    return Quantity(nanos, DECIMAL_SI if 0 < nanos < _NANO else BINARY_SI)
+    return Quantity(nanos, DECIMAL_SI if 0 < nanos < _NANO else BINARY_SI), False
 
 
 def _divide_away(dividend: int, divisor: int) -> int:

@@ -76,14 +76,16 @@ class _Checker:
             self._complain(path, f"expected map, got {_pointed(value)}")
             return
         open_ended = preserve or schema.preserve_unknown_fields or not schema.properties
+        undeclared = ""
         for name, each in value.items():
             here = path + step_text(field_step(name))
             field = properties.get(name) or schema.additional
             if field is not None:
                 self.value(each, field, here, preserve=preserve or schema.preserve_unknown_fields)
             elif not open_ended:
-                self._complain(here, "field not declared in schema")
-                return
+                undeclared = undeclared or here
+        if undeclared:
+            self._complain(undeclared, "field not declared in schema")
 
     def _list(self, value: Any, schema: Schema, path: str, *, preserve: bool) -> None:
         if not isinstance(value, list):

@@ -7,9 +7,12 @@ lacks the former, by the list's patch strategy. What a schema leaves open is unt
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from shipwheel.api.apply.types import LEAF, UNTYPED, Granular, MapList, MergeType, SetList, Untyped
+from shipwheel.api.meta import Obj
+from shipwheel.api.schema.conform import zero
 from shipwheel.api.schema.model import MISSING, QUANTITY, Schema, from_openapi
 
 _WHOLE = {QUANTITY, "io.k8s.apimachinery.pkg.runtime.RawExtension"}
@@ -122,6 +125,25 @@ def _later(schema: Schema, *, preserve: bool) -> Callable[[], MergeType]:
             return kind
 
     return compiled
+
+
+@lru_cache(maxsize=512)
+def blank(schema: Schema) -> Obj:
+    """An object of the kind before anything is set, as Go has it: fields that are always written are zero, and
+    lists and maps among them null. So a create does not bring these containers into being, but fills them."""
+    return _blank(schema) if schema.name else {}
+
+
+def _blank(schema: Schema) -> Obj:
+    return {name: _blank_value(each) for name, each in schema.properties.items() if each.always}
+
+
+def _blank_value(schema: Schema) -> Any:
+    if schema.properties:
+        return _blank(schema)
+    if schema.type == "array" or schema.additional is not None:
+        return None
+    return zero(schema)
 
 
 def list_relation(schema: Schema) -> tuple[str, tuple[str, ...]]:

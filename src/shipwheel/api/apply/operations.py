@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Final
 
 from shipwheel.api.apply import fields as sets
 from shipwheel.api.apply import last_applied
 from shipwheel.api.apply.check import check_configuration
-from shipwheel.api.apply.compiled import merge_type
+from shipwheel.api.apply.compiled import blank, merge_type
 from shipwheel.api.apply.fields import Fields, Filter, Path, everything, field_step, path_text
 from shipwheel.api.apply.managers import (
     Manager,
@@ -37,7 +36,6 @@ from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError, bad_request
 from shipwheel.api.meta import GroupVersionKind, Obj
 from shipwheel.api.patch.values import clone
-from shipwheel.api.schema.conform import zero
 from shipwheel.api.schema.model import Schema
 
 Convert = Callable[[Obj, str], tuple[Obj, Schema] | None]
@@ -89,7 +87,7 @@ def track_update(
     versions = _Versions(schema, api_version, convert)
     try:
         managers, changed = _update(
-            managers, old if old is not None else _empty(schema), new, versions, reset_fields
+            managers, old if old is not None else blank(schema), new, versions, reset_fields
         )
     except MergeError:
         # A value that is not of its type will be refused by validation; until then nobody owns anything.
@@ -134,7 +132,7 @@ def apply(
     application = _Application(before, patch, versions, reset_fields, now)
     if not managers and live is not None:
         past = updater(BEFORE_FIRST_APPLY, api_version, subresource)
-        _, fields = _update({}, _empty(schema), before, versions, reset_fields)
+        _, fields = _update({}, blank(schema), before, versions, reset_fields)
         managers = _credit({}, past, fields, api_version, now)
     try:
         result, managers = application.run(managers, mine, force=force)
@@ -195,12 +193,6 @@ def _tracked(obj: Obj) -> Obj:
     if metadata:
         result["metadata"] = {name: value for name, value in metadata.items() if name not in _META_NOT_OWNED}
     return result
-
-
-@lru_cache(maxsize=512)
-def _empty(schema: Schema) -> Obj:
-    """An object of the kind before anything is set: fields that are always written have their zero values."""
-    return {"metadata": {}, **zero(schema)} if schema.name else {}
 
 
 class _Versions:
