@@ -1,8 +1,8 @@
 """The API's description of itself: OpenAPI v3 by group and version, and v2.
 
 Everything follows from the scheme: resources declare what can be done with them, schemas what they look like.
-The functions are pure and not cheap (a document takes up to some hundred milliseconds); callers keep results
-until `scheme.generation` moves.
+The functions are pure and not cheap (tens of milliseconds for a v3 document, a hundred for v2); callers keep
+what they get until the kinds change (`scheme.generation`).
 """
 
 from shipwheel.api.openapi.gnostic import encode_v2
