@@ -44,7 +44,7 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 HOPELESS = 3
 """Starts that fail in a row, after which nobody need wait any longer."""
-POLL = 0.02
+POLL = 0.03
 DEFAULT_PORT = 6443
 PORTS = {
     "kubelet": 10250,
@@ -374,7 +374,7 @@ async def _poll(done: Callable[[], Any], layout: Layout, supervisor: int | None,
             raise ClusterError(f"the supervisor has ended:\n{tail(layout.log('supervisor'))}")
         for each in components(layout):
             if each.restarts >= HOPELESS and not each.running:
-                raise ClusterError(f"{each.name} {each.last_exit}:\n{tail(each.log, 1)}\n(see {each.log})")
+                raise ClusterError(f"{each.name} {each.last_exit}: {_last_words(each.log)}\n(see {each.log})")
         if time.monotonic() > deadline:
             raise ClusterError(f"{what} does not come up:\n{_complaints(layout)}")
         await asyncio.sleep(POLL)
@@ -400,6 +400,11 @@ async def _has_nodes(client: Client, settings: Settings) -> bool:
 def _complaints(layout: Layout) -> str:
     """The end of every component's log."""
     return "\n".join(f"--- {each.stem}\n{tail(each)}" for each in sorted(layout.logs.glob("*.log")))
+
+
+def _last_words(log: Path) -> str:
+    """The message of a log's last line."""
+    return tail(log, 1).partition("] ")[2]
 
 
 def tail(log: Path, lines: int = 10) -> str:

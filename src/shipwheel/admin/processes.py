@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTROL_PLANE = ("kube-controller-manager", "kube-scheduler")
-POLL = 0.01
+POLL = 0.02
 MAX_DELAY = 10.0
 
 
@@ -48,7 +47,7 @@ def programs(layout: Layout, settings: Settings) -> list[Program]:
     found = [Program("kube-apiserver", partial(_component, "kube-apiserver", configs))]
     if settings.store == "etcd":
         found.insert(0, Program("etcd", partial(_exec, etcd_command(layout, settings))))
-    found.append(Program("control-plane", partial(run_component, partial(_control_plane, settings, configs))))
+    found.append(Program("control-plane", partial(run_component, partial(_control_plane, layout, configs))))
     for node in settings.nodes:
         found.append(Program(node, partial(run_component, partial(_node, layout, settings, configs, node))))
     return found
@@ -229,6 +228,8 @@ def network_config(layout: Layout, settings: Settings, node: str) -> cni.Config:
 
 def _preload(settings: Settings) -> None:
     """Import what the components will need, so that they share it."""
+    # gRPC would stop its threads at every fork; nobody here forks while it has any.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     modules = [
         "shipwheel.apiserver.server",
         "shipwheel.controllers.manager",
@@ -248,8 +249,8 @@ def _preload(settings: Settings) -> None:
     gc.collect()
 
 
-async def _control_plane(settings: Settings, configs: Mapping[str, Any]) -> None:
-    await _wait_for_port(settings.port)
+async def _control_plane(layout: Layout, configs: Mapping[str, Any]) -> None:
+    await _wait_for_api(layout, "controller-manager")
     async with asyncio.TaskGroup() as tasks:
         for name in CONTROL_PLANE:
             tasks.create_task(_kept(name, partial(COMMANDS[name].run, configs[name])))
@@ -264,7 +265,7 @@ async def _node(layout: Layout, settings: Settings, configs: Mapping[str, Any], 
             tasks.create_task(_kept("pod network", partial(_network, layout, settings, node)))
             tasks.create_task(_kept("kube-proxy", partial(_proxy_of, layout, configs["kube-proxy"])))
             await started
-        await _wait_for_port(settings.port)
+        await _wait_for_api(layout, node)
         tasks.create_task(_kept("kubelet", partial(COMMANDS["kubelet"].run, configs["kubelet"])))
 
 
@@ -335,6 +336,7 @@ def _settle(future: asyncio.Future[None]) -> None:
 async def _proxy_of(layout: Layout, config: Any) -> None:
     from dataclasses import replace
 
+    await _wait_for_api(layout, "kube-proxy")
     await COMMANDS["kube-proxy"].run(replace(config, table=layout.network, min_sync_period=0.1))
 
 
@@ -348,7 +350,7 @@ async def _network(layout: Layout, settings: Settings, node: str) -> None:
     from shipwheel.network.dns import server
     from shipwheel.network.dns.publish import publish
 
-    await _wait_for_port(settings.port)
+    await _wait_for_api(layout, "kube-proxy")
     clock = SystemClock()
     loop = asyncio.get_running_loop()
     agent = f"shipwheel/v{__version__}"
@@ -381,13 +383,19 @@ async def _kept(name: str, make: Callable[[], Coroutine[Any, Any, None]]) -> Non
         await asyncio.sleep(delay)
 
 
-async def _wait_for_port(port: int) -> None:
-    """Until somebody listens: asking again is cheaper than to fail and back off."""
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+async def _wait_for_api(layout: Layout, who: str) -> None:
+    """Until the API server is ready: asking again is cheaper than to fail and back off."""
+    from shipwheel.api.errors import ApiError
+    from shipwheel.client.client import Client, ConnectionFailed
+    from shipwheel.client.kubeconfig import load_config
+
+    async with Client(load_config(layout.kubeconfig(who)), user_agent="shipwheel") as client:
+        while True:
+            try:
+                await client.request("GET", "/readyz", timeout=2)
                 return
-        await asyncio.sleep(POLL)
+            except (ApiError, ConnectionFailed):
+                await asyncio.sleep(POLL)
 
 
 def _exec(command: Sequence[str]) -> None:

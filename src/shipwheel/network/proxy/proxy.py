@@ -7,8 +7,10 @@ difference between the table that was and the table that shall be is what the ke
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -365,11 +367,9 @@ def _node_port_ips(config: Config, node_ips: Sequence[str], family: IPFamily) ->
 
 
 def local_addresses() -> list[str]:
-    """This machine's addresses, by the kernel's own tables."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        return [each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS") for each in route.get_addr()]
+    """This machine's addresses, as iproute2 lists them."""
+    listing = subprocess.run(["ip", "-json", "address"], capture_output=True, check=True).stdout
+    return [each["local"] for link in json.loads(listing) for each in link["addr_info"] if "local" in each]
 
 
 def set_conntrack_limits(config: Config) -> None:
