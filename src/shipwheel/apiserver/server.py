@@ -26,7 +26,7 @@ from shipwheel.apiserver.authn.requests import Authenticator, TokenAuthenticator
 from shipwheel.apiserver.authn.serviceaccount import ServiceAccountAuthenticator, TokenIssuer
 from shipwheel.apiserver.authn.x509 import FrontProxyAuthenticator, X509Authenticator, load_authorities
 from shipwheel.apiserver.authz.chain import ALWAYS_ALLOWED, Authorizer
-from shipwheel.apiserver.authz.node import NodeAuthorizer
+from shipwheel.apiserver.authz.node import NodeAuthorizer, node_of
 from shipwheel.apiserver.authz.rbac import RbacAuthorizer
 from shipwheel.apiserver.config import ApiServerConfig
 from shipwheel.apiserver.customresources import CustomResources
@@ -245,8 +245,8 @@ class ApiServer:
 
     def rules_for(self, user: UserInfo, namespace: str) -> tuple[list[Obj], list[Obj], bool]:
         resource_rules, other = self.rbac.rules_for(user, namespace)
-        incomplete = any(mode not in ("RBAC",) for mode in self.config.authorization_mode)
-        return resource_rules, other, incomplete
+        is_node = bool(node_of(user.name, user.groups)) and "Node" in self.config.authorization_mode
+        return resource_rules, other, is_node
 
     def means(self, name: str) -> Any:
         if name == "audiences":
