@@ -176,12 +176,14 @@ async def test_a_refused_stream() -> None:
             await ends.client.open([("streamtype", "unwanted")])
 
 
-async def test_a_reset_reaches_the_reader() -> None:
+async def test_a_reset_ends_what_is_read_and_forbids_to_write() -> None:
     async with connected() as ends:
         ours, theirs = await ends.open()
+        await ours.write(b"last words")
         await ours.reset()
+        assert await read_all(theirs, 100) == b"last words"
         with pytest.raises(ChannelReset):
-            await theirs.read()
+            await theirs.write(b"x")
 
 
 async def test_the_end_of_the_connection_ends_every_stream() -> None:

@@ -14,12 +14,13 @@ HIGH_WATER = 1 << 18
 
 
 class ChannelReset(ConnectionError):
-    """The peer gave the channel up."""
+    """Nothing more can be sent: the peer refused the channel, or gave it up."""
 
 
 class Channel(Protocol):
     async def read(self) -> bytes:
-        """The next bytes; `b""` when the peer will send no more. Raises ChannelReset."""
+        """The next bytes; `b""` when the peer will send no more, for whatever reason: servers reset the streams of a
+        command that has ended."""
 
     async def write(self, data: bytes) -> None:
         """Send, waiting while the connection is congested. Raises ConnectionError when nobody can get it."""
@@ -35,7 +36,6 @@ class Inbox:
         self._pieces: deque[bytes] = deque()
         self._size = 0
         self._ended = False
-        self._reset = False
         self._arrived = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
@@ -53,16 +53,13 @@ class Inbox:
             self._emptied.clear()
         self._arrived.set()
 
-    def end(self, *, reset: bool = False) -> None:
+    def end(self) -> None:
         self._ended = True
-        self._reset = self._reset or reset
         self._arrived.set()
         self._emptied.set()
 
     async def get(self) -> bytes:
         while not self._pieces:
-            if self._reset:
-                raise ChannelReset("the stream was reset")
             if self._ended:
                 return b""
             self._arrived.clear()

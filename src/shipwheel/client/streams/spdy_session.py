@@ -104,7 +104,7 @@ class SpdySession:
             stream = self._streams.pop(event.stream, None)
             if stream is not None:
                 stream.write_closed = True
-                stream.inbox.end(reset=True)
+                stream.inbox.end()
                 stream.replied.set()
 
     async def _opened(self, event: spdy.StreamOpened) -> None:

@@ -72,7 +72,8 @@ def client_headers(protocols: Sequence[str]) -> list[tuple[str, str]]:
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Key", base64.b64encode(os.urandom(16)).decode()),
     ]
-    return headers + [("Sec-WebSocket-Protocol", each) for each in protocols]
+    # In one header: some servers read only the first.
+    return headers + ([("Sec-WebSocket-Protocol", ", ".join(protocols))] if protocols else [])
 
 
 def _accept(key: str) -> str:

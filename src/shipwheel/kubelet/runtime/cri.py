@@ -165,6 +165,9 @@ class CriRuntime:
     async def reopen_log(self, container_id: str) -> None:
         await self._call("ReopenContainerLog", container_id=container_id)
 
+    def answers(self, container_id: str, port: int) -> bool | None:
+        return None
+
     async def usage(self) -> dict[str, Usage]:
         answer = await self._call("ListContainerStats")
         return {each.id: each for each in map(forms.usage, answer.get("stats", ()))}

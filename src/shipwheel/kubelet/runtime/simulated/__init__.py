@@ -1,0 +1,5 @@
+"""Pods without processes: what a container would do is declared, or read from its command."""
+
+from shipwheel.kubelet.runtime.simulated.runtime import SimulatedRuntime
+
+__all__ = ["SimulatedRuntime"]
