@@ -105,7 +105,8 @@ async def make_priority_classes(server: Any) -> None:
 
 
 async def make_kubernetes_service(server: Any, addresses: Sequence[str], service_ip: str, port: int) -> None:
-    """The service through which pods find this API server, and this server's address among its endpoints."""
+    """The service through which pods find this API server, and this server's addresses as its endpoints (none when it
+    is to be reached from this machine only)."""
     services = GroupResource("", "services")
     family = "IPv6" if ":" in service_ip else "IPv4"
     ports = [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}]
@@ -126,6 +127,8 @@ async def make_kubernetes_service(server: Any, addresses: Sequence[str], service
             },
         },
     )
+    if not addresses:
+        return
     endpoint_ports = [{"name": "https", "port": port, "protocol": "TCP"}]
     await _replace(
         server,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import ssl
 from collections.abc import Callable, Sequence
@@ -300,7 +301,8 @@ class ApiServer:
         await bootstrap.make_namespaces(self)
         await bootstrap.make_roles(self)
         await bootstrap.make_priority_classes(self)
-        addresses = [config.advertise_address]
+        advertised = ipaddress.ip_address(config.advertise_address)
+        addresses = [] if advertised.is_loopback else [str(advertised)]
         await bootstrap.make_kubernetes_service(self, addresses, self.services.first_address, config.secure_port)
         client_ca = Path(config.client_ca_file).read_text() if config.client_ca_file else ""
         proxy_ca = Path(config.requestheader_client_ca_file).read_text() if config.requestheader_client_ca_file else ""
