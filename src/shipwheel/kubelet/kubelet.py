@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shipwheel.api.clock import Clock
@@ -71,10 +71,15 @@ async def run(
     validate(config)
     simulated = config.container_runtime_endpoint == SIMULATED
     async with contextlib.AsyncExitStack() as stack:
+        kubelet: Kubelet | None = None
+
+        def finishes(uid: str) -> bool:
+            return kubelet is not None and kubelet.finishes(uid)
+
         kubelet = Kubelet(
             config,
             client=client,
-            runtime=runtime or _runtime_of(config, clock, stack),
+            runtime=runtime or _runtime_of(config, clock, stack, finishes),
             clock=clock,
             mounter=NoMounter() if simulated else Mounter(),
             simulated=simulated,
@@ -82,12 +87,16 @@ async def run(
         await kubelet.run()
 
 
-def _runtime_of(config: KubeletConfig, clock: Clock, stack: contextlib.AsyncExitStack) -> Runtime:
-    """The runtime that the configuration names; closed with `stack`."""
+def _runtime_of(
+    config: KubeletConfig, clock: Clock, stack: contextlib.AsyncExitStack, finishes: Callable[[str], bool]
+) -> Runtime:
+    """The runtime that the configuration names; closed with `stack`. `finishes` is for simulated pods."""
     if config.container_runtime_endpoint == SIMULATED:
         from shipwheel.kubelet.runtime.simulated import SimulatedRuntime
 
-        return SimulatedRuntime(clock, storage=Path(config.root_dir))
+        simulated = SimulatedRuntime(clock, finishes=finishes, storage=Path(config.root_dir))
+        stack.push_async_callback(simulated.close)
+        return simulated
     from shipwheel.kubelet.runtime.cri import CriRuntime
 
     cri = CriRuntime(config.container_runtime_endpoint, image_endpoint=config.image_service_endpoint)
@@ -480,6 +489,11 @@ class Kubelet:
             status = self.statuses.get(worker.uid)
             found.append({**worker.pod, "status": status} if status else worker.pod)
         return found
+
+    def finishes(self, uid: str) -> bool:
+        """Whether a pod is meant to end by itself."""
+        worker = self._workers.get(uid)
+        return worker is not None and podspec.restart_policy(worker.pod) != "Always"
 
     def pod(self, namespace: str, name: str) -> Obj | None:
         return next(

@@ -271,6 +271,8 @@ class Prober:
             values = {each["name"]: each.get("value", "") for each in container.get("env") or ()}
             command = [expand(each, values) for each in probe["exec"].get("command") or ()]
             return lambda: self._exec(container_id, command, timeout)
+        if self._runtime.answers(container_id) is not None:
+            return lambda: self._simulated(container_id)
         if "httpGet" in probe:
             action = probe["httpGet"]
 
@@ -296,6 +298,10 @@ class Prober:
             raise HandlerFault(f"missing probe handler for {where}")
 
         return refuse
+
+    async def _simulated(self, container_id: str) -> tuple[Outcome, str]:
+        """A container without processes has no ports to connect to; its runtime knows whether it would answer."""
+        return ("success" if self._runtime.answers(container_id) else "failure"), "connect: connection refused"
 
     async def _exec(self, container_id: str, command: list[str], timeout: float) -> tuple[Outcome, str]:
         try:

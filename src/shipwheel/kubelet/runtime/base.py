@@ -324,8 +324,8 @@ class Runtime(Protocol):
 
     async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str: ...
 
-    def answers(self, container_id: str, port: int) -> bool | None:
-        """Whether something answers at a port of the container; None: only connecting to it can tell."""
+    def answers(self, container_id: str) -> bool | None:
+        """Whether something answers at the container's ports; None: only connecting to them can tell."""
 
     async def usage(self) -> dict[str, Usage]:
         """By container id."""

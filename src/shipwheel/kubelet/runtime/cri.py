@@ -165,7 +165,7 @@ class CriRuntime:
     async def reopen_log(self, container_id: str) -> None:
         await self._call("ReopenContainerLog", container_id=container_id)
 
-    def answers(self, container_id: str, port: int) -> bool | None:
+    def answers(self, container_id: str) -> bool | None:
         return None
 
     async def usage(self) -> dict[str, Usage]:

@@ -266,7 +266,7 @@ class SimulatedRuntime:
             )
         return container
 
-    def answers(self, container_id: str, port: int) -> bool | None:
+    def answers(self, container_id: str) -> bool | None:
         container = self._containers.get(container_id)
         if container is None:
             return False
@@ -345,7 +345,7 @@ class SimulatedRuntime:
         found = self._sandbox(sandbox_id)
 
         def listens() -> bool:
-            return any(self.answers(each.state.id, 0) for each in self._of(sandbox_id))
+            return any(self.answers(each.state.id) for each in self._of(sandbox_id))
 
         return await self._streams.port_forward(found.config.name, ports, listens)
 
