@@ -20,7 +20,8 @@ from shipwheel.api.resource import UserInfo
 from shipwheel.api.scheme import Scheme
 from shipwheel.client.httpserver import Request, Response
 
-_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # asked for with "v2@v1.0", which is no media type
+_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""Clients ask for it with `v2@v1.0`, but that is no media type."""
 
 
 class OpenApi:
