@@ -9,6 +9,7 @@ import pytest
 from shipwheel.api.names import name_is_dns_subdomain
 from shipwheel.api.objectmeta import (
     TOTAL_ANNOTATION_SIZE_LIMIT,
+    dedup_owner_references,
     validate_conditions,
     validate_label_selector,
     validate_object_meta,
@@ -66,6 +67,13 @@ def test_good_metadata() -> None:
             ],
         ),
         (
+            {"name": "a", "finalizers": ["kubernetes", "mine"]},
+            [
+                'metadata.finalizers[1]: Invalid value: "mine": name is neither a standard finalizer name nor is it '
+                "fully qualified"
+            ],
+        ),
+        (
             {"name": "a", "ownerReferences": [{"apiVersion": "a/b/c"}]},
             [
                 'metadata.ownerReferences.apiVersion: Invalid value: "a/b/c": version must not be empty',
@@ -118,6 +126,22 @@ def test_metadata_against_scope_and_name_rule() -> None:
     assert text.startswith('metadata.generateName: Invalid value: "AB-": a lowercase RFC 1123 subdomain must')
 
 
+def test_custom_kinds_may_have_unqualified_finalizers() -> None:
+    meta = {"name": "a", "namespace": "b", "finalizers": ["mine"]}
+    rule = name_is_dns_subdomain
+    assert validate_object_meta(meta, namespaced=True, name_rule=rule, qualified_finalizers=False) == []
+    new = {**OLD, "finalizers": ["mine"]}
+    assert validate_object_meta_update(new, OLD, qualified_finalizers=False) == []
+    assert len(validate_object_meta_update(new, OLD)) == 1
+
+
+def test_owners_named_twice_are_taken_once() -> None:
+    meta = {"ownerReferences": [OWNER, {**OWNER, "name": "other"}, dict(OWNER)]}
+    assert dedup_owner_references(meta) == ["1"]
+    assert meta == {"ownerReferences": [OWNER, {**OWNER, "name": "other"}]}
+    assert dedup_owner_references(meta) == dedup_owner_references({}) == []
+
+
 def test_only_one_owner_controls() -> None:
     texts = on_create({"name": "a", "namespace": "b", "ownerReferences": [OWNER, {**OWNER, "name": "api"}]})
     assert len(texts) == 1
@@ -163,14 +187,14 @@ OLD = {
             ["metadata.deletionGracePeriodSeconds: Invalid value: 0: field is immutable"],
         ),
         (
-            {"deletionTimestamp": "x", "finalizers": ["k"]},
-            {"deletionTimestamp": "x", "finalizers": ["k", "b", "a"]},
+            {"deletionTimestamp": "x", "finalizers": ["x/k"]},
+            {"deletionTimestamp": "x", "finalizers": ["x/k", "x/b", "x/a"]},
             [
                 "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, "
-                'found new finalizers []string{"a", "b"}'
+                'found new finalizers []string{"x/a", "x/b"}'
             ],
         ),
-        ({"deletionTimestamp": "x", "finalizers": ["k"]}, {"deletionTimestamp": "x", "finalizers": []}, []),
+        ({"deletionTimestamp": "x", "finalizers": ["x/k"]}, {"deletionTimestamp": "x", "finalizers": []}, []),
     ],
 )
 def test_metadata_updates(old: dict[str, Any], new: dict[str, Any], texts: list[str]) -> None:

@@ -19,7 +19,7 @@ from shipwheel.api.errors import (
     required,
     too_long,
 )
-from shipwheel.api.meta import GroupVersion, Obj
+from shipwheel.api.meta import Obj
 from shipwheel.api.names import (
     NameRule,
     byte_length,
@@ -33,6 +33,7 @@ TOTAL_ANNOTATION_SIZE_LIMIT = 256 * 1024
 FIELD_MANAGER_MAX_LENGTH = 128
 ORPHAN_DEPENDENTS = "orphan"
 DELETE_DEPENDENTS = "foregroundDeletion"
+_STANDARD_FINALIZERS = frozenset(("kubernetes", ORPHAN_DEPENDENTS, DELETE_DEPENDENTS))
 IMMUTABLE = "field is immutable"
 
 _CONDITION_REASON = "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?"
@@ -141,9 +142,17 @@ def _validate_condition(condition: Obj, path: str) -> list[FieldError]:
 
 
 def validate_object_meta(
-    meta: Obj, *, namespaced: bool, name_rule: NameRule, path: str = "metadata"
+    meta: Obj,
+    *,
+    namespaced: bool,
+    name_rule: NameRule,
+    path: str = "metadata",
+    qualified_finalizers: bool = True,
 ) -> list[FieldError]:
-    """The metadata of an object to be created, its name already generated."""
+    """The metadata of an object to be created, its name already generated.
+
+    `qualified_finalizers`: of built-in kinds, whose finalizers have a domain or are well known.
+    """
     errors: list[FieldError] = []
     if prefix := meta.get("generateName"):
         errors += [invalid(f"{path}.generateName", prefix, each) for each in name_rule(prefix, True)]
@@ -163,11 +172,16 @@ def validate_object_meta(
     if (generation := meta.get("generation", 0)) < 0:
         errors.append(invalid(f"{path}.generation", generation, "must be greater than or equal to 0"))
     errors += _validate_common(meta, path)
-    errors += validate_finalizers(meta.get("finalizers") or (), f"{path}.finalizers")
+    finalizers = meta.get("finalizers") or ()
+    errors += validate_finalizers(finalizers, f"{path}.finalizers")
+    if qualified_finalizers:
+        errors += _validate_qualified(finalizers, f"{path}.finalizers")
     return errors
 
 
-def validate_object_meta_update(new: Obj, old: Obj, path: str = "metadata") -> list[FieldError]:
+def validate_object_meta_update(
+    new: Obj, old: Obj, path: str = "metadata", *, qualified_finalizers: bool = True
+) -> list[FieldError]:
     """What may become of metadata. `resourceVersion` and `generation` must be filled in already."""
     errors: list[FieldError] = []
     if old.get("deletionTimestamp"):
@@ -189,7 +203,10 @@ def validate_object_meta_update(new: Obj, old: Obj, path: str = "metadata") -> l
         was, now = old.get(field), new.get(field)
         if was != now and not (was in (None, absent) and now in (None, absent)):
             errors.append(invalid(f"{path}.{field}", absent if now is None else now, IMMUTABLE))
-    return errors + _validate_common(new, path)
+    errors += _validate_common(new, path)
+    if qualified_finalizers:
+        errors += _validate_qualified(new.get("finalizers") or (), f"{path}.finalizers")
+    return errors
 
 
 _IMMUTABLE_FIELDS: tuple[tuple[str, Any], ...] = (
@@ -243,21 +260,47 @@ def validate_finalizers(finalizers: Sequence[str], path: str) -> list[FieldError
     return errors
 
 
+def _validate_qualified(finalizers: Sequence[str], path: str) -> list[FieldError]:
+    return [
+        invalid(
+            f"{path}[{index}]",
+            finalizer,
+            "name is neither a standard finalizer name nor is it fully qualified",
+        )
+        for index, finalizer in enumerate(finalizers)
+        if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS
+    ]
+
+
+def dedup_owner_references(meta: Obj) -> list[str]:
+    """Take out references that occur twice; returns the UIDs of those taken out, for a warning."""
+    references = meta.get("ownerReferences") or ()
+    if len(references) < 2:
+        return []
+    kept: list[Obj] = []
+    duplicates = []
+    for reference in references:
+        if reference in kept:
+            duplicates.append(reference.get("uid", ""))
+        else:
+            kept.append(reference)
+    if duplicates:
+        meta["ownerReferences"] = kept
+    return duplicates
+
+
 def validate_owner_references(references: Sequence[Obj], path: str) -> list[FieldError]:
     errors: list[FieldError] = []
     controller = ""
     for reference in references:
         api_version, kind = reference.get("apiVersion", ""), reference.get("kind", "")
-        try:
-            version = GroupVersion.parse(api_version).version
-        except ValueError:
-            version = ""
-        if not version:
+        group, _, version = api_version.rpartition("/")
+        if not version or "/" in group:
             errors.append(invalid(f"{path}.apiVersion", api_version, "version must not be empty"))
         for field in ("kind", "name", "uid"):
             if not reference.get(field):
                 errors.append(invalid(f"{path}.{field}", "", "must not be empty"))
-        if api_version == "v1" and kind == "Event":
+        if (group, version, kind) == ("", "v1", "Event"):
             errors.append(invalid(path, reference, "/v1, Kind=Event is disallowed from being an owner"))
         if reference.get("controller"):
             this = f"{kind}/{reference.get('name', '')}"

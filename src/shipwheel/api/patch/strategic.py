@@ -223,20 +223,45 @@ def _merge_ordered(original: Obj, patch: Obj, directive: str, schema: Schema | N
     else:
         merged = _merge_lists(present, wanted, field) if _strategy(field) == "merge" else wanted
     _item_of(present or [], wanted or [])
-    original[key] = _arranged(merged, order, present or [], merge_key)
+    live = _order_of_the_live(present or [], wanted or [], merge_key) if merge_key else present or []
+    original[key] = _arranged(merged, order, live, merge_key)
 
 
 def _check_order(patch: list[Any], order: list[Any], merge_key: str) -> None:
     """The items of the patch must be in the order's list, and follow one another as there."""
-    remaining = iter(order)
-    for item in patch if order else []:
-        if isinstance(item, dict) and _DIRECTIVE in item:
-            continue
-        wanted = _identity(item, merge_key)
-        if not any(same(_identity(each, merge_key), wanted) for each in remaining):
-            raise _fault(
-                f"The order in patch list:\n{show(patch)}\n doesn't match {_SET_ORDER} list:\n{show(order)}\n"
-            )
+    pending = [item for item in patch if not (merge_key and _directive_of(item) == "delete")] if order else []
+    for each in order:
+        while pending and _directive_of(pending[0]):
+            del pending[0]
+        if not pending:
+            break
+        if same(_identity(pending[0], merge_key), _identity(each, merge_key)):
+            del pending[0]
+    if pending:
+        raise _fault(
+            f"The order in patch list:\n{show(patch)}\n doesn't match {_SET_ORDER} list:\n{show(order)}\n"
+        )
+
+
+def _order_of_the_live(present: list[Any], wanted: list[Any], merge_key: str) -> list[Any]:
+    """The live list as an order: items that the patch adds stand at its end, as many as it takes away."""
+    keys = [
+        item.get(merge_key) for item in wanted if isinstance(item, dict) and _directive_of(item) == "delete"
+    ]
+    kept = [item for item in present if not (isinstance(item, dict) and _contains(keys, item.get(merge_key)))]
+    room = len(present) - len(kept)
+    if not room:
+        return present
+    left = [_identity(item, merge_key) for item in kept]
+    added = [
+        item for item in wanted
+        if not _directive_of(item) and not _contains(left, _identity(item, merge_key))
+    ]  # fmt: skip
+    return kept + added[:room]
+
+
+def _directive_of(item: Any) -> Any:
+    return item.get(_DIRECTIVE, "") if isinstance(item, dict) else ""
 
 
 def _arranged(items: list[Any], order: list[Any], live: list[Any], merge_key: str) -> list[Any]:
