@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ HOPELESS = 3
 """Starts that fail in a row, after which nobody need wait any longer."""
 POLL = 0.03
 DEFAULT_PORT = 6443
+ROLE_LABEL = "node-role.kubernetes.io/control-plane"
 PORTS = {
     "kubelet": 10250,
     "kubelet-healthz": 10248,
@@ -391,10 +393,21 @@ async def _is_ready(client: Client) -> bool:
 async def _has_nodes(client: Client, settings: Settings) -> bool:
     try:
         found = (await client.list(NODES))["items"]
+        for each in found:
+            await _complete(client, each, settings)
     except (ApiError, ConnectionFailed):
         return False
     ready = {name_of(each) for each in found if is_condition_true(each, "Ready")}
     return ready >= set(settings.nodes)
+
+
+async def _complete(client: Client, node: Obj, settings: Settings) -> None:
+    """What a node may not say of itself: that it is one of the control plane."""
+    if ROLE_LABEL not in (node["metadata"].get("labels") or {}):
+        await client.patch(NODES, name_of(node), "", {"metadata": {"labels": {ROLE_LABEL: ""}}})
+    if settings.runtime == "containerd" and not (node.get("spec") or {}).get("podCIDR"):
+        cidr = str(next(ip_network(settings.pod_cidr).subnets(new_prefix=24)))
+        await client.patch(NODES, name_of(node), "", {"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}})
 
 
 def _complaints(layout: Layout) -> str:

@@ -146,7 +146,6 @@ def _kubelet(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
     yield "--authentication-token-webhook=true"
     yield "--authorization-mode=Webhook"
     yield f"--cluster-domain={settings.domain}"
-    yield "--node-labels=node-role.kubernetes.io/control-plane="
     yield "--container-logs-dir="
     yield f"--config={home}/config.yaml"
 

@@ -101,11 +101,11 @@ async def run(script: str, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
         "nft",
         *(arguments or ("-f", "-")),
-        stdin=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE if script else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await process.communicate(script.encode())
+    output, errors = await process.communicate(script.encode() if script else None)
     if process.returncode:
         raise NftError(errors.decode(errors="replace").strip())
     return output.decode()
