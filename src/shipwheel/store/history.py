@@ -22,10 +22,9 @@ APPLICATION_ID = 0x53687077
 """In the file's header: "Shpw"."""
 SCHEMA_VERSION = 1
 
-# 8 KiB pages hold a few objects each; with 4 KiB a 2 KB object would leave almost half of its page empty.
+_PAGE_SIZE = 8192
+"""Holds a few objects; of 4 KiB, a 2 KB object would leave almost half empty."""
 _CREATE = f"""
-PRAGMA page_size = 8192;
-PRAGMA journal_mode = WAL;
 BEGIN;
 CREATE TABLE history (
     revision INTEGER PRIMARY KEY,
@@ -74,6 +73,8 @@ class History:
         self.path = path
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
         try:
+            self._db.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a new file
+            self._db.execute("PRAGMA journal_mode = WAL")
             if self._one("SELECT count(*) FROM sqlite_master") == (0,):
                 self._db.executescript(_CREATE)
             self._db.execute("PRAGMA synchronous = NORMAL")
