@@ -42,7 +42,16 @@ from shipwheel.apiserver.rendering import Rendering, render_object, rendering
 from shipwheel.apiserver.requestinfo import RequestInfo, request_info
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.writes import Writer, body_kind, decode_body, read_body, write_options
-from shipwheel.client.httpserver import Answer, BodyTooLarge, ClientGone, Request, Response, Stream, Upgrade
+from shipwheel.client.httpserver import (
+    Answer,
+    BodyTooLarge,
+    ClientGone,
+    Request,
+    Response,
+    Stream,
+    Upgrade,
+    in_task,
+)
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +110,8 @@ class Pipeline:
         return answer
 
     async def _through(self, request: Request, info: RequestInfo) -> Answer:
+        if request.method != "GET" or info.subresource or self.reader.cache.store.shared:
+            await in_task()  # it will wait for the store or for others; a plain read will not
         user = await self.authenticator.authenticate(request)
         if request.header("impersonate-user") or request.header("impersonate-group"):
             user = await impersonate(request, user, self.authorizer)

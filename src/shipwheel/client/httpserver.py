@@ -7,7 +7,7 @@ little a Kubernetes component needs: bodies read only when asked for, streams th
 
 A handler is `async def handle(request) -> Response | Stream | Upgrade`. Most requests are answered from memory
 without waiting for anything, so the handler is started at once, in the parser's own call; only when it waits is
-it made a task (see `_Resumed`). It must therefore not use `asyncio.timeout` before its first wait.
+it made a task (see `_Resumed`). Before it uses `asyncio.timeout` it must therefore `await in_task()`.
 """
 
 from __future__ import annotations
@@ -408,6 +408,12 @@ async def _resume(coroutine: Coroutine[Any, Any, Any], awaited: Any) -> Any:
     return await _Resumed(coroutine, awaited)
 
 
+async def in_task() -> None:
+    """From here on the handler runs as a task, as time-outs need it. Costs nothing when it does already."""
+    if asyncio.current_task() is None:
+        await asyncio.sleep(0)
+
+
 class Connection(asyncio.Protocol):
     """One client's connection: requests are answered one after the other."""
 
@@ -568,8 +574,7 @@ class Connection(asyncio.Protocol):
             head.extend(_encode_header(name, value) for name, value in answer.headers)
         head.append(b"Transfer-Encoding: chunked\r\n\r\n")
         self.transport_write(b"".join(head))
-        if self._task is None:
-            await asyncio.sleep(0)  # become a task: streams use time-outs
+        await in_task()
         await answer.run(StreamWriter(self))
         self.transport_write(b"0\r\n\r\n")
         if not request.keep_alive or self._server.closing:
@@ -582,8 +587,7 @@ class Connection(asyncio.Protocol):
         self.transport_write(b"".join(head))
         if self._tunnel is None:
             self._tunnel = Tunnel(self)
-        if self._task is None:
-            await asyncio.sleep(0)
+        await in_task()
         try:
             await answer.run(self._tunnel)
         finally:

@@ -87,6 +87,7 @@ class WebSocket:
     """Whole messages on an upgraded wire. Pings are answered while somebody receives."""
 
     def __init__(self, wire: Wire, *, server: bool) -> None:
+        self.is_server = server
         self._wire = wire
         kind = ws.ConnectionType.SERVER if server else ws.ConnectionType.CLIENT
         self._connection = ws.Connection(kind)
@@ -243,8 +244,8 @@ class WebSocketChannels:
             await self._socket.send(bytes([number]) + data)
 
     async def send_close(self, number: int) -> None:
-        """Say that a channel ends, where the protocol has words for it."""
-        if self._has_close:
+        """Say that a channel ends, where the protocol has words for it: clients do, and do not know it of servers."""
+        if self._has_close and not self._socket.is_server:
             with contextlib.suppress(ConnectionError):
                 await self._socket.send(bytes([CLOSE_CHANNEL, number]))
 
