@@ -158,7 +158,8 @@ class Response:
 
     def encode(self, *, close: bool, head_only: bool) -> bytes:
         parts = [_STATUS_LINES.get(self.status) or f"HTTP/1.1 {self.status} \r\n".encode()]
-        if self.content_type:
+        # A 304 describes nothing anew: caches would take its type for that of what they have (RFC 9110, 15.4.5).
+        if self.content_type and self.status != 304:
             parts.append(b"Content-Type: %b\r\n" % self.content_type.encode())
         if self.headers:
             parts.extend(_encode_header(name, value) for name, value in self.headers)
