@@ -18,8 +18,10 @@ from shipwheel.api.clock import parse_time
 from shipwheel.api.meta import Obj
 from shipwheel.client.httpserver import Answer, ClientGone, Request, Response, Stream, StreamWriter
 from shipwheel.client.serving import health_answer
+from shipwheel.client.streams.remotecommand import StreamOptions
 from shipwheel.kubelet import podspec
 from shipwheel.kubelet.runtime.base import RuntimeFault
+from shipwheel.kubelet.server import streaming
 from shipwheel.kubelet.server.auth import Gate
 from shipwheel.kubelet.server.container_logs import (
     ContainerLog,
@@ -29,7 +31,7 @@ from shipwheel.kubelet.server.container_logs import (
     copy_log,
 )
 from shipwheel.kubelet.server.node import ServedNode, newest_container, ready_sandbox
-from shipwheel.kubelet.server.streaming import BadOptions, StreamOptions, forward
+from shipwheel.kubelet.server.streaming import BadOptions, options_of
 
 _TEXT = "text/plain; charset=utf-8"
 _MAX_BUFFERED = 1 << 20
@@ -210,7 +212,7 @@ class KubeletServer:
         if len(path) not in (3, 4):
             return _text(404, "404: Page Not Found")
         try:
-            options = StreamOptions.of(request)
+            options = options_of(request)
         except BadOptions as error:
             return _text(400, str(error))
         namespace, pod_name, container_name = path[0], path[1], path[-1]
@@ -220,7 +222,7 @@ class KubeletServer:
         container = await newest_container(self._node.runtime, pod["metadata"]["uid"], container_name)
         if container is None:
             return _text(500, not_found.format(container=container_name, pod=f"{pod_name}_{namespace}"))
-        return await forward(request, url(container.id, options))
+        return await streaming.command(request, options, url(container.id, options))
 
     async def _port_forward(self, request: Request, path: list[str]) -> Answer:
         """`/portForward/NAMESPACE/POD[/UID]`"""
@@ -236,7 +238,7 @@ class KubeletServer:
         sandbox = await ready_sandbox(self._node.runtime, pod["metadata"]["uid"])
         if sandbox is None:
             return _text(500, f'pod not found ("{path[1]}_{path[0]}")')
-        return await forward(request, self._node.runtime.port_forward_url(sandbox, ports))
+        return await streaming.port_forward(request, self._node.runtime.port_forward_url(sandbox, ports))
 
     async def _run(self, request: Request, path: list[str]) -> Answer:
         """`POST /run/NAMESPACE/POD[/UID]/CONTAINER?cmd=...`: the output of a command, when it has ended."""
