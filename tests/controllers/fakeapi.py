@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
-from tests.controllers.fakekinds import KINDS, FakeKind
 
 from shipwheel.api import errors
 from shipwheel.api.clock import Clock, rfc3339
@@ -28,6 +27,7 @@ from shipwheel.api.selectors import parse_field_selector, parse_label_selector
 from shipwheel.client.client import Client
 from shipwheel.client.httpclient import ConnectionFailed, Headers, Response
 from shipwheel.client.kubeconfig import ClientConfig
+from tests.controllers.fakekinds import KINDS, FakeKind
 
 _MERGE_KEYS = {"ownerReferences": "uid", "conditions": "type", "secrets": "name", "addresses": "type"}
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.controllers.fakeapi import Faults
-from tests.controllers.world import World, template, without_faults
 
 from shipwheel.api.meta import Obj, condition
 from shipwheel.client.resources import DEPLOYMENTS, PODS, REPLICA_SETS
 from shipwheel.controllers.deployment import DeploymentController
 from shipwheel.controllers.replicaset import ReplicaSetController
+from tests.controllers.fakeapi import Faults
+from tests.controllers.world import World, template, without_faults
 
 LABELS = {"app": "web"}
 

@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.controllers.fakeapi import FakeApi, Faults
-
 from shipwheel.api.clock import ManualClock, rfc3339
 from shipwheel.api.meta import Obj
 from shipwheel.client.events import EventRecorder
@@ -18,6 +16,7 @@ from shipwheel.client.metrics import Metrics
 from shipwheel.client.resources import EVENTS, NODES, PODS
 from shipwheel.controllers.config import ControllerManagerConfig
 from shipwheel.controllers.framework import Context
+from tests.controllers.fakeapi import FakeApi, Faults
 
 CONFIG = ControllerManagerConfig(root_ca="CA")
 

@@ -34,7 +34,6 @@ _BACKOFF_START = 0.8
 _BACKOFF_MAX = 30.0
 _BACKOFF_RESET = 120.0
 _WATCH_SECONDS = 300.0
-_PAGE = 5000
 
 
 def drop_managed_fields(obj: Obj) -> Obj:
@@ -201,12 +200,16 @@ class Informer(Store):
         log.warning("failed to list and watch %s: %s", self.gvr.group_resource, error)
 
     async def _relist(self) -> None:
-        """Replace everything by a new list, at least as new as what is here."""
+        """Replace everything by a new list, at least as new as what is here.
+
+        The first is the newest there is, not just what the server has at hand: whoever takes over from another
+        must see everything that one has done.
+        """
         try:
-            listing = await self._list(self.resource_version or "0")
+            listing = await self._list(self.resource_version)
         except ApiError as error:
             # The version is gone, or ahead of a server that lags: the newest state serves as well.
-            if error.code not in (410, 504):
+            if error.code not in (410, 504) or not self.resource_version:
                 raise
             listing = await self._list("")
         self._replace(listing)
@@ -219,7 +222,6 @@ class Informer(Store):
             label_selector=self._label_selector,
             field_selector=self._field_selector,
             resource_version=resource_version,
-            limit=0 if resource_version else _PAGE,
             metadata_only=self._metadata_only,
         )
 

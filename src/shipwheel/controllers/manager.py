@@ -25,18 +25,24 @@ from shipwheel.client.metrics import Metrics
 from shipwheel.client.serving import Check, ComponentServer, ServingConfig
 from shipwheel.controllers.accounts import AccountClients
 from shipwheel.controllers.config import ControllerManagerConfig
+from shipwheel.controllers.cronjob import CronJobController
+from shipwheel.controllers.daemonset import DaemonSetController
 from shipwheel.controllers.deployment import DeploymentController
 from shipwheel.controllers.endpoints import EndpointsController
 from shipwheel.controllers.endpointslice import EndpointSliceController
 from shipwheel.controllers.framework import Context, Controller
 from shipwheel.controllers.garbage_collector import GarbageCollector
+from shipwheel.controllers.job import JobController
 from shipwheel.controllers.namespace import NamespaceController
 from shipwheel.controllers.node_lifecycle import NodeLifecycleController
+from shipwheel.controllers.node_ttl import NodeTtlController
 from shipwheel.controllers.pod_gc import PodGarbageCollector
 from shipwheel.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from shipwheel.controllers.root_ca import RootCaPublisher
 from shipwheel.controllers.serviceaccount import ServiceAccountController
+from shipwheel.controllers.statefulset import StatefulSetController
 from shipwheel.controllers.taint_eviction import TaintEvictionController
+from shipwheel.controllers.ttl_after_finished import TtlAfterFinishedController
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +79,17 @@ CONTROLLERS: tuple[Descriptor, ...] = (
         "replication-controller",
         ReplicationControllerController,
     ),
+    Descriptor("statefulset-controller", "statefulset", "statefulset-controller", StatefulSetController),
+    Descriptor("daemonset-controller", "daemonset", "daemon-set-controller", DaemonSetController),
+    Descriptor("job-controller", "job", "job-controller", JobController),
+    Descriptor("cronjob-controller", "cronjob", "cronjob-controller", CronJobController),
+    Descriptor(
+        "ttl-after-finished-controller",
+        "ttl-after-finished",
+        "ttl-after-finished-controller",
+        TtlAfterFinishedController,
+    ),
+    Descriptor("ttl-controller", "ttl", "ttl-controller", NodeTtlController),
     Descriptor("endpointslice-controller", "endpointslice", "endpointslice-controller", EndpointSliceController),
     Descriptor("endpoints-controller", "endpoint", "endpoint-controller", EndpointsController),
     Descriptor("node-lifecycle-controller", "nodelifecycle", "node-controller", NodeLifecycleController),

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from shipwheel.api.clock import parse_time, rfc3339
 from shipwheel.api.errors import ApiError
-from shipwheel.api.meta import GroupVersion, GroupVersionResource, Obj, is_being_deleted, name_of
+from shipwheel.api.meta import GroupVersion, GroupVersionResource, Obj, is_being_deleted, name_of, namespace_of
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import NAMESPACES, PODS
@@ -125,6 +125,7 @@ class NamespaceController:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._namespaces = ctx.informer(NAMESPACES)
+        self._pods = ctx.pods()
         self._loop = ctx.loop(
             "namespace",
             self.reconcile,
@@ -132,6 +133,7 @@ class NamespaceController:
             informers=(self._namespaces,),
         )
         self._namespaces.add_handler(self._on_namespace)
+        self._pods.add_handler(self._on_pod)
 
     async def run(self) -> None:
         await self._loop.run()
@@ -139,6 +141,13 @@ class NamespaceController:
     def _on_namespace(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
         if new is not None and is_being_deleted(new) and not (old and is_being_deleted(old)):
             self._loop.queue.add_after(name_of(new), self._ctx.config.namespace_deletion_grace_period)
+
+    def _on_pod(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
+        """When the last pod has gone there is nothing more to wait for."""
+        if new is None and old is not None:
+            namespace = self._namespaces.get("", namespace_of(old))
+            if namespace is not None and is_being_deleted(namespace) and not self._pods.list(namespace_of(old)):
+                self._loop.add(namespace)
 
     async def reconcile(self, key: str) -> float | None:
         try:

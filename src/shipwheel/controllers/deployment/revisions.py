@@ -10,8 +10,7 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import orjson
-
+from shipwheel.api.hashing import pod_template_hash
 from shipwheel.api.meta import Obj, annotations_of, name_of, owner_reference
 from shipwheel.controllers.deployment.sizing import (
     DESIRED_REPLICAS,
@@ -20,6 +19,7 @@ from shipwheel.controllers.deployment.sizing import (
     new_set_size,
     replicas_of,
 )
+from shipwheel.controllers.templates import without_empty
 
 REVISION = "deployment.kubernetes.io/revision"
 REVISION_HISTORY = "deployment.kubernetes.io/revision-history"
@@ -38,7 +38,6 @@ _NOT_COPIED = frozenset(
     }
 )
 _NAME_MAX = 253
-_HASH_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def same_template(one: Obj, other: Obj) -> bool:
@@ -50,17 +49,7 @@ def _bare(template: Obj) -> Any:
     metadata = dict(template.get("metadata") or {})
     labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != TEMPLATE_HASH}
     metadata["labels"] = labels
-    return _without_empty({**template, "metadata": metadata})
-
-
-def _without_empty(value: Any) -> Any:
-    if isinstance(value, dict):
-        cleaned = {key: _without_empty(each) for key, each in value.items()}
-        # An empty struct (emptyDir: {}) says something; null and an empty list or map of strings do not.
-        return {key: each for key, each in cleaned.items() if each is not None and each != []}
-    if isinstance(value, list):
-        return [_without_empty(each) for each in value]
-    return value
+    return without_empty({**template, "metadata": metadata})
 
 
 def new_set(deployment: Obj, sets: Iterable[Obj]) -> Obj | None:
@@ -95,14 +84,8 @@ def last_revision(sets: Iterable[Obj]) -> int:
 
 
 def template_hash(template: Obj, collisions: int | None) -> str:
-    """A short hash of a template, in letters that spell no words. `collisions` makes it another one."""
-    data = orjson.dumps(_bare(template), option=orjson.OPT_SORT_KEYS)
-    if collisions is not None:
-        data += collisions.to_bytes(8, "little")
-    digest = 0x811C9DC5
-    for byte in data:
-        digest = (digest ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return "".join(_HASH_ALPHABET[ord(digit) % len(_HASH_ALPHABET)] for digit in str(digest))
+    """`collisions` makes it another one."""
+    return pod_template_hash(_bare(template), collisions)
 
 
 def make_set(deployment: Obj, old: Sequence[Obj]) -> Obj:
