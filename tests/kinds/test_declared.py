@@ -132,9 +132,7 @@ def _list(text: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("group_version", "row"), _rows(), ids=lambda each: each[0] if isinstance(each, list) else str(each)
 )
-def test_a_kind_is_declared_as_documented(
-    scheme: Scheme, group_version: GroupVersion, row: list[str]
-) -> None:
+def test_a_kind_is_declared_as_documented(scheme: Scheme, group_version: GroupVersion, row: list[str]) -> None:
     plural, kind, scope, singular, short_names, categories, verbs, *subresources = row
     found = scheme.at(group_version.group, group_version.version, plural)
     assert found is not None

@@ -39,6 +39,4 @@ _MODULES = (
 
 def builtin_resources() -> list[Resource]:
     """Every built-in kind as the API server serves it."""
-    return [
-        resource for module in _MODULES for resource in import_module(f"shipwheel.kinds.{module}").RESOURCES
-    ]
+    return [resource for module in _MODULES for resource in import_module(f"shipwheel.kinds.{module}").RESOURCES]

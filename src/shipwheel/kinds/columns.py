@@ -13,6 +13,7 @@ from typing import Any
 from shipwheel.api.clock import parse_time
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Column
+from shipwheel.api.selectors import SelectorError, from_label_selector
 
 Value = Callable[[Obj, datetime], Any]
 
@@ -113,17 +114,10 @@ def selector_text(selector: Obj | None) -> str:
     """A label selector in the notation of `-l`: `app=web,tier in (a,b),!old`."""
     if not selector:
         return ""
-    terms = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
-    terms += [(each["key"], _requirement(each)) for each in selector.get("matchExpressions") or ()]
-    return ",".join(term for _, term in sorted(terms, key=lambda pair: pair[0]))
-
-
-def _requirement(requirement: Obj) -> str:
-    key, operator = requirement["key"], requirement["operator"]
-    if operator in ("Exists", "DoesNotExist"):
-        return key if operator == "Exists" else f"!{key}"
-    values = ",".join(sorted(requirement.get("values") or ()))
-    return f"{key} {'in' if operator == 'In' else 'notin'} ({values})"
+    try:
+        return str(from_label_selector(selector))
+    except SelectorError:
+        return "<error>"
 
 
 def pod_template_columns(*path: str, selector: Value | None = None, priority: int = 1) -> tuple[Column, ...]:

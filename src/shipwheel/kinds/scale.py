@@ -27,9 +27,7 @@ def scale_subresource(resource: GroupResource, selector: Callable[[Obj], str] | 
     def update(view: Obj, obj: Obj) -> Obj:
         return rescale(view, obj, resource)
 
-    return Subresource(
-        "scale", READ_WRITE, kind=SCALE, schema=catalog.schema_for(SCALE), read=read, update=update
-    )
+    return Subresource("scale", READ_WRITE, kind=SCALE, schema=catalog.schema_for(SCALE), read=read, update=update)
 
 
 def _label_selector(obj: Obj) -> str:

@@ -127,9 +127,7 @@ def check_counts(status: Obj, fields: Iterable[str], errors: Errors, *, path: st
             check_nonnegative(status[field], f"{path}.{field}", errors)
 
 
-def check_at_most_replicas(
-    status: Obj, fields: Iterable[str], errors: Errors, *, ready: str = "readyReplicas"
-) -> None:
+def check_at_most_replicas(status: Obj, fields: Iterable[str], errors: Errors, *, ready: str = "readyReplicas") -> None:
     """Parts are not more than the whole. `ready` is how the message about readiness names the field."""
     replicas = status.get("replicas", 0)
     for field in fields:

@@ -66,9 +66,7 @@ class DeploymentStrategy(Strategy):
         check_nonnegative(spec.get("replicas"), "spec.replicas", errors)
         check_selector(spec, "deployment", errors)
         template = spec.get("template") or {}
-        if check_selector_matches(
-            spec.get("selector"), template, "spec", errors, wrong="invalid label selector"
-        ):
+        if check_selector_matches(spec.get("selector"), template, "spec", errors, wrong="invalid label selector"):
             check_pod_template(template, "spec.template", errors)
             check_lasting_template(template, "ReplicaSet", "spec.template", errors)
         _check_strategy(spec.get("strategy") or {}, errors)

@@ -57,9 +57,7 @@ class ReplicaSetStrategy(Strategy):
         check_nonnegative(spec.get("minReadySeconds"), "spec.minReadySeconds", errors)
         check_selector(spec, "deployment", errors)
         template = spec.get("template") or {}
-        if check_selector_matches(
-            spec.get("selector"), template, "spec", errors, wrong="invalid label selector"
-        ):
+        if check_selector_matches(spec.get("selector"), template, "spec", errors, wrong="invalid label selector"):
             check_pod_template(template, "spec.template", errors)
             check_lasting_template(template, "ReplicaSet", "spec.template", errors)
         return errors

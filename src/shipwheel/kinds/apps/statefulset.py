@@ -119,10 +119,7 @@ class StatefulSetStrategy(Strategy):
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         errors: Errors = []
         self._validate_spec(new["spec"], errors)
-        fixed = [
-            {key: value for key, value in each["spec"].items() if key not in _MAY_CHANGE}
-            for each in (new, old)
-        ]
+        fixed = [{key: value for key, value in each["spec"].items() if key not in _MAY_CHANGE} for each in (new, old)]
         if fixed[0] != fixed[1]:
             detail = (
                 "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', "
@@ -188,18 +185,10 @@ def _check_strategy(strategy: Obj, errors: Errors) -> None:
 
 def _with_claims(template: Obj, spec: Obj) -> Obj:
     """The template as its pods will be: with volumes for the claims, without a host name it may not choose."""
-    pod = {
-        key: value
-        for key, value in (template.get("spec") or {}).items()
-        if key not in ("subdomain", "hostname")
-    }
-    names = [
-        (claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()
-    ]
+    pod = {key: value for key, value in (template.get("spec") or {}).items() if key not in ("subdomain", "hostname")}
+    names = [(claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()]
     if names:
-        claims = [
-            {"name": name, "persistentVolumeClaim": {"claimName": name}} for name in dict.fromkeys(names)
-        ]
+        claims = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in dict.fromkeys(names)]
         others = [volume for volume in pod.get("volumes") or () if volume.get("name") not in names]
         pod["volumes"] = claims + others
     return {**template, "spec": pod}

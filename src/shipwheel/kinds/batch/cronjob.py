@@ -34,9 +34,7 @@ RESOURCES = (
             Column("Schedule", text("spec", "schedule")),
             Column("Timezone", text("spec", "timeZone", absent=NONE)),
             Column("Suspend", _suspend, type="boolean"),
-            Column(
-                "Active", lambda obj, now: len((obj.get("status") or {}).get("active") or ()), type="integer"
-            ),
+            Column("Active", lambda obj, now: len((obj.get("status") or {}).get("active") or ()), type="integer"),
             Column("Last Schedule", _last_schedule),
             AGE,
             *pod_template_columns(

@@ -74,9 +74,7 @@ RESOURCES = (
         singular="componentstatus",
         short_names=("cs",),
         namespaced=False,
-        versions=(
-            served("", "v1", "ComponentStatus", deprecation=deprecated("v1", "ComponentStatus", "1.19")),
-        ),
+        versions=(served("", "v1", "ComponentStatus", deprecation=deprecated("v1", "ComponentStatus", "1.19")),),
         verbs=("get", "list"),
         columns=(
             NAME,

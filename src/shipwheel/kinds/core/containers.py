@@ -135,9 +135,7 @@ def check_init_containers(
 
 def check_ephemeral_containers(spec: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
     """Containers that join a running pod to look at it (KEP-277)."""
-    others = {
-        each.get("name", "") for name in ("containers", "initContainers") for each in spec.get(name) or ()
-    }
+    others = {each.get("name", "") for name in ("containers", "initContainers") for each in spec.get(name) or ()}
     names = set(others)
     for index, container in enumerate(spec.get("ephemeralContainers") or ()):
         here = f"{path}[{index}]"

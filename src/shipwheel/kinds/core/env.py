@@ -41,9 +41,7 @@ VOLUME_FIELDS = (
     "metadata.namespace",
     "metadata.uid",
 )
-_KNOWN_FIELDS = frozenset(
-    (*ENV_FIELDS, *VOLUME_FIELDS, "spec.restartPolicy", "spec.schedulerName", "status.phase")
-)
+_KNOWN_FIELDS = frozenset((*ENV_FIELDS, *VOLUME_FIELDS, "spec.restartPolicy", "spec.schedulerName", "status.phase"))
 _RESOURCES = (
     "limits.cpu",
     "limits.ephemeral-storage",
@@ -101,8 +99,7 @@ def _check_value_from(source: Obj, value: str | None, path: str, errors: Errors)
         _check_file_key_selector(file, f"{path}.fileKeyRef", errors)
     if sources == 0:
         detail = (
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or "
-            "`fileKeyRef`"
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
         )
         errors.append(invalid(path, "", detail))
     elif value:

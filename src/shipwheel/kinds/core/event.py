@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from shipwheel.api.clock import parse_time
+from shipwheel.api.errors import FieldError, invalid, required
 from shipwheel.api.meta import GroupVersion, Obj
+from shipwheel.api.names import byte_length, is_dns1123_subdomain, is_qualified_name
 from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.kinds.checks import Errors, check_immutable, check_rule
 from shipwheel.kinds.columns import since, text
 from shipwheel.kinds.declare import served
 
 TTL = 3600
+_SHORT = 128
+_NOTE = 1024
+_UNSET = "needs to be unset"
 
 _RENAMED = {
     # core/v1: events.k8s.io/v1
@@ -36,6 +43,100 @@ def to_core(event: Obj) -> Obj:
 def from_core(event: Obj) -> Obj:
     """A core/v1 Event in events.k8s.io/v1's words."""
     return {_RENAMED.get(key, key): value for key, value in event.items()}
+
+
+class EventStrategy(Strategy):
+    """What an event has to say depends on the group that it is written through: see `_check_core`."""
+
+    allow_create_on_update = True
+    tracks_generation = False
+
+
+def _check_core(new: Obj, old: Obj | None) -> list[FieldError]:
+    return _check_common(new, "reportingComponent")
+
+
+def _check_events(new: Obj, old: Obj | None) -> list[FieldError]:
+    errors = _check_common(new, "reportingController")
+    if old is not None:
+        _check_unchanged(new, old, errors)
+        return errors
+    _check_series(new.get("series"), errors)
+    if not new.get("eventTime"):
+        errors.append(required("eventTime"))
+    if new.get("type") not in ("Normal", "Warning"):
+        errors.append(invalid("type", "", f"has invalid value: {new.get('type', '')}"))
+    source = new.get("source") or {}
+    for field in ("firstTimestamp", "lastTimestamp", "count"):
+        if new.get(field):
+            errors.append(invalid(field, "", _UNSET))
+    if source.get("component") or source.get("host"):
+        errors.append(invalid("source", "", _UNSET))
+    return errors
+
+
+def _check_common(event: Obj, controller: str) -> Errors:
+    """`controller` is how the version calls the field that names who reports."""
+    errors: Errors = []
+    namespace = event["metadata"].get("namespace", "")
+    involved = (event.get("involvedObject") or {}).get("namespace", "")
+    if event.get("eventTime"):
+        homeless = not involved and namespace not in ("default", "kube-system")
+    else:
+        homeless = (involved or "default") != (namespace or "default")
+    if homeless:
+        errors.append(invalid("involvedObject.namespace", involved, "does not match event.namespace"))
+    if event.get("eventTime"):
+        _check_new_style(event, controller, errors)
+    check_rule(is_dns1123_subdomain, namespace, "namespace", errors)
+    return errors
+
+
+def _check_new_style(event: Obj, controller: str, errors: Errors) -> None:
+    reporter = event.get("reportingComponent", "")
+    if not reporter:
+        errors.append(required(controller))
+    check_rule(is_qualified_name, reporter, controller, errors)
+    for field in ("reportingInstance", "action", "reason"):
+        text = event.get(field, "")
+        if not text:
+            errors.append(required(field))
+        if byte_length(text) > _SHORT:
+            errors.append(invalid(field, "", f"can have at most {_SHORT} characters"))
+    if byte_length(event.get("message", "")) > _NOTE:
+        errors.append(invalid("message", "", f"can have at most {_NOTE} characters"))
+
+
+def _check_series(series: Obj | None, errors: Errors) -> None:
+    if series is None:
+        return
+    if series.get("count", 0) < 2:
+        errors.append(invalid("series.count", "", "should be at least 2"))
+    if not series.get("lastObservedTime"):
+        errors.append(required("series.lastObservedTime"))
+
+
+def _check_unchanged(new: Obj, old: Obj, errors: Errors) -> None:
+    """Nothing but the series may go on."""
+    if new.get("series") != old.get("series"):
+        _check_series(new.get("series"), errors)
+    for field in (
+        "involvedObject", "reason", "message", "source", "firstTimestamp", "lastTimestamp", "count", "type",
+    ):  # fmt: skip
+        check_immutable(new.get(field), old.get(field), field, errors)
+    if _moment(new) != _moment(old):
+        check_immutable(new.get("eventTime"), old.get("eventTime"), "eventTime", errors)
+    for field, shown in (
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingComponent", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ):
+        check_immutable(new.get(field), old.get(field), shown, errors)
+
+
+def _moment(event: Obj) -> datetime | None:
+    return parse_time(event["eventTime"]) if event.get("eventTime") else None
 
 
 def _last_seen(event: Obj, now: datetime) -> str:
@@ -83,11 +184,11 @@ RESOURCES = (
         singular="event",
         short_names=("ev",),
         versions=(
-            served("", "v1", "Event"),
-            served("events.k8s.io", "v1", "Event", to_storage=to_core, from_storage=from_core),
+            served("", "v1", "Event", check=_check_core),
+            served("events.k8s.io", "v1", "Event", to_storage=to_core, from_storage=from_core, check=_check_events),
         ),
         storage_version=GroupVersion("", "v1"),
-        strategy=Strategy(),
+        strategy=EventStrategy(),
         columns=(
             Column("Last Seen", _last_seen),
             Column("Type", text("type")),

@@ -268,15 +268,11 @@ RESOURCES = (
                 strategy=_BindingStrategy(),
                 call=bind,
             ),
-            Subresource(
-                "eviction", ("create",), kind=EVICTION, schema=catalog.schema_for(EVICTION), call=evict
-            ),
+            Subresource("eviction", ("create",), kind=EVICTION, schema=catalog.schema_for(EVICTION), call=evict),
             Subresource("log", ("get",), call=log, connect=True),
             Subresource("exec", STREAM, kind=_options("PodExecOptions"), call=exec_, connect=True),
             Subresource("attach", STREAM, kind=_options("PodAttachOptions"), call=attach, connect=True),
-            Subresource(
-                "portforward", STREAM, kind=_options("PodPortForwardOptions"), call=portforward, connect=True
-            ),
+            Subresource("portforward", STREAM, kind=_options("PodPortForwardOptions"), call=portforward, connect=True),
             proxy_subresource("PodProxyOptions", proxy),
         ),
         selectable={

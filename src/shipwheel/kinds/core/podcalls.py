@@ -26,9 +26,9 @@ from shipwheel.api.errors import (
 )
 from shipwheel.api.meta import GroupResource, Obj, condition, is_condition_true
 from shipwheel.api.resource import Call, Server
+from shipwheel.api.selectors import SelectorError, from_label_selector
 from shipwheel.kinds.conditions import set_condition
 from shipwheel.kinds.core.proxy import require_proxyable, target_of
-from shipwheel.kinds.labels import matches
 
 PODS = GroupResource("", "pods")
 _BUDGETS = GroupResource("policy", "poddisruptionbudgets")
@@ -140,9 +140,7 @@ async def _stream(server: Server, call: Call, path: str, more: list[tuple[str, s
     node = _node_of(pod)
     kubelet_flags = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
     query = [(parameter, "1") for flag, parameter in kubelet_flags.items() if call.flag(flag)] + more
-    return await server.to_node(
-        node, f"/{path}/{call.namespace}/{call.name}/{container}?{urlencode(query)}", call
-    )
+    return await server.to_node(node, f"/{path}/{call.namespace}/{call.name}/{container}?{urlencode(query)}", call)
 
 
 async def portforward(server: Server, call: Call) -> Any:
@@ -171,9 +169,7 @@ async def proxy(server: Server, call: Call) -> Any:
     address = addresses[0].get("ip", "") if addresses else ""
     require_proxyable(address)
     scheme = scheme or "http"
-    return await server.to_address(
-        scheme, address, int(port or (443 if scheme == "https" else 80)), call.path, call
-    )
+    return await server.to_address(scheme, address, int(port or (443 if scheme == "https" else 80)), call.path, call)
 
 
 # Binding
@@ -212,9 +208,7 @@ async def bind_pod(server: Server, call: Call, binding: Obj) -> Obj:
         set_condition(status, {"type": "PodScheduled", "status": "True"}, now=rfc3339(server.clock.now()))
         return pod
 
-    await server.change(
-        PODS, call.namespace, name, assign, user=call.user, dry_run=call.dry_run, subresource="binding"
-    )
+    await server.change(PODS, call.namespace, name, assign, user=call.user, dry_run=call.dry_run, subresource="binding")
     return SUCCESS
 
 
@@ -266,11 +260,7 @@ async def evict(server: Server, call: Call) -> Obj:
     pod, deleted = await _delete_if_unguarded(server, call, options, dry_run)
     if deleted:
         return SUCCESS
-    guarded_by = [
-        budget
-        for budget in server.peek_all(_BUDGETS, call.namespace)
-        if matches((budget.get("spec") or {}).get("selector"), pod["metadata"].get("labels"))
-    ]
+    guarded_by = [budget for budget in server.peek_all(_BUDGETS, call.namespace) if _guards(budget, pod)]
     if len(guarded_by) > 1:
         raise ApiError(
             500,
@@ -313,6 +303,14 @@ async def _delete_if_unguarded(server: Server, call: Call, options: Obj, dry_run
         else:
             return pod, True
     raise AssertionError("unreachable")
+
+
+def _guards(budget: Obj, pod: Obj) -> bool:
+    try:
+        selector = from_label_selector((budget.get("spec") or {}).get("selector"))
+    except SelectorError:
+        return False
+    return selector.matches(pod["metadata"].get("labels") or {})
 
 
 def _may_evict_unhealthy(budget: Obj) -> bool:
@@ -384,17 +382,11 @@ def _why_none_allowed(budget: Obj) -> str:
     state = condition(budget, "DisruptionAllowed") or {}
     message = state.get("message") if state.get("status") == "False" else ""
     if message and state.get("reason") == "SyncFailed":
-        return (
-            f"The disruption budget {name} does not allow evicting pods currently because it failed sync: "
-            f"{message}"
-        )
+        return f"The disruption budget {name} does not allow evicting pods currently because it failed sync: {message}"
     if current <= desired:
         return f"The disruption budget {name} needs {desired} healthy pods and has {current} currently"
     if message:
-        return (
-            f"The disruption budget {name} does not allow evicting pods currently "
-            f"({state.get('reason')}): {message}"
-        )
+        return f"The disruption budget {name} does not allow evicting pods currently ({state.get('reason')}): {message}"
     return f"The disruption budget {name} does not allow evicting pods currently"
 
 
@@ -403,9 +395,7 @@ def _still_processing(name: str) -> ApiError:
 
 
 def _violates(cause: str, retry_after: int) -> ApiError:
-    error = too_many_requests(
-        "Cannot evict pod as it would violate the pod's disruption budget.", retry_after
-    )
+    error = too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", retry_after)
     error.details = {**(error.details or {}), "causes": [{"reason": "DisruptionBudget", "message": cause}]}
     if retry_after == 0:
         error.details.pop("retryAfterSeconds", None)
@@ -445,9 +435,7 @@ async def _mark_and_delete(server: Server, call: Call, options: Obj, dry_run: bo
             )
             return pod
 
-        marked = await server.change(
-            PODS, call.namespace, call.name, mark, user=call.user, subresource="status"
-        )
+        marked = await server.change(PODS, call.namespace, call.name, mark, user=call.user, subresource="status")
         if _wants_version(options):
             options = _at_version(options, marked)
     await server.delete(PODS, call.namespace, call.name, options, user=call.user, dry_run=dry_run)

@@ -87,9 +87,7 @@ def _end_of(terminated: Obj) -> str:
 
 def _ready(pod: Obj, now: datetime) -> str:
     sidecars = {
-        container["name"]
-        for container in pod["spec"].get("initContainers") or ()
-        if is_restartable_init(container)
+        container["name"] for container in pod["spec"].get("initContainers") or () if is_restartable_init(container)
     }
     status = pod.get("status") or {}
     ready = sum(
@@ -112,9 +110,7 @@ def _restarts(pod: Obj, now: datetime) -> str:
     if _init_word(pod) and not is_condition_true(pod, "Initialized"):
         counted = list(init)
     else:
-        sidecars = {
-            each["name"] for each in pod["spec"].get("initContainers") or () if is_restartable_init(each)
-        }
+        sidecars = {each["name"] for each in pod["spec"].get("initContainers") or () if is_restartable_init(each)}
         counted = [each for each in init if each["name"] in sidecars]
         counted += status.get("containerStatuses") or ()
     restarts = sum(each.get("restartCount", 0) for each in counted)

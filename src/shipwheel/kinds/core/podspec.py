@@ -346,9 +346,7 @@ def _check_resource_claims(claims: list[Obj], path: str, errors: Errors, is_mirr
         else:
             check_label(name, f"{here}.name", errors)
             names.add(name)
-        given = [
-            each for each in ("resourceClaimName", "resourceClaimTemplateName") if claim.get(each) is not None
-        ]
+        given = [each for each in ("resourceClaimName", "resourceClaimTemplateName") if claim.get(each) is not None]
         if len(given) == 2:
             detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
             errors.append(invalid(here, claim, detail))

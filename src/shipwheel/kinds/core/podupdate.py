@@ -41,9 +41,7 @@ def check_update(new: Obj, old: Obj, errors: Errors) -> None:
         _check_gated_changes(munged, old_spec, errors)
     if munged != old_spec:
         shown = changes(old_spec, munged)
-        errors.append(
-            forbidden("spec", f"pod updates may not change fields other than {_UPDATABLE}\n{shown}")
-        )
+        errors.append(forbidden("spec", f"pod updates may not change fields other than {_UPDATABLE}\n{shown}"))
 
 
 def _check_images(new: list[Obj], old: list[Obj], path: str, errors: Errors) -> bool:
@@ -160,9 +158,7 @@ def _only_adds(term: Obj, was: Obj) -> bool:
     fields = ("matchExpressions", "matchFields")
     if not any(was.get(field) for field in fields):
         return not any(term.get(field) for field in fields)
-    return all(
-        (term.get(field) or [])[: len(was.get(field) or [])] == (was.get(field) or []) for field in fields
-    )
+    return all((term.get(field) or [])[: len(was.get(field) or [])] == (was.get(field) or []) for field in fields)
 
 
 # pods/ephemeralcontainers
@@ -181,9 +177,7 @@ def check_ephemeral_update(new: Obj, old: Obj, errors: Errors) -> None:
             errors.append(forbidden(path, detail))
         elif by_name[name] != container:
             shown = changes(container, by_name[name])
-            errors.append(
-                forbidden(path, f'existing ephemeral containers "{name}" may not be changed\n{shown}')
-            )
+            errors.append(forbidden(path, f'existing ephemeral containers "{name}" may not be changed\n{shown}'))
 
 
 # pods/resize
@@ -237,9 +231,7 @@ def check_resize(new: Obj, old: Obj, errors: Errors) -> None:
     if not _check_same_containers(spec, old_spec, errors):
         return
     for field in ("initContainers", "containers"):
-        for index, (container, was) in enumerate(
-            zip(spec.get(field) or (), old_spec.get(field) or (), strict=True)
-        ):
+        for index, (container, was) in enumerate(zip(spec.get(field) or (), old_spec.get(field) or (), strict=True)):
             _check_removed_resources(container, was, f"spec.{field}[{index}].resources", errors)
     _check_container_resizes(munged, old_spec, errors)
     if not errors and munged != old_spec:

@@ -52,9 +52,7 @@ def pod_warnings(metadata: Obj, spec: Obj, path: str = "") -> list[str]:
     containers = containers_with_paths(spec, f"{prefix}spec")
     warnings = list(_placement(spec, f"{prefix}spec"))
     warnings += [
-        f"{prefix}metadata.annotations[{key}]: {text}"
-        for key, text in _ANNOTATIONS.items()
-        if key in annotations
+        f"{prefix}metadata.annotations[{key}]: {text}" for key, text in _ANNOTATIONS.items() if key in annotations
     ]
     if spec.get("volumes"):
         warnings += _of_volumes(spec["volumes"], f"{prefix}spec")

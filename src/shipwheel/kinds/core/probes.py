@@ -72,9 +72,7 @@ def check_probes(container: Obj, grace_period: int | None, path: str, errors: Er
             errors.append(invalid(f"{here}.successThreshold", probe["successThreshold"], "must be 1"))
 
 
-def check_lifecycle(
-    lifecycle: Obj, grace_period: int | None, os_name: str | None, path: str, errors: Errors
-) -> None:
+def check_lifecycle(lifecycle: Obj, grace_period: int | None, os_name: str | None, path: str, errors: Errors) -> None:
     """`os_name` is what the pod declares to run on; None: nothing."""
     for hook in ("postStart", "preStop"):
         if lifecycle.get(hook) is not None:
@@ -90,9 +88,7 @@ def check_lifecycle(
             errors.append(not_supported(here, signal, LINUX_SIGNALS))
 
 
-def _check_handler(
-    handler: Obj, kinds: tuple[str, ...], grace_period: int | None, path: str, errors: Errors
-) -> None:
+def _check_handler(handler: Obj, kinds: tuple[str, ...], grace_period: int | None, path: str, errors: Errors) -> None:
     """Exactly one way of asking, and that one complete."""
     given = [kind for kind in kinds if handler.get(kind) is not None]
     if not given:

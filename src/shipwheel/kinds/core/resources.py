@@ -208,9 +208,7 @@ def check_resource_requirements(
         _check_claims(resources["claims"], claims, f"{path}.claims", errors)
 
 
-def _check_request_against_limit(
-    name: str, request: str, limit: str | None, path: str, errors: Errors
-) -> None:
+def _check_request_against_limit(name: str, request: str, limit: str | None, path: str, errors: Errors) -> None:
     if limit is None:
         if not is_overcommit_allowed(name):
             detail = "Limit must be set for non overcommitable resources"

@@ -230,9 +230,7 @@ def check_host_process(spec: Obj, containers: list[tuple[str, Obj]], path: str, 
     if count == 0:
         return
     if count != len(containers):
-        detail = (
-            "If pod contains any hostProcess containers then all containers must be HostProcess containers"
-        )
+        detail = "If pod contains any hostProcess containers then all containers must be HostProcess containers"
         errors.append(invalid(path, "", detail))
     if not spec.get("hostNetwork"):
         detail = "hostNetwork must be true if pod contains any hostProcess containers"

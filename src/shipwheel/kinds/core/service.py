@@ -160,9 +160,7 @@ class ServiceStrategy(Strategy):
     async def before_create(self, service: Obj, server: Server, ctx: WriteContext) -> Callable[[], None]:
         return self._allocate(service, None, server)
 
-    async def before_update(
-        self, new: Obj, old: Obj, server: Server, ctx: WriteContext
-    ) -> Callable[[], None] | None:
+    async def before_update(self, new: Obj, old: Obj, server: Server, ctx: WriteContext) -> Callable[[], None] | None:
         return self._allocate(new, old, server) if new["spec"] != old["spec"] else None
 
     def _allocate(self, service: Obj, old: Obj | None, server: Server) -> Callable[[], None]:

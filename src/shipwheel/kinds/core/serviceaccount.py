@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError, FieldError, bad_request, conflict, invalid, invalid_object
-from shipwheel.api.meta import GroupResource, GroupVersion, GroupVersionKind, Obj
-from shipwheel.api.resource import Call, Resource, Server, Strategy, Subresource
+from shipwheel.api.meta import GroupResource, GroupVersion, GroupVersionKind, Obj, annotations_of
+from shipwheel.api.resource import Call, Resource, Server, Strategy, Subresource, WriteContext
 from shipwheel.kinds import catalog
 from shipwheel.kinds.columns import AGE, NAME
 from shipwheel.kinds.declare import served
@@ -21,10 +21,37 @@ _SECRETS = GroupResource("", "secrets")
 DEFAULT_LIFETIME = 3600
 _MIN_LIFETIME = 600
 _MAX_LIFETIME = 1 << 32
+_MOUNTABLE_SECRETS = "kubernetes.io/enforce-mountable-secrets"
 _WARN_AFTER = 3607
 """Seconds that kubelets ask for when clients may not reload tokens yet: such a token lives a year, and says
 after this long that it should have been renewed."""
 _EXTENDED_LIFETIME = 365 * 24 * 3600
+
+
+class ServiceAccountStrategy(Strategy):
+    tracks_generation = False
+
+    def prepare_for_create(self, account: Obj, ctx: WriteContext) -> None:
+        _keep_names_only(account)
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:
+        _keep_names_only(new)
+
+    def warnings(self, new: Obj, old: Obj | None) -> list[str]:
+        if _MOUNTABLE_SECRETS not in annotations_of(new) or (old and _MOUNTABLE_SECRETS in annotations_of(old)):
+            return []
+        return [
+            f"metadata.annotations[{_MOUNTABLE_SECRETS}]: deprecated in v1.32+; prefer separate namespaces to "
+            "isolate access to mounted secrets"
+        ]
+
+
+def _keep_names_only(account: Obj) -> None:
+    if account.get("secrets"):
+        account["secrets"] = [{"name": secret["name"]} if secret.get("name") else {} for secret in account["secrets"]]
+
+
+# Tokens
 
 
 async def _token(server: Server, call: Call) -> Obj:
@@ -39,23 +66,15 @@ async def _token(server: Server, call: Call) -> Obj:
         raise conflict(
             GroupResource(TOKEN_REQUEST.group, TOKEN_REQUEST.kind),
             call.name,
-            f"the UID in the token request ({metadata['uid']}) does not match the UID of the service account "
-            f"({uid})",
+            f"the UID in the token request ({metadata['uid']}) does not match the UID of the service account ({uid})",
         )
     own_audiences = list(server.means("audiences"))
     audiences = spec.get("audiences") or own_audiences
     lifetime = spec.get("expirationSeconds") or DEFAULT_LIFETIME
-    if lifetime < _MIN_LIFETIME:
-        raise _invalid(
-            "", invalid("spec.expirationSeconds", lifetime, "may not specify a duration less than 10 minutes")
-        )
-    if lifetime > _MAX_LIFETIME:
-        raise _invalid(
-            "",
-            invalid(
-                "spec.expirationSeconds", lifetime, "may not specify a duration larger than 2^32 seconds"
-            ),
-        )
+    if not _MIN_LIFETIME <= lifetime <= _MAX_LIFETIME:
+        limit = "less than 10 minutes" if lifetime < _MIN_LIFETIME else "larger than 2^32 seconds"
+        detail = f"may not specify a duration {limit}"
+        raise _invalid("", invalid("spec.expirationSeconds", lifetime, detail))
     claims: Obj = {
         "namespace": call.namespace,
         "serviceaccount": {"name": call.name, "uid": uid},
@@ -103,8 +122,7 @@ async def _bound_object(server: Server, call: Call, reference: Obj) -> Obj:
         obj = await server.get(_PODS, call.namespace, name)
         if obj["spec"].get("serviceAccountName") != call.name:
             raise bad_request(
-                f'cannot bind token for serviceaccount "{call.name}" to pod running with different '
-                "serviceaccount name."
+                f'cannot bind token for serviceaccount "{call.name}" to pod running with different serviceaccount name.'
             )
     elif group == "" and kind == "Node":
         obj = await server.get(_NODES, "", name)
@@ -112,9 +130,7 @@ async def _bound_object(server: Server, call: Call, reference: Obj) -> Obj:
         obj = await server.get(_SECRETS, call.namespace, name)
     else:
         gv = GroupVersion.parse(reference.get("apiVersion", ""))
-        raise bad_request(
-            f"cannot bind token to object of type {GroupVersionKind(gv.group, gv.version, kind)}"
-        )
+        raise bad_request(f"cannot bind token to object of type {GroupVersionKind(gv.group, gv.version, kind)}")
     uid = obj["metadata"]["uid"]
     if reference.get("uid") not in (None, "", uid):
         raise conflict(
@@ -138,7 +154,7 @@ RESOURCES = (
         singular="serviceaccount",
         short_names=("sa",),
         versions=(served("", "v1", "ServiceAccount"),),
-        strategy=Strategy(),
+        strategy=ServiceAccountStrategy(),
         columns=(NAME, AGE),
         subresources=(
             Subresource(

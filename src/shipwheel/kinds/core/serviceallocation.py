@@ -100,19 +100,11 @@ class Allocation:
             new_list, old_list = spec.get(field) or [], (old or {}).get(field) or []
             if single and old is not None and new_list == old_list and len(new_list) > 1:
                 spec[field] = new_list = new_list[:1]
-            if (
-                not single
-                and new_list
-                and len(new_list) == 1
-                and len(old_list) == 2
-                and new_list[0] == old_list[0]
-            ):
+            if not single and new_list and len(new_list) == 1 and len(old_list) == 2 and new_list[0] == old_list[0]:
                 detail = f"must be 'SingleStack' to release the secondary {word}"
                 errors.append(invalid(path, policy, detail))
             if single and len(new_list) == 2:
-                detail = (
-                    f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {words} are specified"
-                )
+                detail = f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {words} are specified"
                 errors.append(invalid(path, policy, detail))
 
     def _infer_families(self, spec: Obj, errors: list[FieldError]) -> None:
@@ -175,9 +167,7 @@ class Allocation:
                 detail = f"failed to allocate IP {wanted}: {error}"
                 raise self._refuse(invalid("spec.clusterIPs", shown, detail)) from None
             if "full" in str(error):
-                raise internal(
-                    f'failed to allocate a serviceIP for Service "{self._name}": {error}'
-                ) from None
+                raise internal(f'failed to allocate a serviceIP for Service "{self._name}": {error}') from None
             raise self._refuse(invalid("spec.clusterIPs", shown, f"failed to allocate IP: {error}")) from None
         self._taken_addresses.append(address)
         return address

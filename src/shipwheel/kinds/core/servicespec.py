@@ -318,9 +318,7 @@ def check_endpoint_ip(address: str, path: str, errors: Errors) -> None:
     if ip.is_loopback:
         errors.append(invalid(path, address, "may not be in the loopback range (127.0.0.0/8, ::1/128)"))
     if ip.is_link_local:
-        errors.append(
-            invalid(path, address, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")
-        )
+        errors.append(invalid(path, address, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"))
     if any(ip in network for network in _LINK_LOCAL_MULTICAST if network.version == ip.version):
         detail = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"
         errors.append(invalid(path, address, detail))

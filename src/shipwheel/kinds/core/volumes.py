@@ -17,7 +17,13 @@ from shipwheel.kinds.core.env import (
     default_field_selector,
 )
 from shipwheel.kinds.core.images import default_pull_policy
-from shipwheel.kinds.core.volumesources import MANY_TYPES, check_inline_csi, check_mode, check_source
+from shipwheel.kinds.core.volumesources import (
+    ISCSI_NAME,
+    MANY_TYPES,
+    check_inline_csi,
+    check_mode,
+    check_source,
+)
 
 DEFAULT_MODE = 0o644
 _TOKEN_LIFETIME = 3600
@@ -102,9 +108,7 @@ def check_volumes(
     volumes: list[Obj], path: str, errors: Errors, *, pod_name: str = "", is_pod: bool = True
 ) -> dict[str, Obj]:
     """Returns the good ones by name. `pod_name` is empty in templates; `is_pod` is False there."""
-    claims_made = {
-        f"{pod_name}-{volume.get('name', '')}" for volume in volumes if "ephemeral" in volume and pod_name
-    }
+    claims_made = {f"{pod_name}-{volume.get('name', '')}" for volume in volumes if "ephemeral" in volume and pod_name}
     good: dict[str, Obj] = {}
     for index, volume in enumerate(volumes):
         here = f"{path}[{index}]"
@@ -149,11 +153,7 @@ def _check_volume(volume: Obj, path: str, errors: Errors, *, pod_name: str, is_p
     if kind == "iscsi":
         portal = source.get("targetPortal", "")
         if source.get("initiatorName") is not None and len(f"{name}:{portal}") > 64:
-            detail = (
-                "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if "
-                "iscsi.initiatorName is specified."
-            )
-            errors.append(invalid(f"{path}.name", name, detail))
+            errors.append(invalid(f"{path}.name", name, ISCSI_NAME))
     elif kind == "ephemeral" and pod_name and name:
         claim = f"{pod_name}-{name}"
         for complaint in name_is_dns_subdomain(claim):

@@ -30,6 +30,11 @@ FILE_MODE = "must be a number between 0 and 0777 (octal), both inclusive"
 MANY_TYPES = "may not specify more than 1 volume type"
 _MAX_LUN = 255
 _MAX_DRIVER_NAME = 63
+_MAX_ISCSI_NAME = 64
+ISCSI_NAME = (
+    "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if "
+    "iscsi.initiatorName is specified."
+)
 
 _REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
     "gitRepo": ("repository",),
@@ -210,9 +215,7 @@ def _azure_disk(source: Obj, path: str, errors: Errors) -> None:
         return
     check_one_of(kind, ("Dedicated", "Managed", "Shared"), f"{path}.kind", errors)
     if kind == "Managed" and not uri.startswith("/subscriptions/"):
-        form = (
-            "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"
-        )
+        form = "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"
         errors.append(not_supported(f"{path}.diskURI", uri, (form,)))
     if kind != "Managed" and not uri.startswith("https://"):
         form = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"
@@ -227,9 +230,7 @@ def _storage_os(source: Obj, path: str, errors: Errors) -> None:
         check_label(name, f"{path}.volumeName", errors)
     if namespace:
         check_label(namespace, f"{path}.volumeNamespace", errors)
-    secret = source.get("secretRef")
-    if secret is not None and not secret.get("name"):
-        errors.append(required(f"{path}.secretRef.name"))
+    _secret_ref("name")(source, path, errors)
 
 
 _FURTHER: dict[str, Check] = {
@@ -249,6 +250,42 @@ _FURTHER: dict[str, Check] = {
     "azureDisk": _azure_disk,
     "storageos": _storage_os,
 }
+
+
+# Persistent volumes' own
+
+
+def check_persistent_source(kind: str, source: Obj, path: str, errors: Errors, *, volume: str) -> None:
+    """The same as the source of a persistent volume, which has secrets in any namespace."""
+    if kind == "csi":
+        _persistent_csi(source, f"{path}.csi", errors)
+        return
+    check_source(kind, source, path, errors)
+    here = f"{path}.{kind}"
+    if kind == "iscsi":
+        portal = source.get("targetPortal", "")
+        if source.get("initiatorName") is not None and len(f"{volume}:{portal}") > _MAX_ISCSI_NAME:
+            errors.append(invalid(f"{here}.targetportal", portal, ISCSI_NAME))
+        if source.get("secretRef") is not None and not source["secretRef"].get("name"):
+            errors.append(required(f"{here}.secretRef.name"))
+    elif kind in ("cinder", "storageos"):
+        _secret_ref("namespace")(source, here, errors)
+    elif kind == "azureFile" and source.get("secretNamespace") == "":
+        errors.append(required(f"{here}.secretNamespace"))
+
+
+def _persistent_csi(source: Obj, path: str, errors: Errors) -> None:
+    check_csi_driver_name(source.get("driver", ""), f"{path}.driver", errors)
+    if not source.get("volumeHandle"):
+        errors.append(required(f"{path}.volumeHandle"))
+    for field in (
+        "controllerPublishSecretRef",
+        "controllerExpandSecretRef",
+        "nodePublishSecretRef",
+        "nodeExpandSecretRef",
+    ):
+        if source.get(field) is not None:
+            check_secret_reference(source[field], f"{path}.{field}", errors)
 
 
 # CSI

@@ -19,9 +19,7 @@ def _hosts(ingress: Obj, now: datetime) -> str:
     if not hosts:
         return "*"
     shown = ",".join(hosts[:_SHOWN])
-    return (
-        f"{shown} + {len(rules) - _SHOWN} more..." if len(hosts) >= _SHOWN and len(rules) > _SHOWN else shown
-    )
+    return f"{shown} + {len(rules) - _SHOWN} more..." if len(hosts) >= _SHOWN and len(rules) > _SHOWN else shown
 
 
 RESOURCES = (
