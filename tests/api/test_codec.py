@@ -94,9 +94,46 @@ def test_go_takes_broken_text():
     assert decode_json(b"null") == {}
 
 
-def test_nested_too_deep():
+@pytest.mark.parametrize("depth", [260, 1000, 1500, 200_000])
+@pytest.mark.parametrize("strict", [True, False])
+def test_nested_too_deep(depth: int, strict: bool):
+    raw = b'{"a":' + b"[" * depth + b"]" * depth + b"}"
     with pytest.raises(DecodeError, match="exceeded max depth"):
-        decode_json(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}")
+        decode_json(raw, strict_duplicates=[] if strict else None)
+
+
+def test_nested_as_deep_as_can_be():
+    raw = b'{"a":' + b"[" * 250 + b"]" * 250 + b"}"
+    assert encode(decode_json(raw)) == raw
+
+
+@pytest.mark.parametrize("raw", [b"a: " + b"[" * 10**6, b"- " * 10**5 + b"x", b"{a: " * 10**5, b"? " * 10**5])
+def test_yaml_nested_too_deep(raw: bytes):
+    with pytest.raises(DecodeError, match="exceeded max depth"):
+        decode_yaml(raw)
+
+
+@pytest.mark.parametrize("raw", [b"a: &a [*a]", b"a: &a {<<: *a}", b"a: &a {<<: [*a, *a, *a]}"])
+def test_yaml_that_contains_itself(raw: bytes):
+    with pytest.raises(DecodeError, match=r"depth|aliasing"):
+        decode_yaml(raw)
+
+
+def test_numbers_of_any_length():
+    digits = "1" * 10_000
+    assert decode_json(b'{"a": 18446744073709551616, "b": "\xff"}')["a"] == 2.0**64
+    assert decode_json(b'{"a": -9223372036854775808, "b": "\xff"}')["a"] == -(2.0**63)
+    for number in (digits, "1e400"):
+        with pytest.raises(DecodeError, match=rf"cannot unmarshal number {number[:8]}"):
+            decode_json(f'{{"a": {number}}}'.encode(), strict_duplicates=[])
+    assert find_duplicates(f'{{"a": {digits}, "a": 1}}'.encode()) == ["a"]
+    with pytest.raises(DecodeError, match="unsupported value"):
+        decode_yaml(f"a: {digits}".encode())
+
+
+def test_an_anchor_must_be_known():
+    with pytest.raises(DecodeError, match="yaml: unknown anchor 'b' referenced"):
+        decode_yaml(b"a: *b")
 
 
 def test_duplicates_are_named_where_they_are():

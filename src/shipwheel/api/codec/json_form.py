@@ -8,6 +8,7 @@ closer, by a parser that sees the pairs.
 from __future__ import annotations
 
 import json
+import math
 import re
 from itertools import islice
 from typing import Any
@@ -23,6 +24,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARSE = "couldn't get version/kind; json parse error: "
 _FIND_KIND = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
 MAX_STRICT_ERRORS = 100
+MAX_DEPTH = 254
+"""How deep orjson writes. Upstream takes 10,000 levels, but no kind has a use for more than some dozens."""
 
 
 def decode_json(raw: bytes, *, strict_duplicates: list[str] | None = None) -> Obj:
@@ -35,9 +38,21 @@ def decode_json(raw: bytes, *, strict_duplicates: list[str] | None = None) -> Ob
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         value = _decode_anyway(raw)
-    if strict_duplicates is not None and not (raw == orjson.dumps(value) or raw.rstrip() == orjson.dumps(value)):
-        strict_duplicates.extend(f'duplicate field "{path}"' for path in find_duplicates(raw))
+    if strict_duplicates is not None:
+        again = _encode_again(value)
+        if raw != again and raw.rstrip() != again:
+            strict_duplicates.extend(f'duplicate field "{path}"' for path in find_duplicates(raw))
+    elif raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH:
+        _encode_again(value)
     return as_object(value)
+
+
+def _encode_again(value: Any) -> bytes:
+    """What is nested deeper than the encoder goes is refused when it comes in."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise DecodeError(f"{_PARSE}exceeded max depth") from None
 
 
 def as_object(value: Any) -> Obj:
@@ -75,9 +90,21 @@ def _decode_anyway(raw: bytes) -> Any:
     if message is not None:
         raise DecodeError(_PARSE + message)
     try:
-        return _without_surrogates(json.loads(text))
+        return _without_surrogates(json.loads(text, parse_int=_integer, parse_float=_float))
     except RecursionError:
         raise DecodeError(f"{_PARSE}exceeded max depth") from None
+
+
+def _integer(text: str) -> float:
+    """What is no 64-bit number becomes a float, as with orjson."""
+    return int(text) if len(text) < 20 else _float(text)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise DecodeError(f"json: cannot unmarshal number {text} into Go value of type float64")
+    return number
 
 
 def _without_surrogates(value: Any) -> Any:
@@ -104,10 +131,10 @@ def find_duplicates(raw: bytes) -> list[str]:
         repeated = repeated or len({key for key, _ in pairs}) != len(pairs)
 
     try:
-        json.loads(text, object_pairs_hook=note)
+        json.loads(text, object_pairs_hook=note, parse_int=str)
         if not repeated:
             return []
-        paths = dict.fromkeys(_duplicates(json.loads(text, object_pairs_hook=_Pairs), ""))
+        paths = dict.fromkeys(_duplicates(json.loads(text, object_pairs_hook=_Pairs, parse_int=str), ""))
     except RecursionError:
         raise DecodeError(f"{_PARSE}exceeded max depth") from None
     return list(paths)[:MAX_STRICT_ERRORS]

@@ -1,7 +1,8 @@
 """Objects as YAML, read and written as the YAML library behind upstream does.
 
 That is YAML 1.1 with habits: `yes` and `on` are true, `0x1F`, `0777`, `0b1` and `1_000` are integers, but `1:30`
-stays text and so does a date. libyaml parses; which scalar means what is decided here.
+stays text and so does a date. libyaml finds the events; the tree is put together here, where a limit can be kept on
+its depth (PyYAML's own composer can be made to overrun the stack), and here it is decided what a scalar means.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from shipwheel.api.codec.json_form import as_object
+from shipwheel.api.codec.json_form import MAX_DEPTH, as_object
 from shipwheel.api.meta import Obj
 from shipwheel.api.schema import DecodeError
 
@@ -38,6 +39,8 @@ _INTEGERS: tuple[tuple[re.Pattern[str], int], ...] = (
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ][0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}.*)?")
 _BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
 _SAFE_NODES = 400_000
+_LONGEST_INTEGER = 100
+"""In digits; with longer ones not even the attempt is made."""
 
 
 def decode_yaml(raw: bytes, *, strict_duplicates: list[str] | None = None) -> Obj:
@@ -47,20 +50,19 @@ def decode_yaml(raw: bytes, *, strict_duplicates: list[str] | None = None) -> Ob
     """
     import yaml
 
-    loader = _loader_class()(raw)
+    parser: Any = None
     try:
-        node = loader.get_node() if loader.check_node() else None
+        parser = getattr(yaml, "CBaseLoader", yaml.BaseLoader)(raw)
+        node = _Composer(parser).document()
     except yaml.MarkedYAMLError as error:
         raise DecodeError(f"yaml: {_where(error)}{error.problem or 'unknown problem parsing YAML content'}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DecodeError(f"yaml: {getattr(error, 'reason', error)}") from None
     finally:
-        loader.dispose()
+        if parser is not None:
+            parser.dispose()
     reader = _Reader()
-    try:
-        value = reader.read(node) if node is not None else None
-    except RecursionError:
-        raise DecodeError("yaml: exceeded max depth of 10000") from None
+    value = reader.read(node) if node is not None else None
     if strict_duplicates is not None and reader.repeated:
         strict_duplicates.append("yaml: unmarshal errors:\n  " + "\n  ".join(reader.repeated))
     return as_object(value)
@@ -77,20 +79,71 @@ def _where(error: Any) -> str:
     return f"line {line}: " if line else ""
 
 
-@cache
-def _loader_class() -> Any:
-    """A parser that leaves the meaning of plain scalars to us. Made when first needed: yaml is slow to import."""
-    import yaml
+class _Node:
+    """A scalar's text, the items of a sequence, or the pairs of a mapping."""
 
-    base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    __slots__ = ("line", "tag", "value")
 
-    class Loader(base):
-        def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
-            if kind is yaml.ScalarNode and implicit[0]:
-                return _PLAIN
-            return super().resolve(kind, value, implicit)
+    def __init__(self, tag: str, value: Any, line: int) -> None:
+        self.tag = tag
+        self.value = value
+        self.line = line
 
-    return Loader
+
+class _Sequence(_Node):
+    value: list[_Node]
+
+
+class _Mapping(_Node):
+    value: list[tuple[_Node, _Node]]
+
+
+class _Composer:
+    """Puts the events of one document together."""
+
+    def __init__(self, parser: Any) -> None:
+        import yaml
+
+        self.parser = parser
+        self.yaml: Any = yaml
+        self.anchors: dict[str, _Node] = {}
+
+    def document(self) -> _Node | None:
+        self.parser.get_event()  # the stream's start
+        if self.parser.check_event(self.yaml.StreamEndEvent):
+            return None
+        self.parser.get_event()  # the document's start
+        return self.node(0)
+
+    def node(self, depth: int) -> _Node:
+        if depth > MAX_DEPTH:
+            raise DecodeError(f"yaml: exceeded max depth of {MAX_DEPTH}")
+        event = self.parser.get_event()
+        if isinstance(event, self.yaml.AliasEvent):
+            if event.anchor not in self.anchors:
+                raise DecodeError(f"yaml: unknown anchor '{event.anchor}' referenced")
+            return self.anchors[event.anchor]
+        line = event.start_mark.line
+        node: _Node
+        if isinstance(event, self.yaml.ScalarEvent):
+            plain = event.tag is None and event.implicit[0]
+            node = self.known(event, _Node(_PLAIN if plain else event.tag or _STR, event.value, line))
+        elif isinstance(event, self.yaml.SequenceStartEvent):
+            node = self.known(event, _Sequence(event.tag or "", [], line))
+            while not self.parser.check_event(self.yaml.SequenceEndEvent):
+                node.value.append(self.node(depth + 1))
+            self.parser.get_event()
+        else:
+            node = self.known(event, _Mapping(event.tag or "", [], line))
+            while not self.parser.check_event(self.yaml.MappingEndEvent):
+                node.value.append((self.node(depth + 1), self.node(depth + 1)))
+            self.parser.get_event()
+        return node
+
+    def known(self, event: Any, node: _Node) -> _Node:
+        if event.anchor:
+            self.anchors[event.anchor] = node
+        return node
 
 
 def resolve(text: str) -> Any:
@@ -111,7 +164,7 @@ def resolve(text: str) -> Any:
     plain = text.replace("_", "")
     for pattern, base in _INTEGERS:
         if match := pattern.fullmatch(plain):
-            number = int(match[1] + match[2], base)
+            number = int(match[1] + match[2], base) if len(match[2]) <= _LONGEST_INTEGER else 2**64
             if -(2**63) <= number < 2**64:
                 return number
     return _to_float(plain) if _NUMBER.fullmatch(plain) else text
@@ -128,44 +181,59 @@ class _Reader:
     def __init__(self) -> None:
         self.repeated: list[str] = []
         self.count = 0
+        self.depth = 0
 
-    def read(self, node: Any) -> Any:
+    def read(self, node: _Node) -> Any:
         self.count += 1
         if self.count > _SAFE_NODES:
             raise DecodeError("yaml: document contains excessive aliasing")
+        if self.depth >= MAX_DEPTH:
+            raise DecodeError(f"yaml: exceeded max depth of {MAX_DEPTH}")
+        self.depth += 1
+        try:
+            return self.value(node)
+        finally:
+            self.depth -= 1
+
+    def value(self, node: _Node) -> Any:
         if isinstance(node.value, str):
             value = self.scalar(node)
             if isinstance(value, float) and not math.isfinite(value):
                 raise DecodeError(f"error converting YAML to JSON: json: unsupported value: {_go_float(value)}")
             return value
-        if node.id == "sequence":
-            return [self.read(item) for item in node.value]
-        mapping: Obj = {}
-        self.fill(node, mapping)
-        return mapping
+        if isinstance(node, _Mapping):
+            mapping: Obj = {}
+            self.fill(node, mapping)
+            return mapping
+        return [self.read(item) for item in node.value]
 
-    def fill(self, node: Any, mapping: Obj) -> None:
+    def fill(self, node: _Mapping, mapping: Obj) -> None:
         for key_node, value_node in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge" or (key_node.tag == _PLAIN and key_node.value == "<<"):
                 self.merge(value_node, mapping)
                 continue
             key = self.key(key_node)
             if key in mapping:
-                self.repeated.append(f'line {value_node.start_mark.line + 1}: key "{key}" already set in map')
+                self.repeated.append(f'line {value_node.line + 1}: key "{key}" already set in map')
             mapping[key] = self.read(value_node)
 
-    def merge(self, node: Any, mapping: Obj) -> None:
-        if node.id == "mapping":
+    def merge(self, node: _Node, mapping: Obj) -> None:
+        self.count += 1
+        if self.count > _SAFE_NODES or self.depth > MAX_DEPTH:
+            raise DecodeError("yaml: document contains excessive aliasing")
+        self.depth += 1
+        if isinstance(node, _Mapping):
             self.fill(node, mapping)
-        elif node.id == "sequence" and all(item.id == "mapping" for item in node.value):
+        elif isinstance(node, _Sequence) and all(isinstance(item, _Mapping) for item in node.value):
             for item in reversed(node.value):
-                self.fill(item, mapping)
+                self.merge(item, mapping)
         else:
             raise DecodeError("yaml: map merge requires map or sequence of maps as the value")
+        self.depth -= 1
 
-    def key(self, node: Any) -> str:
-        if node.id != "scalar":
-            kind = "map[interface {}]interface {}" if node.id == "mapping" else "[]interface {}"
+    def key(self, node: _Node) -> str:
+        if not isinstance(node.value, str):
+            kind = "map[interface {}]interface {}" if isinstance(node, _Mapping) else "[]interface {}"
             raise DecodeError(f"yaml: invalid map key: {kind}{{}}")
         value = self.scalar(node)
         match value:
@@ -179,7 +247,7 @@ class _Reader:
                 return _go_float(value)
         return str(value)
 
-    def scalar(self, node: Any) -> Any:
+    def scalar(self, node: _Node) -> Any:
         tag, text = node.tag, node.value
         if tag == _PLAIN:
             return resolve(text)
