@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -36,6 +37,7 @@ from shipwheel.admin.kernel import (
 from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.runtime.cri import CriRuntime
 
+_MAX_SOCKET_PATH = 107
 _UNUSED = (
     "io.containerd.internal.v1.opt",
     "io.containerd.internal.v1.restart",
@@ -117,6 +119,10 @@ class Containerd:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         config = self.config
+        if len(os.fsencode(config.socket)) > _MAX_SOCKET_PATH:
+            raise ContainerdError(
+                f"the socket's path is longer than {_MAX_SOCKET_PATH} bytes: {config.socket}"
+            )
         for directory in (config.root, config.state, config.cni_conf_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         filesystem = filesystem_of(config.root.resolve(), Path("/proc/self/mountinfo").read_text())
@@ -250,6 +256,8 @@ def render(
         f"root = {_toml(config.root)}",
         f"state = {_toml(config.state)}",
         f"disabled_plugins = {json.dumps(unused)}",
+        # Without it a containerd whose CRI plugin failed would come up and be of no use.
+        'required_plugins = ["io.containerd.grpc.v1.cri"]',
         "[grpc]",
         f"address = {_toml(config.socket)}",
         "[debug]",
