@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -35,8 +34,7 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
 @pytest.fixture
 def empty_etcd(etcd: EtcdServer) -> EtcdServer:
     """It, without keys; its revision is whatever it is."""
-    command = ["etcdctl", f"--endpoints={etcd.url}", "del", "", "--from-key"]
-    subprocess.run(command, check=True, env={"ETCDCTL_API": "3"}, stdout=subprocess.DEVNULL)
+    etcd.ctl("del", "", "--from-key")
     return etcd
 
 

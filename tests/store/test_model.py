@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -249,8 +248,7 @@ class EtcdMachine(StoreMachine):
 
     @initialize()
     def begin(self) -> None:
-        command = ["etcdctl", f"--endpoints={self.server.url}", "del", "", "--from-key"]
-        subprocess.run(command, check=True, env={"ETCDCTL_API": "3"}, stdout=subprocess.DEVNULL)
+        self.server.ctl("del", "", "--from-key")
         super().begin()
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from shipwheel.api.protobuf import decode, encode
 from shipwheel.store.base import OutcomeUnknown, StoreError
-from shipwheel.store.etcdapi import Method
+from shipwheel.store.etcdapi import STATUS, Method
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -68,6 +68,16 @@ class _Member:
                 return False
             await self.channel.wait_for_state_change(state)
         return True
+
+    async def trouble(self) -> str:
+        """Why there is no connection. Only a call that fails tells."""
+        import grpc
+
+        try:
+            await self.channel.unary_unary(STATUS.path)(b"", timeout=_PAUSE)
+        except grpc.RpcError as error:
+            return _details(error)
+        return "it answers now"
 
 
 class Stream:
@@ -159,7 +169,7 @@ class EtcdClient:
             if self._closed:
                 raise StoreError("the connections to etcd are closed")
             for _ in self._members:
-                member = self._members[self._current]
+                member = self._current_member
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(max(give_up, loop.time() + _PAUSE)):
                         if await member.connected():
@@ -167,11 +177,17 @@ class EtcdClient:
                 self._next(member)
             if loop.time() > give_up:
                 names = ", ".join(member.endpoint for member in self._members)
-                raise Unreachable(f"etcd cannot be reached at {names}")
+                raise Unreachable(
+                    f"etcd cannot be reached at {names}: {await self._current_member.trouble()}"
+                )
             await asyncio.sleep(_PAUSE)
 
+    @property
+    def _current_member(self) -> _Member:
+        return self._members[self._current]
+
     def _next(self, failed: _Member) -> None:
-        if self._members[self._current] is failed:
+        if self._current_member is failed:
             self._current = (self._current + 1) % len(self._members)
 
 
