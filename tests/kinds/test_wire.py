@@ -151,6 +151,26 @@ def test_garbage_is_a_decode_error():
         wire.decode_object(wire.envelope("v1", "Pod", b"\x0a\xff\xff"))
 
 
+@pytest.mark.parametrize("depth", [300, 3000])
+def test_nested_too_deep(depth: int):
+    """A schema in a schema's `not` (field 28), and so on."""
+    inner = b""
+    for _ in range(depth):
+        inner = b"\xe2\x01" + _varint(len(inner)) + inner
+    for number in (1, 4, 7, 2):  # openAPIV3Schema, schema, versions, spec
+        inner = bytes([number << 3 | 2]) + _varint(len(inner)) + inner
+    with pytest.raises(DecodeError, match="exceeded max depth"):
+        wire.decode_object(wire.envelope("apiextensions.k8s.io/v1", "CustomResourceDefinition", inner))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*out, number))
+
+
 def test_the_kind_may_be_known_otherwise():
     body = wire.envelope("", "", b"\x0a\x03\x0a\x01a")
     assert wire.decode_object(body, default=POD) == {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}}

@@ -110,7 +110,12 @@ def decode_object(body: bytes, *, default: GroupVersionKind | None = None) -> Ob
     except ValueError as error:
         raise DecodeError(str(error)) from None
     message = message_for(GroupVersionKind(gv.group, gv.version, kind))
-    return {"kind": kind, "apiVersion": api_version, **_decode(message, unknown.get("raw", b""))}
+    obj = {"kind": kind, "apiVersion": api_version, **_decode(message, unknown.get("raw", b""))}
+    try:
+        orjson.dumps(obj)  # what is nested deeper than can be written is refused when it comes in
+    except orjson.JSONEncodeError:
+        raise DecodeError("exceeded max depth") from None
+    return obj
 
 
 def _go_type_meta(api_version: str, kind: str) -> str:
@@ -120,8 +125,10 @@ def _go_type_meta(api_version: str, kind: str) -> str:
 def _decode(message: Message, raw: bytes) -> Any:
     try:
         return protobuf.decode(message, raw)
-    except protobuf.DecodeError as error:
+    except (protobuf.DecodeError, orjson.JSONDecodeError) as error:
         raise DecodeError(str(error)) from None
+    except RecursionError:
+        raise DecodeError("exceeded max depth") from None
 
 
 # --- Watches
