@@ -18,12 +18,12 @@ import orjson
 from shipwheel.api.codec import go_json
 from shipwheel.api.meta import Obj
 from shipwheel.api.schema import DecodeError
+from shipwheel.api.schema.conform import MAX_STRICT_ERRORS, kind_of
 
 _HEAD = ("kind", "apiVersion", "metadata")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARSE = "couldn't get version/kind; json parse error: "
 _FIND_KIND = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
-MAX_STRICT_ERRORS = 100
 MAX_DEPTH = 254
 """How deep orjson writes. Upstream takes 10,000 levels, but no kind has a use for more than some dozens."""
 
@@ -60,27 +60,14 @@ def as_object(value: Any) -> Obj:
     if value is None:
         return {}
     if value.__class__ is not dict:
-        raise DecodeError(f"{_PARSE}json: cannot unmarshal {_kind(value)} into Go value of type {_FIND_KIND}")
+        raise DecodeError(f"{_PARSE}json: cannot unmarshal {kind_of(value)} into Go value of type {_FIND_KIND}")
     for field in ("apiVersion", "kind"):
         text = value.get(field)
         if text is not None and text.__class__ is not str:
             raise DecodeError(
-                f"{_PARSE}json: cannot unmarshal {_kind(text)} into Go struct field .{field} of type string"
+                f"{_PARSE}json: cannot unmarshal {kind_of(text)} into Go struct field .{field} of type string"
             )
     return value
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case bool():
-            return "bool"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case dict():
-            return "object"
-    return "number"
 
 
 def _decode_anyway(raw: bytes) -> Any:

@@ -124,12 +124,10 @@ def _compile(schema: Schema) -> Check:
     if special is not None:
         return special
     match schema.type:
-        case "object" if schema.properties:
-            return _object(schema)
-        case "object" if schema.additional is not None:
+        case "object" if schema.additional is not None and not schema.properties:
             return _map(schema)
         case "object":
-            return _any_object if schema.name in _FREE_FORM else _object(schema)
+            return _object(schema)
         case "array":
             return _array(schema)
         case "string":
@@ -393,10 +391,6 @@ def _bad_base64(text: str) -> int:
 
 
 def _anything(value: Any, stray: Stray, unknown: Unknown) -> Any:
-    return value
-
-
-def _any_object(value: Any, stray: Stray, unknown: Unknown) -> Any:
     return value
 
 
