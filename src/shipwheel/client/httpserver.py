@@ -163,7 +163,7 @@ class Response:
             parts.append(b"Content-Type: %b\r\n" % self.content_type.encode())
         if self.headers:
             parts.extend(_encode_header(name, value) for name, value in self.headers)
-        if not bare:
+        if self.status not in {204, 304}:
             parts.append(b"Content-Length: %d\r\n" % len(self.body))
         if close:
             parts.append(b"Connection: close\r\n")
