@@ -269,9 +269,15 @@ def _seq(world: World, words: list[str], stdin: bytes) -> Program:
         numbers = [int(word) for word in words[1:]]
     except ValueError:
         return 1
-    first, step, last = {1: (1, 1, numbers[0]), 2: (numbers[0], 1, numbers[-1])}.get(
-        len(numbers), (numbers[0], numbers[1], numbers[-1])
-    )
+    match numbers:
+        case [last]:
+            first, step = 1, 1
+        case [first, last]:
+            step = 1
+        case [first, step, last]:
+            pass
+        case _:
+            return 1
     end = last + (1 if step > 0 else -1)
     yield _said("".join(f"{number}\n" for number in range(first, end, step or 1)))
     return 0

@@ -409,8 +409,8 @@ class _Parser:
             self._at = end + 1
             return Substitution(parse(text[at + 1 : end]), quoted)
         if text.startswith("$((", at):
-            end = text.find("))", at)
-            if end < 0:
+            end = _closing(text, at + 3)
+            if not text.startswith("))", end):
                 raise Incomprehensible("syntax error: unterminated $((")
             self._at = end + 2
             return Arithmetic(text[at + 3 : end])
@@ -450,6 +450,20 @@ class _Parser:
         if not (name.isidentifier() or name in "?$#@*0123456789"):
             raise Incomprehensible(f"not understood: ${{{inner}}}")
         return Variable(name, quoted, default)
+
+
+def _closing(text: str, at: int) -> int:
+    """Where the parenthesis is that closes one opened before `at`; the text's end when there is none."""
+    depth = 0
+    while at < len(text):
+        if text[at] == ")":
+            if not depth:
+                return at
+            depth -= 1
+        elif text[at] == "(":
+            depth += 1
+        at += 1
+    return at
 
 
 def _assigned(word: Word) -> str:
