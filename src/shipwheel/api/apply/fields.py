@@ -186,13 +186,9 @@ def intersection(left: Fields, right: Fields) -> Fields:
     result: Fields = {}
     for step, node in left.items():
         other = right.get(step)
-        if other is None or step == MEMBER:
-            continue
-        below = intersection(node, other) if node and other else {}
-        if is_member(node) and is_member(other):
-            result[step] = {MEMBER: {}, **below} if below else {}
-        elif below:
-            result[step] = below
+        if other is not None and step != MEMBER:
+            below = intersection(node, other) if node and other else {}
+            _put(result, step, below, member=is_member(node) and is_member(other))
     return result
 
 
@@ -205,12 +201,9 @@ def difference(left: Fields, right: Fields) -> Fields:
             continue
         if other is None:
             result[step] = node
-            continue
-        below = difference(node, other) if node else {}
-        if is_member(node) and not is_member(other):
-            result[step] = {MEMBER: {}, **below} if below else {}
-        elif below:
-            result[step] = below
+        else:
+            below = difference(node, other) if node else {}
+            _put(result, step, below, member=is_member(node) and not is_member(other))
     return result
 
 
@@ -219,15 +212,21 @@ def difference_below(left: Fields, right: Fields) -> Fields:
     result: Fields = {}
     for step, node in left.items():
         other = right.get(step)
+        if step == MEMBER:
+            continue
         if other is None:
             result[step] = node
-        elif step != MEMBER and not is_member(other):
-            below = difference_below(node, other) if node else {}
-            if is_member(node):
-                result[step] = {MEMBER: {}, **below} if below else {}
-            elif below:
-                result[step] = below
+        elif not is_member(other):
+            _put(result, step, difference_below(node, other) if node else {}, member=is_member(node))
     return result
+
+
+def _put(result: Fields, step: str, below: Fields, *, member: bool) -> None:
+    """Enter a node, if anything is left of it."""
+    if member:
+        result[step] = {MEMBER: {}, **below} if below else {}
+    elif below:
+        result[step] = below
 
 
 def has(fields: Fields, path: Path) -> bool:
@@ -320,10 +319,7 @@ def _only(fields: Fields, patterns: list[Path]) -> Fields:
             continue
         if not all(rests):
             result[step] = node
-            continue
-        below = _only(node, [tuple(rest) for rest in rests])
-        if is_member(node):
-            result[step] = {MEMBER: {}, **below} if below else {}
-        elif below:
-            result[step] = below
+        else:
+            below = _only(node, [tuple(rest) for rest in rests])
+            _put(result, step, below, member=is_member(node))
     return result
