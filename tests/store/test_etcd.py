@@ -34,7 +34,7 @@ async def store(empty_etcd: EtcdServer) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shipwheel.store.etcdclient._PATIENCE", 1.0)
+    monkeypatch.setattr("shipwheel.store.etcdclient._PATIENCE", 2.5)
 
 
 @pytest.fixture
