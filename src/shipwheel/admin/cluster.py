@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from shipwheel.admin import addons, identities, machine, pki, traces
-from shipwheel.admin.kernel import alive, unmount_below
+from shipwheel.admin.kernel import alive, remove_empty_cgroups, unmount_below
 from shipwheel.admin.layout import (
     RUN,
     Layout,
@@ -457,6 +457,7 @@ async def _sweep(layout: Layout, settings: Settings) -> None:
     await cni.remove(network_config(layout, settings, settings.nodes[0]))
     await proxy.cleanup(layout.network)
     unmount_below(layout.data)
+    remove_empty_cgroups(layout.network)
     shutil.rmtree(layout.run, ignore_errors=True)
     others = any(RUN.glob("*/data"))
     traces.erase(layout.data / "machine-before.json", others_run=others)

@@ -120,9 +120,7 @@ class Containerd:
     def _spawn(self) -> subprocess.Popen[bytes]:
         config = self.config
         if len(os.fsencode(config.socket)) > _MAX_SOCKET_PATH:
-            raise ContainerdError(
-                f"the socket's path is longer than {_MAX_SOCKET_PATH} bytes: {config.socket}"
-            )
+            raise ContainerdError(f"the socket's path is longer than {_MAX_SOCKET_PATH} bytes: {config.socket}")
         for directory in (config.root, config.state, config.cni_conf_dir):
             directory.mkdir(parents=True, exist_ok=True, mode=0o711)
         filesystem = filesystem_of(config.root.resolve(), Path("/proc/self/mountinfo").read_text())

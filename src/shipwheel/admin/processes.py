@@ -147,6 +147,7 @@ def _kubelet(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
     yield "--authorization-mode=Webhook"
     yield f"--cluster-domain={settings.domain}"
     yield "--container-logs-dir="
+    yield f"--cgroup-root=/{layout.network}"
     yield f"--config={home}/config.yaml"
 
 
