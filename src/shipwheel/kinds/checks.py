@@ -6,10 +6,11 @@ as upstream writes them (`spec.ports[0].name`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from shipwheel.api.errors import FieldError, forbidden, invalid, not_supported, required
+from shipwheel.api.errors import FieldError, FieldErrorType, forbidden, invalid, not_supported, required
 from shipwheel.api.ip import is_valid_cidr_for_legacy_field, is_valid_ip_for_legacy_field
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import is_dns1123_label, is_dns1123_subdomain, is_in_range, is_valid_port_name
@@ -119,3 +120,13 @@ def check_only(obj: Obj, allowed: Iterable[str], detail: str, path: str, errors:
     for field, value in obj.items():
         if field not in allowed and value not in (None, "", 0, False, [], {}):
             errors.append(forbidden(f"{path}.{field}", detail))
+
+
+def wrong(path: str, detail: str) -> FieldError:
+    """Something is invalid, whatever its value."""
+    return FieldError(FieldErrorType.INVALID, path, detail)
+
+
+def valid_values(values: Sequence[str]) -> str:
+    """What to say beside `Required value` where there is a choice."""
+    return f"valid values: [{' '.join(json.dumps(value) for value in values)}]"

@@ -70,15 +70,18 @@ def workload_warnings(
     if old is not None:
         same = new["metadata"].get("generation") == old["metadata"].get("generation")
         return [] if same else template_warnings(template, path)
-    complaints = is_dns1123_label(new["metadata"].get("name", "")) if check_name else []
     warnings = template_warnings(template, path)
-    if complaints:
-        detail = (
-            "this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is "
-            "recommended"
-        )
-        warnings.insert(0, f"metadata.name: {detail}: [{' '.join(complaints)}]")
-    return warnings
+    return name_warnings(new) + warnings if check_name else warnings
+
+
+def name_warnings(workload: Obj) -> list[str]:
+    complaints = is_dns1123_label(workload["metadata"].get("name", ""))
+    if not complaints:
+        return []
+    return [
+        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS "
+        f"label is recommended: [{' '.join(complaints)}]"
+    ]
 
 
 # The selector
