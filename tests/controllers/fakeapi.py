@@ -29,7 +29,10 @@ from shipwheel.client.httpclient import ConnectionFailed, Headers, Response
 from shipwheel.client.kubeconfig import ClientConfig
 from tests.controllers.fakekinds import KINDS, FakeKind
 
-_MERGE_KEYS = {"ownerReferences": "uid", "conditions": "type", "secrets": "name", "addresses": "type"}
+_MERGE_KEYS = {
+    "ownerReferences": "uid", "conditions": "type", "secrets": "name", "addresses": "type", "podIPs": "ip",
+    "hostIPs": "ip",
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -472,12 +475,16 @@ def _merge(target: Obj, patch: Obj, strategic: bool) -> Obj:
 
 
 def _merge_list(old: list[Obj], patch: list[Obj], key: str) -> list[Obj]:
-    merged = {each[key]: each for each in old}
+    replaced = {"$patch": "replace"} in patch
+    merged = {} if replaced else {each[key]: each for each in old}
     for each in patch:
+        if each == {"$patch": "replace"}:
+            continue
         if each.get("$patch") == "delete":
             merged.pop(each[key], None)
         elif each[key] in merged:
-            merged[each[key]] = {**merged[each[key]], **each}
+            both = {**merged[each[key]], **each}
+            merged[each[key]] = {name: value for name, value in both.items() if value is not None}
         else:
             merged[each[key]] = each
     return list(merged.values())

@@ -16,7 +16,13 @@ def container(name: str = "c", **fields: Any) -> Obj:
     return {"name": name, "image": "image:1", **fields}
 
 
-def pod(*containers: Obj, init: tuple[Obj, ...] = (), status: Obj | None = None, meta: Obj | None = None, **spec: Any) -> Obj:
+def pod(
+    *containers: Obj,
+    init: tuple[Obj, ...] = (),
+    status: Obj | None = None,
+    meta: Obj | None = None,
+    **spec: Any,
+) -> Obj:
     made: Obj = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -30,7 +36,9 @@ def pod(*containers: Obj, init: tuple[Obj, ...] = (), status: Obj | None = None,
     return made
 
 
-def sandbox(identity: str = "s0", *, ready: bool = True, attempt: int = 0, ip: str = "10.0.0.5", host: bool = False) -> Sandbox:
+def sandbox(
+    identity: str = "s0", *, ready: bool = True, attempt: int = 0, ip: str = "10.0.0.5", host: bool = False
+) -> Sandbox:
     return Sandbox(
         identity, "p", "ns", "uid-1", attempt, ready, created_at=(attempt + 1) * SECOND,
         ips=(ip,) if ip and ready else (), namespaces=NamespaceModes(network="NODE" if host else "POD"),

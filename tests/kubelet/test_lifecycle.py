@@ -44,7 +44,13 @@ def test_a_running_pod_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("policy", "code", "again"),
-    [("Always", 0, True), ("Always", 1, True), ("OnFailure", 0, False), ("OnFailure", 1, True), ("Never", 1, False)],
+    [
+        ("Always", 0, True),
+        ("Always", 1, True),
+        ("OnFailure", 0, False),
+        ("OnFailure", 1, True),
+        ("Never", 1, False),
+    ],
 )
 def test_an_exited_container_runs_again_by_policy(policy: str, code: int, again: bool) -> None:
     owner = pod(container("a"), container("b"), restartPolicy=policy)
@@ -64,7 +70,9 @@ def test_an_exited_container_runs_again_by_policy(policy: str, code: int, again:
         ("Never", [{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0]}}], 7, True),
     ],
 )
-def test_a_container_may_have_a_policy_of_its_own(own: str, rules: list[Obj] | None, code: int, again: bool) -> None:
+def test_a_container_may_have_a_policy_of_its_own(
+    own: str, rules: list[Obj] | None, code: int, again: bool
+) -> None:
     extra = {"restartPolicyRules": rules} if rules else {}
     owner = pod(container("a", restartPolicy=own, **extra), container("b"), restartPolicy="Never")
     actions = decide(owner, observe(seen(owner, "a", "EXITED", code=code), seen(owner, "b")))
@@ -82,8 +90,16 @@ def test_the_pod_ends_when_nothing_is_left_to_run() -> None:
 @pytest.mark.parametrize(
     ("results", "reason", "text"),
     [
-        (ProbeResults(liveness={"a-0": "Failure"}), "LivenessProbe", "Container a failed liveness probe, will be restarted"),
-        (ProbeResults(startup={"a-0": "Failure"}), "StartupProbe", "Container a failed startup probe, will be restarted"),
+        (
+            ProbeResults(liveness={"a-0": "Failure"}),
+            "LivenessProbe",
+            "Container a failed liveness probe, will be restarted",
+        ),
+        (
+            ProbeResults(startup={"a-0": "Failure"}),
+            "StartupProbe",
+            "Container a failed startup probe, will be restarted",
+        ),
     ],
 )
 def test_a_failed_probe_restarts_the_container(results: ProbeResults, reason: str, text: str) -> None:
@@ -148,7 +164,9 @@ def test_a_pod_that_ran_once_gets_no_second_sandbox() -> None:
 
 def test_what_succeeded_does_not_run_again_in_a_new_sandbox() -> None:
     owner = pod(container("a"), container("b"), restartPolicy="OnFailure")
-    gone = observe(seen(owner, "a", "EXITED"), seen(owner, "b", "EXITED", code=1), boxes=(sandbox(ready=False),))
+    gone = observe(
+        seen(owner, "a", "EXITED"), seen(owner, "b", "EXITED", code=1), boxes=(sandbox(ready=False),)
+    )
     assert decide(owner, gone).start == ("b",)
 
 
@@ -262,7 +280,9 @@ class World:
 
     def end(self, identity: str, code: int) -> None:
         self.containers = [
-            replace(each, state="EXITED", exit_code=code, finished_at=self.tick()) if each.id == identity else each
+            replace(each, state="EXITED", exit_code=code, finished_at=self.tick())
+            if each.id == identity
+            else each
             for each in self.containers
         ]
 
@@ -271,7 +291,9 @@ class World:
         newest = {}
         for each in self.containers:
             newest[each.name] = each.id
-        self.containers = [each for each in self.containers if not each.exited or newest[each.name] == each.id]
+        self.containers = [
+            each for each in self.containers if not each.exited or newest[each.name] == each.id
+        ]
 
     def carry_out(self, actions: Actions) -> None:
         if actions.kill_pod:
@@ -299,9 +321,15 @@ class World:
         self.started[name] = self.started.get(name, 0) + 1
         self.containers.append(
             ContainerObservation(
-                f"{name}-{self.tick()}", name, "RUNNING", newest.id, count, podspec.container_hash(spec),
-                created_at=self.tick(), started_at=self.clock * 1_000_000_000,
-            )  # fmt: skip
+                f"{name}-{self.tick()}",
+                name,
+                "RUNNING",
+                newest.id,
+                count,
+                podspec.container_hash(spec),
+                created_at=self.tick(),
+                started_at=self.clock * 1_000_000_000,
+            )
         )
 
 
@@ -322,7 +350,11 @@ def check_step(world: World, actions: Actions) -> None:
     owner = world.owner
     before = world.observed()
     for name in actions.start:
-        done = [before.latest(each["name"]) for each in podspec.init_containers(owner) if not podspec.is_sidecar(each)]
+        done = [
+            before.latest(each["name"])
+            for each in podspec.init_containers(owner)
+            if not podspec.is_sidecar(each)
+        ]
         unfinished = [each for each in done if each is not None and not (each.exited and each.exit_code == 0)]
         regular_seen = any(before.latest(each["name"]) for each in podspec.containers(owner))
         assert regular_seen or not unfinished, "a container may not run before initialization is over"
@@ -345,7 +377,10 @@ def test_random_histories(owner: Obj, data: st.DataObject) -> None:
         check_step(world, actions)
         world.carry_out(actions)
         running = [each.id for each in world.containers if each.running]
-        event = data.draw(st.sampled_from(["nothing", "exit", "exit", "fail", "sandbox dies", "collect garbage"]), label="event")
+        event = data.draw(
+            st.sampled_from(["nothing", "exit", "exit", "fail", "sandbox dies", "collect garbage"]),
+            label="event",
+        )
         if event in ("exit", "fail") and running:
             world.end(data.draw(st.sampled_from(running)), 0 if event == "exit" else 1)
         elif event == "sandbox dies" and world.sandboxes:

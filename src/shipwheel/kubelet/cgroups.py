@@ -9,6 +9,7 @@ cgroup v1 each controller has a tree of its own, on v2 there is one for all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "pids", "hugetlb", "blki
 V1_WRITTEN = ("cpu", "cpuset", "memory", "pids", "hugetlb")
 V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc")
 _REMOVE_TRIES = 50
+_REMOVE_SECONDS = 0.02
 
 
 def pod_path(root: str, pod: Obj) -> str:
@@ -150,22 +152,15 @@ class CgroupTree:
         return found
 
     async def _remove_tree(self, directory: Path) -> None:
-        for inner in sorted((each for each in directory.rglob("*") if each.is_dir()), reverse=True):
-            await self._remove_one(inner)
-        await self._remove_one(directory)
-
-    async def _remove_one(self, directory: Path) -> None:
         """The kernel needs a moment until the last process has really left."""
         for attempt in range(_REMOVE_TRIES):
             try:
-                directory.rmdir()
-                return
-            except FileNotFoundError:
+                _remove_directories(directory)
                 return
             except OSError:
                 if attempt == _REMOVE_TRIES - 1:
                     raise
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(_REMOVE_SECONDS)
 
     def _places(self, path: str) -> Iterable[Path]:
         if self._v2:
@@ -231,6 +226,14 @@ class CgroupTree:
             for name, text in files.items():
                 if (directory / name).exists():
                     (directory / name).write_text(text)
+
+
+def _remove_directories(directory: Path) -> None:
+    """Remove a cgroup and those below it, the deepest first. Their files go with them."""
+    inside = sorted((each for each in directory.rglob("*") if each.is_dir()), reverse=True)
+    for each in (*inside, directory):
+        with contextlib.suppress(FileNotFoundError):
+            each.rmdir()
 
 
 def _fill_cpuset(base: Path, directory: Path) -> None:

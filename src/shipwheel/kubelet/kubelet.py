@@ -24,7 +24,7 @@ from shipwheel.client.metrics import Metrics
 from shipwheel.client.resources import NODES, PODS, RUNTIME_CLASSES, SERVICES
 from shipwheel.kubelet import cgroups, node_status, podspec
 from shipwheel.kubelet.admission import Admission
-from shipwheel.kubelet.config import KubeletConfig, validate
+from shipwheel.kubelet.config import validate
 from shipwheel.kubelet.container_config import NodeSettings
 from shipwheel.kubelet.dns import DnsSettings, parse_resolv_conf
 from shipwheel.kubelet.downward import PodFacts
@@ -43,6 +43,7 @@ from shipwheel.kubelet.probes import Prober
 from shipwheel.kubelet.runtime.base import Container, Image, Runtime, RuntimeFault
 from shipwheel.kubelet.services import Cgroups, NodeView
 from shipwheel.kubelet.serving import serve
+from shipwheel.kubelet.settings import KubeletConfig
 from shipwheel.kubelet.static_pods import StaticPods
 from shipwheel.kubelet.status_manager import StatusManager
 from shipwheel.kubelet.volumes.base import Host
@@ -70,12 +71,13 @@ async def run(
     """
     validate(config)
     simulated = config.container_runtime_endpoint == SIMULATED
+
+    def finishes(uid: str) -> bool:
+        """A simulated program of a pod that is meant to end ends by itself."""
+        worker = kubelet.worker(uid)
+        return worker is not None and podspec.may_end(worker.pod)
+
     async with contextlib.AsyncExitStack() as stack:
-        kubelet: Kubelet | None = None
-
-        def finishes(uid: str) -> bool:
-            return kubelet is not None and kubelet.finishes(uid)
-
         kubelet = Kubelet(
             config,
             client=client,
@@ -90,7 +92,7 @@ async def run(
 def _runtime_of(
     config: KubeletConfig, clock: Clock, stack: contextlib.AsyncExitStack, finishes: Callable[[str], bool]
 ) -> Runtime:
-    """The runtime that the configuration names; closed with `stack`. `finishes` is for simulated pods."""
+    """The runtime that the configuration names; closed with `stack`."""
     if config.container_runtime_endpoint == SIMULATED:
         from shipwheel.kubelet.runtime.simulated import SimulatedRuntime
 

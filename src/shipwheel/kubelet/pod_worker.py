@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 RESYNC_SECONDS = 60.0
 RETRY_SECONDS = 10.0
 TRANSIENT_RETRY_SECONDS = 1.0
+MOUNT_RETRY_SECONDS = 0.5
+MOUNT_RETRY_MAXIMUM = 122.0
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 Stage = Literal["living", "dying", "dead", "gone"]
@@ -100,6 +102,8 @@ class PodWorker:
     _rejected: Obj | None = None
     _volumes_stale: bool = False
     _prepared: bool = False
+    _mount_delay: float = 0.0
+    """Seconds between attempts to mount what could not be mounted."""
 
     # What others say to it
 
@@ -132,6 +136,7 @@ class PodWorker:
     def refresh_volumes(self) -> None:
         """An object that the pod's volumes show changed."""
         self._volumes_stale = True
+        self._mount_delay = 0.0
         self._woken.set()
 
     def terminate(self, ending: Ending | None = None) -> None:
@@ -374,7 +379,9 @@ class PodWorker:
             log.info("volumes of pod %s: %s", podspec.describe(pod), error)
             for message in error.messages:
                 self.kit.record(pod, None, "Warning", "FailedMount", message)
-            return TRANSIENT_RETRY_SECONDS
+            self._mount_delay = min(self._mount_delay * 2 or MOUNT_RETRY_SECONDS, MOUNT_RETRY_MAXIMUM)
+            return self._mount_delay
+        self._mount_delay = 0.0
         self._prepared = True
         return None
 

@@ -122,6 +122,11 @@ def could_restart_all(pod: Obj) -> bool:
     )
 
 
+def may_end(pod: Obj) -> bool:
+    """Whether the pod is meant to end by itself some day."""
+    return restart_policy(pod) != "Always"
+
+
 def is_host_network(pod: Obj) -> bool:
     return bool(pod["spec"].get("hostNetwork"))
 

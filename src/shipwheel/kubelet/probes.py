@@ -80,6 +80,8 @@ class _Probed:
     """A container whose probes run."""
 
     container_id: str
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its startup probe succeeded, or it has none."""
     tasks: dict[Kind, asyncio.Task[None]] = field(default_factory=dict)
 
 
@@ -176,6 +178,8 @@ class Prober:
         if self._group is None:
             return
         probed = entry.containers[container["name"]] = _Probed(seen.id)
+        if already or not container.get("startupProbe"):
+            probed.started.set()
         adopted = 0 < seen.started_at < self._started_at - _ADOPTED_SECONDS * 1_000_000_000
         for kind in KINDS:
             probe = container.get(FIELDS[kind])
@@ -186,7 +190,7 @@ class Prober:
                 continue
             if not adopted:
                 self._by_kind[kind][seen.id] = _INITIAL[kind]
-            work = self._probe_until_done(kind, entry, container, seen, probe, adopted=adopted)
+            work = self._probe_until_done(kind, entry, probed, container, seen, probe, adopted=adopted)
             probed.tasks[kind] = self._group.create_task(
                 work, name=f"{kind} probe {podspec.describe(entry.pod)} {container['name']}"
             )
@@ -195,6 +199,7 @@ class Prober:
         self,
         kind: Kind,
         entry: _Pod,
+        probed: _Probed,
         container: Obj,
         seen: ContainerObservation,
         probe: Obj,
@@ -202,36 +207,32 @@ class Prober:
         adopted: bool,
     ) -> None:
         period = probe.get("periodSeconds") or 10
-        await self._wait_to_begin(kind, container, seen, probe, period if adopted else 0)
+        if adopted:
+            # A restarted kubelet must not probe everything at once.
+            await self._clock.sleep(random.random() * period)
+        due = seen.started_at / 1e9 + (probe.get("initialDelaySeconds") or 0)
+        await self._clock.sleep(max(0.0, due - self._clock.now().timestamp()))
+        if kind != "startup":
+            await probed.started.wait()
         state = initial(kind)
         ask = self._asker(entry, container, seen.id, probe)
         while not state.done:
             outcome = await self._ask(kind, entry.pod, container, ask)
             if outcome is not None:
                 state = after(kind, state, outcome, probe)
-                self._settle(kind, entry.pod, seen.id, state)
+                self._settle(kind, entry.pod, probed, state)
             await self._clock.sleep(period)
 
-    async def _wait_to_begin(
-        self, kind: Kind, container: Obj, seen: ContainerObservation, probe: Obj, spread: float
-    ) -> None:
-        if spread:
-            # A restarted kubelet must not probe everything at once.
-            await self._clock.sleep(random.random() * spread)
-        due = seen.started_at / 1e9 + (probe.get("initialDelaySeconds") or 0)
-        await self._clock.sleep(max(0.0, due - self._clock.now().timestamp()))
-        if kind != "startup" and container.get("startupProbe"):
-            while self._startup.get(seen.id) != "Success":
-                await self._clock.sleep(min(1.0, probe.get("periodSeconds") or 1.0))
-
-    def _settle(self, kind: Kind, pod: Obj, container_id: str, state: ProbeState) -> None:
+    def _settle(self, kind: Kind, pod: Obj, probed: _Probed, state: ProbeState) -> None:
+        """Note the result that holds now, and tell when it is another one."""
         results = self._by_kind[kind]
-        settled = state.last == state.result
-        if not settled or (results.get(container_id) == state.result):
+        if results.get(probed.container_id) == state.result or state.last != state.result:
             return
         if kind != "readiness" and is_being_deleted(pod):
             return
-        results[container_id] = state.result
+        results[probed.container_id] = state.result
+        if kind == "startup" and state.result == "Success":
+            probed.started.set()
         self._changed(pod["metadata"]["uid"])
 
     async def _ask(
@@ -301,7 +302,9 @@ class Prober:
 
     async def _simulated(self, container_id: str) -> tuple[Outcome, str]:
         """A container without processes has no ports to connect to; its runtime knows whether it would answer."""
-        return ("success" if self._runtime.answers(container_id) else "failure"), "connect: connection refused"
+        return (
+            "success" if self._runtime.answers(container_id) else "failure"
+        ), "connect: connection refused"
 
     async def _exec(self, container_id: str, command: list[str], timeout: float) -> tuple[Outcome, str]:
         try:

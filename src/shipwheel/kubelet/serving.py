@@ -13,11 +13,11 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.serving import health_answer, self_signed
-from shipwheel.kubelet import config as settings
-from shipwheel.kubelet.config import KubeletConfig
+from shipwheel.kubelet import config as configuration
 from shipwheel.kubelet.server.auth import AuthConfig, Gate
 from shipwheel.kubelet.server.node import ServedNode
 from shipwheel.kubelet.server.server import KubeletServer
+from shipwheel.kubelet.settings import KubeletConfig
 
 if TYPE_CHECKING:
     from shipwheel.kubelet.kubelet import Kubelet
@@ -53,8 +53,7 @@ async def serve(kubelet: Kubelet, metrics: Metrics) -> None:
             server = HttpServer(KubeletServer(_served(kubelet, metrics), gate).handle)
             stack.push_async_callback(server.close)
             certificate, key = _certificate(config, kubelet.node_name)
-            authorities = [Path(config.client_ca_file).read_text()] if config.client_ca_file else None
-            tls = server_tls(certificate, key, client_ca=authorities)
+            tls = server_tls(certificate, key, client_ca=_authorities(config))
             await server.listen(config.address, config.port, tls=tls)
         await asyncio.Event().wait()
 
@@ -81,10 +80,15 @@ def _served(kubelet: Kubelet, metrics: Metrics) -> ServedNode:
         runtime=kubelet.runtime,
         clock=kubelet.clock,
         healthz=kubelet.unwell,
-        configz=lambda: {"kubeletconfig": settings.to_object(kubelet.config)},
+        configz=lambda: {"kubeletconfig": configuration.to_object(kubelet.config)},
         metrics=(metrics.exposition,),
         root_directory=kubelet.config.root_dir,
     )
+
+
+def _authorities(config: KubeletConfig) -> list[str] | None:
+    """PEM of who may sign client certificates."""
+    return [Path(config.client_ca_file).read_text()] if config.client_ca_file else None
 
 
 def _certificate(config: KubeletConfig, host: str) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from typing import Any
 from shipwheel.api.clock import Clock, rfc3339
 from shipwheel.api.meta import Obj
 from shipwheel.kubelet import podspec
-from shipwheel.kubelet.config import KubeletConfig
+from shipwheel.kubelet.settings import KubeletConfig
 
 log = logging.getLogger(__name__)
 
