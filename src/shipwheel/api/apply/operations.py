@@ -44,6 +44,7 @@ version (any more). What it is given must not be changed."""
 
 BEFORE_FIRST_APPLY: Final = "before-first-apply"
 
+_BOOKKEEPING: Final = ("managedFields", "resourceVersion")
 _NOT_OWNED: Final = frozenset(("apiVersion", "kind"))
 _META_NOT_OWNED: Final = frozenset(
     (
@@ -163,8 +164,8 @@ def revert_timestamps(new: Obj, old: Obj) -> None:
         new["metadata"]["managedFields"] = was
 
 
-def _without(obj: Obj, name: str) -> Obj:
-    return {key: value for key, value in obj.items() if key != name}
+def _without(obj: Obj, *names: str) -> Obj:
+    return {key: value for key, value in obj.items() if key not in names}
 
 
 # What both ways share.
@@ -278,7 +279,7 @@ def _reconcile(managers: Managers, versions: _Versions, sample: Obj) -> Managers
         kind = versions.kind_at(owned.api_version, sample)
         if kind is not None:
             fields = kind.reconcile(owned.fields)
-            result[manager] = owned if fields == owned.fields else replace(owned, fields=fields)
+            result[manager] = owned if fields is owned.fields else replace(owned, fields=fields)
     return result
 
 
@@ -422,7 +423,7 @@ def _remove(kind: MergeType, obj: Obj, fields: Fields) -> Obj:
 
 def _same_but_managed(left: Obj, right: Obj) -> bool:
     return _without(left, "metadata") == _without(right, "metadata") and (
-        _without(left["metadata"], "managedFields") == _without(right["metadata"], "managedFields")
+        _without(left["metadata"], *_BOOKKEEPING) == _without(right["metadata"], *_BOOKKEEPING)
     )
 
 

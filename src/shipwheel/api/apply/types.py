@@ -53,7 +53,8 @@ class MergeType(Protocol):
         """`fields` with those declared fields made members that only led to others."""
 
     def reconcile(self, fields: Fields) -> Fields:
-        """`fields` that were written under another schema: what is now owned whole is owned whole."""
+        """`fields` that were written under another schema: what is now owned whole is owned whole. The very
+        same where nothing changes, which is nearly always."""
 
 
 class Leaf:
@@ -188,10 +189,12 @@ class Granular:
         return result
 
     def reconcile(self, fields: Fields) -> Fields:
-        result: Fields = {}
+        result = fields
         for step, node in fields.items():
-            known = step.startswith("f:") and (step[2:] in self._declared or self._element)
-            result[step] = self._child(step[2:])[1].reconcile(node) if node and known else node
+            if node and step.startswith("f:") and (step[2:] in self._declared or self._element):
+                after = self._child(step[2:])[1].reconcile(node)
+                if after is not node:
+                    result = {**result, step: after}
         return result
 
 
@@ -343,7 +346,11 @@ class _List(ABC):
 
     def reconcile(self, fields: Fields) -> Fields:
         kind = self.kind()
-        return {step: kind.reconcile(node) if node else node for step, node in fields.items()}
+        result = fields
+        for step, node in fields.items():
+            if node and (after := kind.reconcile(node)) is not node:
+                result = {**result, step: after}
+        return result
 
 
 class SetList(_List):

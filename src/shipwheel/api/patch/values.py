@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import marshal
 from typing import Any
 
 
 def clone(value: Any) -> Any:
-    """A deep copy of a JSON value."""
-    if isinstance(value, dict):
-        return {key: clone(each) if isinstance(each, dict | list) else each for key, each in value.items()}
-    if isinstance(value, list):
-        return [clone(each) if isinstance(each, dict | list) else each for each in value]
-    return value
+    """A deep copy of a JSON value. (There and back through `marshal` is the quickest that keeps every number.)"""
+    return marshal.loads(marshal.dumps(value)) if isinstance(value, dict | list) else value
 
 
 def same(left: Any, right: Any) -> bool:
