@@ -1,1 +1,4 @@
-"""What an object is: kinds and schemas, names, quantities, selectors, patches, codecs, tables. Imports nothing of ours."""
+"""What an object is: kinds and schemas, names, quantities, selectors, patches, codecs, tables.
+
+Imports nothing of ours.
+"""

@@ -63,7 +63,7 @@ class ApiServerConfig:
 
 FLAGS: tuple[Flag, ...] = (
     Flag("bind-address", "ip", "0.0.0.0", "The address to serve on.", group="Secure serving"),
-    Flag("advertise-address", "ip", "", "The address at which members of the cluster reach this server.", group="Generic"),
+    Flag("advertise-address", "ip", "", "The address at which the cluster reaches this server.", group="Generic"),
     Flag("secure-port", "int", 6443, "The port to serve HTTPS on.", group="Secure serving"),
     Flag("tls-cert-file", "string", "", "The serving certificate.", group="Secure serving"),
     Flag("tls-private-key-file", "string", "", "The key of --tls-cert-file.", group="Secure serving"),

@@ -13,7 +13,7 @@ from shipwheel.api.errors import page_not_found
 from shipwheel.api.resource import UserInfo
 from shipwheel.apiserver.discovery import Discovery
 from shipwheel.apiserver.openapi import OpenApi
-from shipwheel.apiserver.pipeline import Pipeline
+from shipwheel.apiserver.pipeline import PathHandler, Pipeline
 from shipwheel.client.httpserver import Answer, Request, Response
 from shipwheel.client.metrics import CONTENT_TYPE
 
@@ -103,7 +103,7 @@ class Documents:
                 paths.append(f"/api/{gv.version}")
         return Response(200, orjson.dumps({"paths": sorted(set(paths))}, option=orjson.OPT_INDENT_2))
 
-    def _health(self, name: str) -> Callable[[Request, UserInfo], object]:
+    def _health(self, name: str) -> PathHandler:
         async def answer(request: Request, user: UserInfo) -> Answer:
             single = request.path[len(name) + 2 :].strip("/")
             return self._server.health.answer(request, name, single)
@@ -111,7 +111,7 @@ class Documents:
         return answer
 
 
-def _answering(make: Callable[[Request], Response]):  # type: ignore[no-untyped-def]
+def _answering(make: Callable[[Request], Response]) -> PathHandler:
     async def answer(request: Request, user: UserInfo) -> Answer:
         return make(request)
 

@@ -194,7 +194,7 @@ async def _declined(
 
 
 async def _read_chunked(reader: asyncio.StreamReader) -> bytes:
-    pieces = []
+    pieces: list[bytes] = []
     while True:
         size = int((await reader.readline()).split(b";")[0], 16)
         piece = await reader.readexactly(size + 2)

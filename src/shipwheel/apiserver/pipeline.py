@@ -1,8 +1,9 @@
 """A request's way through the API server, top to bottom.
 
-authenticate → (impersonate) → authorize → take a place in its flow → find the kind → decode, convert, default → mutating
-admission → validate → validating admission → store → answer. The first half is here; what happens to an object is
-`registry`'s, and `reads`' for those that change nothing. No body is read before its sender is known and allowed.
+authenticate → (impersonate) → authorize → take a place in its flow → find the kind → decode, convert, default →
+mutating admission → validate → validating admission → store → answer. The first half is here; what happens to an
+object is `registry`'s, and `reads`' for those that change nothing. No body is read before its sender is known and
+allowed.
 """
 
 from __future__ import annotations

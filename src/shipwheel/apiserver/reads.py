@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -131,7 +132,7 @@ def _check_match(options: ListOptions) -> None:
                 forbidden(
                     "resourceVersionMatch",
                     "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                )  # fmt: skip
+                )
             )
         if match and match != "NotOlderThan" and options.send_initial is not None:
             errors.append(invalid("resourceVersionMatch", match, 'supported values: "NotOlderThan"'))
@@ -164,6 +165,9 @@ class Selection:
 
     entries: list[Entry]
     metadata: Obj
+
+
+Changes = Sequence[Change]
 
 
 class Reader:
@@ -300,7 +304,7 @@ class Reader:
             lambda writer: watch.run(writer, past, initial=bool(initial)), content_type=rendering.watch_content_type
         )
 
-    async def _missed(self, cache: ResourceCache, since: int) -> list[Change]:
+    async def _missed(self, cache: ResourceCache, since: int) -> Changes:
         """Changes between `since` and now, from memory or from the store."""
         recent = cache.changes_since(since)
         if recent is not None:
@@ -309,7 +313,7 @@ class Reader:
         until = cache.recent_since
         older = await self.cache.history(cache, since, until)
         newer = cache.changes_since(until)
-        return older + (newer if newer is not None else await self.cache.history(cache, until, self.cache.revision))
+        return [*older, *(newer if newer is not None else await self.cache.history(cache, until, self.cache.revision))]
 
 
 class _Watch:
@@ -341,7 +345,7 @@ class _Watch:
             self._cut_off = True
             writer.abort()
 
-    async def run(self, writer: StreamWriter, past: list[Change] | None, *, initial: bool) -> None:
+    async def run(self, writer: StreamWriter, past: Changes | None, *, initial: bool) -> None:
         self._writer = writer
         watcher, cache = self._watcher, self._cache
         # From here to `add_watcher` nothing waits, so nothing is missed or told twice.

@@ -281,11 +281,7 @@ class Registry:
             field_error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
             raise invalid_object(resource.group, resource.kind, name, [field_error])
         if metadata.get("uid") and metadata["uid"] != old_metadata["uid"]:
-            raise conflict(
-                resource.group_resource,
-                name,
-                f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {old_metadata['uid']}",
-            )
+            raise precondition_failed(resource, name, "UID", metadata["uid"], old_metadata["uid"])
         _keep_system_metadata(metadata, old_metadata)
         if not applying:
             self._own(resource, version, new, old, options, now, sub)
@@ -705,16 +701,17 @@ def _is_finished(strategy: Strategy, obj: Obj) -> bool:
     )
 
 
+def precondition_failed(resource: Resource, name: str, what: str, wanted: object, found: object) -> ApiError:
+    why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+    return conflict(resource.group_resource, name, why)
+
+
 def _check_preconditions(resource: Resource, obj: Obj, wanted: Obj) -> None:
     metadata = obj["metadata"]
     for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
         expected = wanted.get(key)
         if expected is not None and expected != metadata.get(key):
-            raise conflict(
-                resource.group_resource,
-                metadata["name"],
-                f"Precondition failed: {label} in precondition: {expected}, {label} in object meta: {metadata.get(key)}",
-            )
+            raise precondition_failed(resource, metadata["name"], label, expected, metadata.get(key))
 
 
 def _deletion_finalizers(version: Version, finalizers: list[str], body: Obj) -> list[str]:

@@ -40,7 +40,7 @@ class Rendering:
         self.list_kind = resource.list_kind or f"{resource.kind}List"
         self.list_version = str(version.group_version)
         self.convert = version.from_storage
-        self.key = (form, str(version.group_version))
+        self.key: tuple[object, ...] = (form, str(version.group_version))
 
     def one(self, entry: Entry) -> bytes:
         """The object by itself."""

@@ -33,7 +33,7 @@ class RequestMetrics:
         )
         self._inflight = metrics.gauge(
             "apiserver_current_inflight_requests",
-            "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+            "Requests being served right now, per kind of request.",
             ("request_kind",),
         )
         self._longrunning = metrics.gauge(

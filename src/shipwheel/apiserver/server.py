@@ -304,8 +304,8 @@ class ApiServer:
         advertised = ipaddress.ip_address(config.advertise_address)
         addresses = [] if advertised.is_loopback else [str(advertised)]
         await bootstrap.make_kubernetes_service(self, addresses, self.services.first_address, config.secure_port)
-        client_ca = Path(config.client_ca_file).read_text() if config.client_ca_file else ""
-        proxy_ca = Path(config.requestheader_client_ca_file).read_text() if config.requestheader_client_ca_file else ""
+        client_ca = _text_of(config.client_ca_file)
+        proxy_ca = _text_of(config.requestheader_client_ca_file)
         await bootstrap.publish_client_cas(self, client_ca, proxy_ca, config.requestheader_allowed_names)
 
 
@@ -325,9 +325,7 @@ async def run(
     server = ApiServer(config, store, clock)
     await server.start()
     http = HttpServer(server.pipeline)
-    authorities = [
-        Path(file).read_text() for file in (config.client_ca_file, config.requestheader_client_ca_file) if file
-    ]
+    authorities = [_text_of(file) for file in (config.client_ca_file, config.requestheader_client_ca_file) if file]
     tls = server_tls(config.tls_cert_file, config.tls_private_key_file, client_ca=authorities)
     async with asyncio.TaskGroup() as group:
         following = group.create_task(server.cache.run(), name="watch-cache")
@@ -350,6 +348,10 @@ async def run(
                 await following
             await server.forwarder.close()
             await store.close()
+
+
+def _text_of(file: str) -> str:
+    return Path(file).read_text() if file else ""
 
 
 async def _compact(server: ApiServer) -> None:

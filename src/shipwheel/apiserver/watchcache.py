@@ -259,9 +259,9 @@ class ResourceCache:
     def change_of(self, event: Event) -> Change:
         """An event from the store's history, as a change."""
         key = event.key[len(self.prefix) :]
-        before = event.previous and make_entry(
-            self.resource, self.head, key, event.previous.value, event.previous.mod_revision
-        )
+        before = None
+        if event.previous is not None:
+            before = make_entry(self.resource, self.head, key, event.previous.value, event.previous.mod_revision)
         if event.current is not None:
             after = make_entry(self.resource, self.head, key, event.current.value, event.revision)
             return Change(event.revision, before, after, False)

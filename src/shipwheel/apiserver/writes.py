@@ -13,7 +13,6 @@ from shipwheel.api import codec
 from shipwheel.api.errors import (
     ApiError,
     bad_request,
-    conflict,
     invalid,
     invalid_object,
     not_supported,
@@ -28,7 +27,14 @@ from shipwheel.api.patch.strategic import apply_strategic
 from shipwheel.api.resource import Resource, Subresource, UserInfo, Version
 from shipwheel.api.schema import Schema
 from shipwheel.apiserver.reads import Reader, list_options
-from shipwheel.apiserver.registry import PATCH_ATTEMPTS, Registry, WriteOptions, Written, report_strict
+from shipwheel.apiserver.registry import (
+    PATCH_ATTEMPTS,
+    Registry,
+    WriteOptions,
+    Written,
+    precondition_failed,
+    report_strict,
+)
 from shipwheel.client.httpserver import BodyTooLarge, Request
 from shipwheel.kinds import wire
 
@@ -51,8 +57,8 @@ async def read_body(request: Request) -> bytes:
 def write_options(request: Request, user: UserInfo, kind: str, **more: Any) -> WriteOptions:
     """Read and check what the query says of a write; `kind` is that of the options (`CreateOptions`)."""
     errors = []
-    dry_run = request.query and [value for key, value in request.query if key == "dryRun"]
-    for value in dry_run or ():
+    dry_run = [value for key, value in request.query if key == "dryRun"]
+    for value in dry_run:
         if value != "All":
             errors.append(not_supported("dryRun", value, ["All"]))
     validation = request.parameter("fieldValidation")
@@ -160,7 +166,7 @@ class Writer:
         subresource: Subresource | None,
         options: WriteOptions,
     ) -> Written:
-        gvk, schema = body_kind(resource, version, subresource)
+        gvk, _ = body_kind(resource, version, subresource)
         raw = await read_body(request)
         body = decode_body(raw, request.header("content-type"), gvk, options)
         metadata = body.get("metadata")
@@ -294,12 +300,7 @@ class Writer:
             if old is not None:
                 given = (fresh.get("metadata") or {}).get("uid")
                 if given and given != old["metadata"].get("uid"):
-                    raise conflict(
-                        resource.group_resource,
-                        name,
-                        f"Precondition failed: UID in precondition: {given}, UID in object meta: "
-                        f"{old['metadata'].get('uid')}",
-                    )
+                    raise precondition_failed(resource, name, "UID", given, old["metadata"].get("uid"))
             return self.registry.apply(resource, version, old, fresh, options, sub)
 
         return await self.registry.update(

@@ -13,7 +13,6 @@ it made a task (see `_Resumed`). Before it uses `asyncio.timeout` it must theref
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
 import logging
 import socket
@@ -503,9 +502,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        request = Request(
-            self, parser.get_method().decode(), self._target, self._headers, parser.should_keep_alive()
-        )
+        request = Request(self, parser.get_method().decode(), self._target, self._headers, parser.should_keep_alive())
         self._header_bytes = 0
         for name, value in self._headers:
             if (name == b"content-length" and value != b"0") or name == b"transfer-encoding":
@@ -743,10 +740,11 @@ class HttpServer:
         for connection in list(self.connections):
             if not connection.busy:
                 connection.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace or 0.001):
-                while self.connections:
-                    await asyncio.sleep(0.01)
+        if self.connections and grace:
+            leaving = [self.loop.create_task(each.gone.wait()) for each in self.connections]
+            _, staying = await asyncio.wait(leaving, timeout=grace)
+            for task in staying:
+                task.cancel()
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)

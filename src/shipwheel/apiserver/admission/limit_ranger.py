@@ -28,6 +28,7 @@ class LimitRanger(Plugin):
         obj = attempt.obj
         if obj is None or (attempt.old or {}).get("metadata", {}).get("deletionTimestamp"):
             return
+        complaints: Callable[[Obj, Obj], Iterator[str]]
         if attempt.concerns("", "pods", "resize") or (attempt.operation == "CREATE" and attempt.concerns("", "pods")):
             complaints = pod_complaints
         elif attempt.concerns("", "persistentvolumeclaims"):
