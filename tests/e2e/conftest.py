@@ -122,7 +122,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace for one test."""
-    name = "t-" + "".join(each if each.isalnum() else "-" for each in request.node.name.lower()).strip("-")[:50]
+    name = "t-" + "".join(each if each.isalnum() else "-" for each in request.node.name.lower())[:50].strip("-")
     cluster.kubectl("create", "namespace", name)
     wait_for(lambda: cluster.try_kubectl("-n", name, "get", "serviceaccount", "default").code == 0)
     yield name

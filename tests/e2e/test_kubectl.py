@@ -97,7 +97,7 @@ def test_apply_get_describe(kubectl: In) -> None:
     described = kubectl("describe", "deployment", "a")
     assert re.search(r"Replicas: +3 desired \| 3 updated \| 3 total \| 3 available \| 0 unavailable", described)
     assert "ScalingReplicaSet" in described
-    described = kubectl("describe", "pod", "-l", "app=a")
+    described = kubectl("describe", "pod", rows[0].split()[0])
     for reason in ("Scheduled", "Pulled", "Created", "Started"):
         assert f"  {reason} " in described
 
@@ -293,10 +293,9 @@ def test_run_and_debug_by_hand(kubectl: In) -> None:
     assert kubectl("run", "once", f"--image={IMAGE}", "--restart=Never", "--", "echo", "done") == "pod/once created\n"
     kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/once", "--timeout=30s")
     assert kubectl("logs", "once") == "done\n"
-    assert (
-        kubectl("run", "hello", f"--image={IMAGE}", "--restart=Never", "-i", "--rm", "--quiet", "--", "echo", "hi")
-        == "hi\n"
-    )
+    command = ("sh", "-c", "sleep 1; echo hi")
+    printed = kubectl("run", "hello", f"--image={IMAGE}", "--restart=Never", "-i", "--rm", "--quiet", "--", *command)
+    assert printed == "hi\n"
 
 
 def test_server_side_apply_and_patches(kubectl: In) -> None:

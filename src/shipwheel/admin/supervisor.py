@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 FIRST_DELAY = 0.0
 SECOND_DELAY = 0.5
 MAX_DELAY = 10.0
-STEADY = 20.0
-"""Seconds after which a component's past failures are forgotten."""
+STEADY = 2.0
+"""Seconds that a program must have run to be started again at once, however often it was killed."""
 STOP_TIMEOUT = 15.0
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
