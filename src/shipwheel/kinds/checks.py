@@ -130,3 +130,14 @@ def wrong(path: str, detail: str) -> FieldError:
 def valid_values(values: Sequence[str]) -> str:
     """What to say beside `Required value` where there is a choice."""
     return f"valid values: [{' '.join(json.dumps(value) for value in values)}]"
+
+
+def check_fixed(new: Obj, old: Obj, path: str, errors: Errors, detail: str = IMMUTABLE) -> None:
+    """The field at `path` (`spec.selector`) is what it was."""
+    check_immutable(_at(new, path), _at(old, path), path, errors, detail)
+
+
+def _at(obj: Any, path: str) -> Any:
+    for field in path.split("."):
+        obj = (obj or {}).get(field)
+    return obj

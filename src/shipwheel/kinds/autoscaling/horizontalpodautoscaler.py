@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from shipwheel.api.errors import FieldError
 from shipwheel.api.meta import Obj
-from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.api.resource import Column, Resource
 from shipwheel.kinds.autoscaling.conversion import v1_to_v2, v2_to_v1
+from shipwheel.kinds.autoscaling.spec import check_autoscaler_spec, default_autoscaler_spec
+from shipwheel.kinds.checks import Errors
 from shipwheel.kinds.columns import AGE, NAME, NONE, UNKNOWN, UNSET, number
 from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.strategies import BuiltinStrategy
+from shipwheel.kinds.workload import check_counts
 
 _SOURCES = {
     "External": "external",
@@ -18,6 +23,28 @@ _SOURCES = {
     "ContainerResource": "containerResource",
 }
 _SHOWN = 2
+
+
+class HorizontalPodAutoscalerStrategy(BuiltinStrategy):
+    tracks_generation = False
+
+    def default(self, autoscaler: Obj) -> None:
+        default_autoscaler_spec(autoscaler.setdefault("spec", {}))
+
+    def validate(self, autoscaler: Obj) -> list[FieldError]:
+        errors: Errors = []
+        check_autoscaler_spec(autoscaler["spec"], None, errors)
+        return errors
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        errors: Errors = []
+        check_autoscaler_spec(new["spec"], old["spec"], errors)
+        return errors
+
+    def validate_status_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        errors: Errors = []
+        check_counts(new.get("status") or {}, ("currentReplicas", "desiredReplicas"), errors)
+        return errors
 
 
 def _targets(autoscaler: Obj, now: datetime) -> str:
@@ -83,7 +110,7 @@ RESOURCES = (
                 from_storage=v2_to_v1,
             ),
         ),
-        strategy=Strategy(),
+        strategy=HorizontalPodAutoscalerStrategy(),
         columns=(
             NAME,
             Column("Reference", _reference),

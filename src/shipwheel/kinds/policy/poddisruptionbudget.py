@@ -4,10 +4,43 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from shipwheel.api.errors import FieldError, invalid, not_supported
 from shipwheel.api.meta import Obj
-from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.api.objectmeta import validate_conditions, validate_label_selector
+from shipwheel.api.resource import Column, Resource
+from shipwheel.kinds.checks import Errors
 from shipwheel.kinds.columns import AGE, NAME, Value, number
 from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.strategies import BuiltinStrategy
+from shipwheel.kinds.workload import check_at_most_all, check_counts, check_number_or_percent
+
+_EVICTION_POLICIES = ("AlwaysAllow", "IfHealthyBudget")
+_COUNTS = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods")
+
+
+class PodDisruptionBudgetStrategy(BuiltinStrategy):
+    allow_unconditional_update = False
+
+    def validate(self, budget: Obj) -> list[FieldError]:
+        errors: Errors = []
+        spec = budget.get("spec") or {}
+        if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
+            errors.append(invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"))
+        for field in ("minAvailable", "maxUnavailable"):
+            if spec.get(field) is not None:
+                check_number_or_percent(spec[field], f"spec.{field}", errors)
+                check_at_most_all(spec[field], f"spec.{field}", errors)
+        errors += validate_label_selector(spec.get("selector"), "spec.selector")
+        policy = spec.get("unhealthyPodEvictionPolicy")
+        if policy is not None and policy not in _EVICTION_POLICIES:
+            errors.append(not_supported("spec.unhealthyPodEvictionPolicy", policy, _EVICTION_POLICIES))
+        return errors
+
+    def validate_status_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        status = new.get("status") or {}
+        errors: Errors = validate_conditions(status.get("conditions"), "status.conditions")
+        check_counts(status, _COUNTS, errors)
+        return errors
 
 
 def _limit(field: str) -> Value:
@@ -25,7 +58,7 @@ RESOURCES = (
         singular="poddisruptionbudget",
         short_names=("pdb",),
         versions=(served("policy", "v1", "PodDisruptionBudget"),),
-        strategy=Strategy(),
+        strategy=PodDisruptionBudgetStrategy(),
         columns=(
             NAME,
             Column("Min Available", _limit("minAvailable")),
