@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 _WRITES_A_COMMIT = 128
 _REVISIONS_A_SWEEP = 64
 _ROWS_A_READ = 256
-_LOG_BYTES = 4 << 20
+_LOG_BYTES = 2 << 20
 """Checkpoint when about so much was written. Larger: fewer page writes. Smaller: shorter pauses."""
 _BYTES_A_WRITE = 16 << 10
 """What a write adds to the log besides its value: a page of the table and one of the index."""
