@@ -35,7 +35,7 @@ def test_services_by_name(kubectl: In) -> None:
     kubectl.ready("client")
     namespace = kubectl.namespace
     for name in ("web", f"web.{namespace}", f"web.{namespace}.svc.cluster.local", "heads"):
-        answer = wait_for(lambda name=name: in_pod(kubectl, "wget", "-qO-", "-T2", f"http://{name}/"))
+        answer = wait_for(lambda name=name: in_pod(kubectl, "timeout", "3", "wget", "-qO-", f"http://{name}/"))
         assert answer.startswith("Hello from a-")
     addresses = sorted(each["status"]["podIP"] for each in kubectl.get("pods", "-l", "app=a")["items"])
     lookup = in_pod(kubectl, "nslookup", f"heads.{namespace}.svc.cluster.local")
@@ -48,7 +48,9 @@ def test_services_by_name(kubectl: In) -> None:
 def test_a_pod_reaches_itself_by_its_service(kubectl: In) -> None:
     kubectl.apply(deployment("a", replicas=1), service("web", "a"))
     kubectl("rollout", "status", "deployment/a", "--timeout=30s")
-    assert wait_for(lambda: kubectl("exec", "deployment/a", "--", "wget", "-qO-", "-T2", "http://web/", check=False))
+    assert wait_for(
+        lambda: kubectl("exec", "deployment/a", "--", "timeout", "3", "wget", "-qO-", "http://web/", check=False)
+    )
 
 
 def test_the_api_server_from_a_pod(kubectl: In) -> None:
@@ -65,7 +67,7 @@ def test_a_service_without_endpoints_refuses_at_once(kubectl: In) -> None:
     kubectl.apply(service("nobody", "nobody"), pod("client", "sleep", "600"))
     kubectl.ready("client")
     result = kubectl.cluster.try_kubectl(
-        "-n", kubectl.namespace, "exec", "client", "--", "wget", "-qO-", "-T5", "http://nobody/"
+        "-n", kubectl.namespace, "exec", "client", "--", "timeout", "3", "wget", "-qO-", "http://nobody/"
     )
     assert "Connection refused" in result.both
 
