@@ -16,7 +16,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupResource, Obj, condition
 from shipwheel.api.resource import Resource
 from shipwheel.apiserver.bootstrap import LOOPBACK
-from shipwheel.apiserver.registry import WriteOptions
+from shipwheel.apiserver.intake import WriteOptions
 from shipwheel.apiserver.watchcache import Change, ResourceCache
 from shipwheel.kinds.apiextensions.custom import to_resource
 

@@ -37,11 +37,12 @@ from shipwheel.apiserver.authn.impersonation import impersonate
 from shipwheel.apiserver.authn.requests import Authenticator
 from shipwheel.apiserver.authz.chain import Authorizer
 from shipwheel.apiserver.flow import Flow
+from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
 from shipwheel.apiserver.reads import Reader, list_options
-from shipwheel.apiserver.registry import WriteOptions, Written
 from shipwheel.apiserver.rendering import Rendering, render_object, rendering
 from shipwheel.apiserver.requestinfo import RequestInfo, request_info
 from shipwheel.apiserver.requestmetrics import RequestMetrics
+from shipwheel.apiserver.storing import Written
 from shipwheel.apiserver.writes import Writer, body_kind, decode_body, read_body, write_options
 from shipwheel.client.httpserver import (
     Answer,
@@ -296,7 +297,7 @@ class Pipeline:
             gvk, schema = body_kind(resource, version, sub)
             raw = await read_body(request)
             sent = decode_body(raw, request.header("content-type"), gvk, options)
-            body = self.writer.registry.take_in_view(schema, gvk.kind, sent, options)
+            body = take_in_view(schema, gvk.kind, sent, options)
         call = self._make_call(request, info, user, resource, version, namespace, body, options)
         assert sub.call is not None
         return self._called(request, await sub.call(self.server, call), info, options)
@@ -310,7 +311,7 @@ class Pipeline:
             gvk = GroupVersionKind(version.group, version.version, resource.kind)
             raw = await read_body(request)
             sent = decode_body(raw, request.header("content-type"), gvk, options)
-            body = self.writer.registry.take_in_call(resource, version, namespace, sent, options)
+            body = take_in_call(resource, version, namespace, sent, options)
         call = self._make_call(request, info, user, resource, version, namespace, body, options)
         assert resource.call is not None
         answer = await resource.call(self.server, call)

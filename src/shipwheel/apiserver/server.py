@@ -35,10 +35,11 @@ from shipwheel.apiserver.documents import Documents
 from shipwheel.apiserver.flow import Flow
 from shipwheel.apiserver.forward import Destination, Forwarder
 from shipwheel.apiserver.health import Health
+from shipwheel.apiserver.intake import WriteOptions
 from shipwheel.apiserver.nodes import NODES, kubelet_context, kubelet_of
 from shipwheel.apiserver.pipeline import Pipeline
 from shipwheel.apiserver.reads import Reader
-from shipwheel.apiserver.registry import Registry, WriteOptions
+from shipwheel.apiserver.registry import Registry
 from shipwheel.apiserver.requestinfo import RequestInfo
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.service_means import ServiceMeans

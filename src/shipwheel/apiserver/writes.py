@@ -26,15 +26,12 @@ from shipwheel.api.patch.merge_patch import apply_merge_patch
 from shipwheel.api.patch.strategic import apply_strategic
 from shipwheel.api.resource import Resource, Subresource, UserInfo, Version
 from shipwheel.api.schema import Schema
+from shipwheel.apiserver import ownership
+from shipwheel.apiserver.intake import WriteOptions, report_strict
+from shipwheel.apiserver.metadata import precondition_failed
 from shipwheel.apiserver.reads import Reader, list_options
-from shipwheel.apiserver.registry import (
-    PATCH_ATTEMPTS,
-    Registry,
-    WriteOptions,
-    Written,
-    precondition_failed,
-    report_strict,
-)
+from shipwheel.apiserver.registry import PATCH_ATTEMPTS, Registry
+from shipwheel.apiserver.storing import Written
 from shipwheel.client.httpserver import BodyTooLarge, Request
 from shipwheel.kinds import wire
 
@@ -301,7 +298,7 @@ class Writer:
                 given = (fresh.get("metadata") or {}).get("uid")
                 if given and given != old["metadata"].get("uid"):
                     raise precondition_failed(resource, name, "UID", given, old["metadata"].get("uid"))
-            return self.registry.apply(resource, version, old, fresh, options, sub)
+            return ownership.apply(resource, version, old, fresh, options, self.registry.clock.now(), sub)
 
         return await self.registry.update(
             resource,

@@ -1,0 +1,150 @@
+"""Between what clients send and see, and the storage version that everything inside works on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from shipwheel.api.apply import Convert
+from shipwheel.api.errors import bad_request, invalid_object
+from shipwheel.api.meta import Obj
+from shipwheel.api.resource import Resource, Subresource, UserInfo, Version
+from shipwheel.api.schema import DecodeError, Schema, apply_defaults, conform, conform_metadata, drop_nulls, prune
+from shipwheel.apiserver.metadata import match_namespace
+from shipwheel.kinds import catalog
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """What a client may say of a write beside the object itself."""
+
+    user: UserInfo
+    dry_run: bool = False
+    field_manager: str = ""
+    field_validation: str = "Warn"
+    force: bool = False
+    warnings: list[str] = field(default_factory=list)
+    """Texts for `Warning` headers, collected on the way."""
+    check_access: Callable[[str], Awaitable[None]] | None = None
+    """Asks whether the sender may also do another verb (create, for a PUT or an apply of what does not exist)."""
+
+
+def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptions) -> Obj:
+    """From what a client sent to the storage version: types checked, unknown fields dropped (and reported as
+    `fieldValidation` says), defaults filled in."""
+    unknown: list[str] | None = [] if options.field_validation != "Ignore" else None
+    if resource.custom:
+        drop_nulls(version.schema, body)
+        try:
+            dropped = conform_metadata(version.schema, body, _object_meta())
+        except DecodeError as error:
+            raise bad_request(f"{resource.kind} cannot be handled as a {resource.kind}: {error}") from None
+        dropped += prune(version.schema, body)
+        if unknown is not None:
+            unknown.extend(f'unknown field "{path}"' for path in dropped)
+    else:
+        try:
+            body = conform(version.schema, body, unknown=unknown)
+        except DecodeError as error:
+            raise bad_request(
+                f'{resource.kind} in version "{version.version}" cannot be handled as a {resource.kind}: {error}'
+            ) from None
+    if unknown:
+        report_strict(unknown, options, f'{resource.kind} in version "{version.version}"', resource.kind)
+    apply_defaults(version.schema, body)
+    if not isinstance(body.get("metadata"), dict):
+        body["metadata"] = {}
+    obj = version.to_storage(body) if version.to_storage is not None else body
+    gvk = resource.gvk
+    obj["kind"], obj["apiVersion"] = gvk.kind, str(gvk.group_version)
+    resource.strategy.default(obj)
+    return obj
+
+
+def take_in_call(resource: Resource, version: Version, namespace: str, body: Obj, options: WriteOptions) -> Obj:
+    """The body of a kind that is only answered (a review): in the storage version, checked and defaulted."""
+    obj = take_in(resource, version, body, options)
+    match_namespace(resource, obj["metadata"], namespace)
+    errors = resource.strategy.validate(obj)
+    if errors:
+        raise invalid_object(resource.group, resource.kind, obj["metadata"].get("name", ""), errors)
+    return obj
+
+
+def take_in_view(schema: Schema, kind: str, body: Obj, options: WriteOptions) -> Obj:
+    """The body of a subresource of a kind of its own, checked and defaulted."""
+    unknown: list[str] | None = [] if options.field_validation != "Ignore" else None
+    try:
+        body = conform(schema, body, unknown=unknown)
+    except DecodeError as error:
+        raise bad_request(f"{kind} cannot be handled as a {kind}: {error}") from None
+    if unknown:
+        report_strict(unknown, options, kind, kind)
+    apply_defaults(schema, body)
+    return body
+
+
+def put_view(resource: Resource, subresource: Subresource, view: Obj, old: Obj, options: WriteOptions) -> Obj:
+    """A subresource's own body (Scale, Eviction, ...) put into the object it is a view of."""
+    if subresource.schema is not None:
+        kind = subresource.kind.kind if subresource.kind is not None else resource.kind
+        view = take_in_view(subresource.schema, kind, view, options)
+    assert subresource.update is not None
+    new = subresource.update(view, deep_copy(old))
+    sent = view.get("metadata") or {}
+    for key in ("resourceVersion", "uid"):
+        if sent.get(key):
+            new["metadata"][key] = sent[key]
+    return new
+
+
+def present(resource: Resource, version: Version, obj: Obj, subresource: Subresource | None = None) -> Obj:
+    """A fresh object of the storage version in the form a request speaks."""
+    if subresource is not None and subresource.read is not None:
+        return subresource.read(deep_copy(obj))
+    view = deep_copy(obj)
+    if version.from_storage is not None:
+        view = version.from_storage(view)
+    view["kind"], view["apiVersion"] = resource.kind, str(version.group_version)
+    return view
+
+
+def converter(resource: Resource, version: Version) -> Convert | None:
+    """For managed fields of several versions: how an object of `version` looks in another one of its kind."""
+    if len(resource.versions) == 1:
+        return None
+
+    def convert(obj: Obj, api_version: str) -> tuple[Obj, Schema] | None:
+        wanted = next((each for each in resource.versions if str(each.group_version) == api_version), None)
+        if wanted is None:
+            return None
+        stored = deep_copy(obj)
+        if version.to_storage is not None:
+            stored = version.to_storage(stored)
+        return present(resource, wanted, stored), wanted.schema
+
+    return convert
+
+
+def report_strict(problems: list[str], options: WriteOptions, what: str, kind: str) -> None:
+    """Unknown and duplicate fields: an error under `Strict`, warnings under `Warn`."""
+    if options.field_validation == "Strict":
+        raise bad_request(f"{what} cannot be handled as a {kind}: strict decoding error: {', '.join(problems)}")
+    if options.field_validation == "Warn":
+        options.warnings.extend(problems)
+
+
+@cache
+def _object_meta() -> Schema:
+    return catalog.schema("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+
+
+def deep_copy(obj: Any) -> Any:
+    """Decoded JSON, anew."""
+    if isinstance(obj, dict):
+        return {key: deep_copy(value) if isinstance(value, dict | list) else value for key, value in obj.items()}
+    if isinstance(obj, list):
+        return [deep_copy(value) if isinstance(value, dict | list) else value for value in obj]
+    return obj

@@ -1,0 +1,105 @@
+"""The metadata that every kind shares: what the server fills in, what must match, what can never change."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from datetime import datetime
+
+from shipwheel.api.clock import rfc3339
+from shipwheel.api.errors import ApiError, bad_request, conflict
+from shipwheel.api.meta import Obj
+from shipwheel.api.resource import Resource, Strategy
+
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""No vowels, nor what looks like another character: what upstream generates names from."""
+
+
+def generate_name(resource: Resource, base: str) -> str:
+    """`base` and five random characters, cut to what the kind allows."""
+    room = resource.strategy.generate_name_max - 5
+    return base[:room] + "".join(secrets.choice(_ALPHABET) for _ in range(5))
+
+
+def match_namespace(resource: Resource, metadata: Obj, namespace: str) -> None:
+    """The namespace of the path counts; ApiError 400 when the object says another."""
+    if not resource.namespaced:
+        metadata.pop("namespace", None)
+        return
+    sent = metadata.get("namespace")
+    if sent and sent != namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    metadata["namespace"] = namespace
+
+
+def match_name(metadata: Obj, name: str) -> None:
+    """The name of the path counts; ApiError 400 when the object says another."""
+    sent = metadata.get("name")
+    if sent and sent != name:
+        raise bad_request(f"the name of the object ({sent}) does not match the name on the URL ({name})")
+    metadata["name"] = name
+
+
+def fill_new_metadata(metadata: Obj, now: datetime) -> None:
+    """What the server alone says of a new object."""
+    metadata["uid"] = str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
+    metadata["creationTimestamp"] = rfc3339(now)
+    for key in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"):
+        metadata.pop(key, None)
+
+
+def keep_system_metadata(metadata: Obj, old: Obj) -> None:
+    """What a client may leave out of an update, and what it can never take back."""
+    for key in ("uid", "creationTimestamp"):
+        if not metadata.get(key) and key in old:
+            metadata[key] = old[key]
+    metadata.pop("selfLink", None)
+    if "deletionTimestamp" in old:
+        metadata["deletionTimestamp"] = old["deletionTimestamp"]
+        if "deletionGracePeriodSeconds" in old:
+            metadata.setdefault("deletionGracePeriodSeconds", old["deletionGracePeriodSeconds"])
+    else:
+        metadata.pop("deletionTimestamp", None)
+        metadata.pop("deletionGracePeriodSeconds", None)
+    if "generateName" in old:
+        metadata.setdefault("generateName", old["generateName"])
+    if "generation" in old:
+        metadata["generation"] = old["generation"]
+    else:
+        metadata.pop("generation", None)
+
+
+def count_generation(strategy: Strategy, new: Obj, old: Obj) -> None:
+    """`generation` counts the changes of everything but metadata and status."""
+    if not strategy.tracks_generation:
+        return
+    for key in new.keys() | old.keys():
+        if key not in ("metadata", "status", "kind", "apiVersion") and new.get(key) != old.get(key):
+            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+            return
+
+
+def is_finished(strategy: Strategy, obj: Obj) -> bool:
+    """Whether the last thing that kept a deleted object has gone with this update."""
+    metadata = obj["metadata"]
+    return (
+        bool(metadata.get("deletionTimestamp"))
+        and not metadata.get("finalizers")
+        and not metadata.get("deletionGracePeriodSeconds")
+        and not strategy.holds_deletion(obj)
+    )
+
+
+def precondition_failed(resource: Resource, name: str, what: str, wanted: object, found: object) -> ApiError:
+    """409 for an object that is another than the client thinks."""
+    why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+    return conflict(resource.group_resource, name, why)
+
+
+def check_preconditions(resource: Resource, obj: Obj, wanted: Obj) -> None:
+    """`DeleteOptions.preconditions`: the UID and the resource version that must still be those of the object."""
+    metadata = obj["metadata"]
+    for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        expected = wanted.get(key)
+        if expected is not None and expected != metadata.get(key):
+            raise precondition_failed(resource, metadata["name"], label, expected, metadata.get(key))
