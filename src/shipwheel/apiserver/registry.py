@@ -24,7 +24,7 @@ from shipwheel.api.errors import (
 )
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import name_is_dns_subdomain
-from shipwheel.api.objectmeta import validate_object_meta, validate_object_meta_update
+from shipwheel.api.objectmeta import dedup_owner_references, validate_object_meta, validate_object_meta_update
 from shipwheel.api.resource import Resource, Subresource, Version, WriteContext
 from shipwheel.api.schema import validate as validate_schema
 from shipwheel.apiserver.admission.chain import Admission, Attempt
