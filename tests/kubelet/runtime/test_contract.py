@@ -290,6 +290,19 @@ async def test_usage_is_told_of_what_runs(runtime: Runtime, make_pod: MakePod) -
     assert usage.timestamp > 0
 
 
+async def test_processes_are_where_the_kernel_can_be_asked(runtime: Runtime, make_pod: MakePod) -> None:
+    """A runtime without processes says 0 to both."""
+    pod = await make_pod()
+    container = await pod.start("sleep", "100")
+    processes = [await runtime.sandbox_process(pod.id), await runtime.container_process(container)]
+    if any(processes):
+        assert container in Path(f"/proc/{processes[1]}/cgroup").read_text()
+        sandbox = Path(f"/proc/{processes[0]}/net/dev").read_text()
+        assert sandbox == Path(f"/proc/{processes[1]}/net/dev").read_text() and "eth0" in sandbox
+    else:
+        assert processes == [0, 0]
+
+
 async def test_images(runtime: Runtime) -> None:
     image = await runtime.image_status(WEB)
     assert image is not None

@@ -27,6 +27,7 @@ from shipwheel.kubelet.runtime.base import ContainerConfig, SandboxConfig
 from shipwheel.kubelet.runtime.simulated import SimulatedRuntime
 from shipwheel.kubelet.server.auth import AuthConfig, Gate, subresources
 from shipwheel.kubelet.server.node import ServedNode
+from shipwheel.kubelet.server.sampling import Sampler
 from shipwheel.kubelet.server.server import KubeletServer
 
 
@@ -135,6 +136,8 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
         healthz=lambda: found[0].problem,
         configz=lambda: {"kubeletconfig": {"kind": "KubeletConfiguration"}},
         metrics=(lambda: b"metric 1\n",),
+        sampler=Sampler(runtime, clock, pods=lambda: [pod], root=tmp_path),
+        cpus=4,
         log_directory=str(tmp_path / "log"),
     )
     gate = Gate(reviews, clock, "node-1", AuthConfig())  # type: ignore[arg-type]
@@ -273,6 +276,28 @@ async def test_the_nodes_own_logs(kubelet: Kubelet, tmp_path: Path) -> None:
 async def test_run(kubelet: Kubelet) -> None:
     assert await kubelet.text("/run/ns/web/main?cmd=echo%20hi", method="POST") == (200, "hi\n")
     assert (await kubelet.ask("/run/ns/web/u2/main?cmd=true", method="POST")).status == 404
+
+
+async def test_usage(kubelet: Kubelet) -> None:
+    found = json.loads((await kubelet.ask("/stats/summary")).body)
+    assert found["node"]["nodeName"] == "node-1"
+    [pod] = found["pods"]
+    assert pod["podRef"] == {"name": "web", "namespace": "ns", "uid": "u1"}
+    assert [(each["name"], each["memory"]["workingSetBytes"]) for each in pod["containers"]] == [
+        ("main", 8 << 20)
+    ]
+    brief = json.loads((await kubelet.ask("/stats/summary?only_cpu_and_memory=true")).body)
+    assert "fs" in found["node"] and "fs" not in brief["node"]
+    _, resource = await kubelet.text("/metrics/resource")
+    assert (
+        'container_memory_working_set_bytes{container="main",namespace="ns",pod="web"} 8388608 ' in resource
+    )
+    assert resource.endswith("resource_scrape_error 0\n")
+    _, cadvisor = await kubelet.text("/metrics/cadvisor")
+    assert "\nmachine_cpu_cores 4 " in cadvisor
+    assert (await kubelet.ask("/metrics/probes")).status == 200
+    assert (await kubelet.ask("/metrics/nothing")).status == 404
+    assert (await kubelet.ask("/stats/nothing")).status == 404
 
 
 # --- Streams

@@ -324,6 +324,12 @@ class Runtime(Protocol):
 
     async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str: ...
 
+    async def sandbox_process(self, sandbox_id: str) -> int:
+        """A process in the sandbox's cgroup and namespaces; 0 when there is none, or the runtime does not tell."""
+
+    async def container_process(self, container_id: str) -> int:
+        """The container's first process; 0 like `sandbox_process`."""
+
     def answers(self, container_id: str) -> bool | None:
         """Whether something answers at the container's ports; None: only connecting to them can tell."""
 

@@ -6,6 +6,7 @@ what has a time of its own that time more.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -165,6 +166,12 @@ class CriRuntime:
     async def reopen_log(self, container_id: str) -> None:
         await self._call("ReopenContainerLog", container_id=container_id)
 
+    async def sandbox_process(self, sandbox_id: str) -> int:
+        return _process(await self._call("PodSandboxStatus", pod_sandbox_id=sandbox_id, verbose=True))
+
+    async def container_process(self, container_id: str) -> int:
+        return _process(await self._call("ContainerStatus", container_id=container_id, verbose=True))
+
     def answers(self, container_id: str) -> bool | None:
         return None
 
@@ -249,6 +256,14 @@ def _id(answer: dict[str, Any], name: str, complaint: str) -> str:
     if not value:
         raise RuntimeFault("UNKNOWN", complaint)
     return value
+
+
+def _process(answer: dict[str, Any]) -> int:
+    """The `pid` that containerd and CRI-O put into a verbose status."""
+    try:
+        return int(json.loads(answer.get("info", {}).get("info", "{}")).get("pid", 0))
+    except (ValueError, TypeError):
+        return 0
 
 
 @contextmanager

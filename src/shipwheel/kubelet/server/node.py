@@ -10,6 +10,7 @@ from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj
 from shipwheel.kubelet.observed import CONTAINER_NAME, POD_UID
 from shipwheel.kubelet.runtime.base import Container, Runtime
+from shipwheel.kubelet.server.sampling import Sampler
 
 
 class Pods(Protocol):
@@ -32,6 +33,9 @@ class ServedNode:
     """Configurations by name: `kubeletconfig`."""
     metrics: Sequence[Callable[[], bytes]] = field(default_factory=tuple)
     """Expositions that together are `/metrics`."""
+    probe_metrics: Callable[[], bytes] = lambda: b""
+    sampler: Sampler
+    cpus: int = 1
     log_directory: str = "/var/log"
     """What `/logs/` shows."""
     root_directory: str = "/var/lib/kubelet"

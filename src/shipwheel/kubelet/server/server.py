@@ -30,8 +30,10 @@ from shipwheel.kubelet.server.container_logs import (
     container_to_read,
     copy_log,
 )
+from shipwheel.kubelet.server.exposition import CONTENT_TYPE, cadvisor_metrics, resource_metrics
 from shipwheel.kubelet.server.node import ServedNode, newest_container, ready_sandbox
 from shipwheel.kubelet.server.streaming import BadOptions, options_of
+from shipwheel.kubelet.server.summary import summary
 
 _TEXT = "text/plain; charset=utf-8"
 _MAX_BUFFERED = 1 << 20
@@ -56,6 +58,7 @@ class KubeletServer:
             "run": (("POST",), self._run),
             "configz": (("GET",), self._configz),
             "metrics": (("GET",), self._metrics),
+            "stats": (("GET",), self._stats),
             "logs": (("GET",), self._logs),
         }
 
@@ -84,8 +87,32 @@ class KubeletServer:
     async def _configz(self, request: Request, path: list[str]) -> Answer:
         return _json(dict(self._node.configz()))
 
+    # Usage
+
     async def _metrics(self, request: Request, path: list[str]) -> Answer:
-        return Response(200, b"".join(part() for part in self._node.metrics), content_type=_TEXT)
+        node = self._node
+        match path:
+            case []:
+                text = b"".join(part() for part in node.metrics)
+            case ["resource"]:
+                try:
+                    text = resource_metrics(await node.sampler.sample())
+                except RuntimeFault:
+                    text = resource_metrics(None)
+            case ["cadvisor"]:
+                text = cadvisor_metrics(await node.sampler.sample(), cpus=node.cpus)
+            case ["probes"]:
+                text = node.probe_metrics()
+            case _:
+                return _text(404, "404 page not found\n")
+        return Response(200, text, content_type=CONTENT_TYPE)
+
+    async def _stats(self, request: Request, path: list[str]) -> Answer:
+        if path != ["summary"]:
+            return _text(404, "404: Page Not Found")
+        sample = await self._node.sampler.sample()
+        brief = _flag(request, "only_cpu_and_memory")
+        return _json(summary(self._node.name, sample, only_cpu_and_memory=brief))
 
     # Pods
 

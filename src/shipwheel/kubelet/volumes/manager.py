@@ -207,6 +207,21 @@ class VolumeManager:
             )
         return wanted != "Disabled" and self._recursive_read_only
 
+    # What volumes hold
+
+    def measured(self, pod: Obj) -> list[tuple[Obj, Path, bool]]:
+        """The pod's volumes whose use is counted: (volume, path, whether it shares the node's own disk)."""
+        found = []
+        used = used_volumes(pod)
+        for volume in _volumes(pod):
+            plugin = self._plugin(volume)
+            if volume["name"] not in used or plugin is None or plugin.locate is not None:
+                continue
+            path = self._request(pod, volume, plugin).path
+            if path.exists():
+                found.append((volume, path, plugin.owned and not self._host.mounter.is_mount_point(path)))
+        return found
+
     # Names and paths
 
     def path_of(self, pod: Obj, name: str) -> Path | None:

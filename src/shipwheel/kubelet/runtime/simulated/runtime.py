@@ -266,6 +266,12 @@ class SimulatedRuntime:
             )
         return container
 
+    async def sandbox_process(self, sandbox_id: str) -> int:
+        return 0
+
+    async def container_process(self, container_id: str) -> int:
+        return 0
+
     def answers(self, container_id: str) -> bool | None:
         container = self._containers.get(container_id)
         if container is None:
