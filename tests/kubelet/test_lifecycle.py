@@ -416,3 +416,14 @@ def test_random_histories(owner: Obj, data: st.DataObject) -> None:
             or last.running
         }
         assert wanted <= running_names
+
+
+def test_a_resize_may_need_a_restart() -> None:
+    owner = pod(container("a"), init=(SIDE,))
+    state = observe(seen(owner, "side"), seen(owner, "a", at=20))
+    actions = decide(owner, state, resize_restarts=frozenset({"a-0", "side-0"}))
+    assert {each.message for each in actions.kill} == {
+        "Container a resize requires restart",
+        "Container side resize requires restart",
+    }
+    assert (actions.start_init, actions.start) == (("side",), ("a",))

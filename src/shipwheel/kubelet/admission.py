@@ -57,11 +57,12 @@ def admit(
         if victims:
             ending = Ending("Preempting", "Preempted in order to admit critical pod", grace=None)
             return Verdict(victims=[each["metadata"]["uid"] for each in victims], ending=ending)
-    name, asked, used, capacity = short[0]
-    message = (
-        f"Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
-    )
-    return Verdict(f"OutOf{name}", message)
+    return Verdict(f"OutOf{short[0][0]}", shortage_message(short[0]))
+
+
+def shortage_message(short: tuple[str, int, int, int]) -> str:
+    name, asked, used, capacity = short
+    return f"Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
 
 
 def misplaced(pod: Obj, node: Obj) -> tuple[str, str] | None:

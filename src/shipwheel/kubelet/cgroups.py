@@ -68,6 +68,22 @@ def _huge(listed: Mapping[str, int] | None) -> dict[str, int]:
     }
 
 
+def larger(left: CgroupValues, right: CgroupValues) -> CgroupValues:
+    """Limits that both fit in."""
+
+    def limit(one: int | None, other: int | None) -> int | None:
+        return None if not one or not other or -1 in (one, other) else max(one, other)
+
+    return CgroupValues(
+        max(left.cpu_shares or 0, right.cpu_shares or 0) or None,
+        limit(left.cpu_quota, right.cpu_quota),
+        right.cpu_period,
+        limit(left.memory, right.memory),
+        right.hugepages,
+        right.pids,
+    )
+
+
 class NoCgroups:
     """For machines where the kubelet may not make any, and for simulated pods."""
 
@@ -77,7 +93,7 @@ class NoCgroups:
     def parent_of(self, pod: Obj) -> str:
         return self._root
 
-    async def ensure(self, pod: Obj) -> None:
+    async def ensure(self, pod: Obj, *, only_grow: bool = False) -> None:
         return
 
     async def remove(self, uid: str) -> None:
@@ -112,7 +128,7 @@ class CgroupTree:
     def parent_of(self, pod: Obj) -> str:
         return pod_path(self._root, pod)
 
-    async def ensure(self, pod: Obj) -> None:
+    async def ensure(self, pod: Obj, *, only_grow: bool = False) -> None:
         if not self._ready:
             self._make_classes()
             self._ready = True
@@ -120,6 +136,8 @@ class CgroupTree:
         path = pod_path(self._root, pod)
         values = self.values_for(pod)
         known = self._applied.get(uid)
+        if only_grow and known is not None:
+            values = larger(known[1], values)
         if known == (path, values) and self._exists(path):
             return
         self._make(path)

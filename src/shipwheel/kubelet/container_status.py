@@ -47,13 +47,15 @@ def container_statuses(
     reasons: Mapping[str, Waiting],
     *,
     runtime_name: str,
+    actuated: Mapping[str, Obj] | None = None,
     init: bool = False,
     restarting_all: bool = False,
     supports_rro: bool = False,
 ) -> list[Obj]:
     """Statuses of `specs`, in the order of their names (init containers in the order of the specification).
 
-    `previous` are the statuses reported before, `reasons` the failures to start by container name.
+    `previous` are the statuses reported before; by container name, `reasons` are the failures to start and `actuated`
+    the resources that running containers were last set to.
     """
     old = {each["name"]: each for each in previous}
     statuses = {
@@ -74,7 +76,7 @@ def container_statuses(
             status["lastState"] = _observed(newest_two[1], None, runtime_name)["state"]
         if "volumeMounts" not in status and "volumeMounts" in statuses[name]:
             status["volumeMounts"] = statuses[name]["volumeMounts"]
-        _add_resources(status, spec, newest_two[0], old.get(name))
+        _add_resources(status, spec, newest_two[0], (actuated or {}).get(name))
         statuses[name] = status
 
     for spec in specs:
@@ -208,30 +210,21 @@ def _with_times(terminated: Obj) -> Obj:
     return {**terminated, "startedAt": None, "finishedAt": None}
 
 
-def _add_resources(status: Obj, spec: Obj, seen: ContainerObservation, old: Obj | None) -> None:
-    """Resources in force: what the runtime applied where it tells, else what was allocated."""
+def _add_resources(status: Obj, spec: Obj, seen: ContainerObservation, actuated: Obj | None) -> None:
+    """Resources in force: what the runtime tells of a running container, else what it was last set to, else what was
+    allocated."""
     resources = spec.get("resources") or {}
     status["resources"] = _copy(resources)
     if resources.get("requests"):
         status["allocatedResources"] = dict(resources["requests"])
     if not seen.running:
         return
-    actual = actual_resources(seen)
-    kept = (
-        (old or {}).get("resources") or {} if (old or {}).get("containerID") == status["containerID"] else {}
-    )
-    for part, names in (("limits", ("cpu", "memory")), ("requests", ("cpu",))):
-        declared = status["resources"].get(part)
-        if not declared:
-            continue
-        for name in names:
-            if name not in declared:
-                continue
-            value = actual.get((part, name))
-            if value is None:
-                value = (kept.get(part) or {}).get(name)
-            if value is not None:
-                declared[name] = value
+    told = actual_resources(seen)
+    for part in ("limits", "requests"):
+        declared = status["resources"].get(part) or {}
+        last = (actuated or {}).get(part) or {}
+        for name in declared.keys() & {"cpu", "memory"}:
+            declared[name] = told.get((part, name)) or last.get(name) or declared[name]
 
 
 def actual_resources(seen: ContainerObservation) -> dict[tuple[str, str], str]:

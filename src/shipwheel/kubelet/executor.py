@@ -23,6 +23,7 @@ from shipwheel.kubelet.container_config import (
     NodeSettings,
     Start,
     container_config,
+    linux_resources,
     pod_log_directory,
     restored,
     sandbox_config,
@@ -498,6 +499,10 @@ class Executor:
             raise KillFault(rpc_error(fault)) from fault
         pod, container = restored(status.labels, status.annotations)
         await self.kill(pod, container, container_id, grace=grace)
+
+    async def resize(self, pod: Obj, container: Obj, container_id: str) -> None:
+        """Set a running container to its resources; RuntimeFault when that is refused."""
+        await self._runtime.update_resources(container_id, linux_resources(pod, container, self._settings))
 
     async def remove_container(self, container_id: str) -> None:
         """RuntimeFault when it cannot be removed. Its log stays until its pod goes."""

@@ -23,7 +23,8 @@ from shipwheel.client.informer import Informer, InformerFactory
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.resources import NODES, PODS, RUNTIME_CLASSES, SERVICES
 from shipwheel.kubelet import cgroups, node_status, podspec
-from shipwheel.kubelet.admission import Admission
+from shipwheel.kubelet.admission import Admission, shortage_message, shortages
+from shipwheel.kubelet.allocation import Allocations
 from shipwheel.kubelet.config import validate
 from shipwheel.kubelet.container_config import NodeSettings
 from shipwheel.kubelet.dns import DnsSettings, parse_resolv_conf
@@ -238,6 +239,7 @@ class Kubelet:
             pleg=self.pleg,
             prober=self.prober,
             statuses=self.statuses,
+            allocations=Allocations(self.root),
             volumes=self.volumes,
             objects=self.objects,
             cgroups=self.cgroups,
@@ -248,6 +250,8 @@ class Kubelet:
             view=self._view,
             network_fault=lambda: self._network_fault,
             ensure_mirror=self.mirrors.ensure,
+            shortage=self._shortage,
+            freed=self._wake_waiting,
             started_at=int(self.clock.now().timestamp() * 1e9),
         )
         self.static = StaticPods(config, self.node_name, self.clock, self._on_static)
@@ -408,14 +412,10 @@ class Kubelet:
         assert self._group is not None
         uid = pod["metadata"]["uid"]
         worker = PodWorker(pod, self._kit)
+        given = worker.given
         if not podspec.is_terminal(podspec.phase_of(pod)) and not is_being_deleted(pod):
-            others = [
-                each.pod
-                for each in self._workers.values()
-                if each.could_be_running and not podspec.is_terminal(podspec.phase_of(each.pod))
-            ]
             refusal = self.admission.check(
-                pod, others, self._node_object(), node_status.allocatable(self.node_facts())
+                given, self._others(uid), self._node_object(), node_status.allocatable(self.node_facts())
             )
             if refusal is not None:
                 for victim in refusal.victims:
@@ -430,6 +430,7 @@ class Kubelet:
     async def _work(self, worker: PodWorker) -> None:
         await worker.run()
         self._workers.pop(worker.uid, None)
+        self._wake_waiting()
         self.images.forget(worker.uid)
         again = self._waiting.pop(worker.uid, None)
         if again is not None:
@@ -461,6 +462,28 @@ class Kubelet:
         worker = self._workers.get(uid)
         if worker is not None:
             worker.wake()
+
+    def _others(self, uid: str) -> list[Obj]:
+        """The pods that hold resources beside this one, as they were given them."""
+        return [
+            each.given
+            for each in self._workers.values()
+            if each.uid != uid
+            and each.could_be_running
+            and not podspec.is_terminal(podspec.phase_of(each.pod))
+        ]
+
+    def _shortage(self, pod: Obj) -> str:
+        """What there is too little of for a pod of these resources; empty when it fits."""
+        others = self._others(pod["metadata"]["uid"])
+        short = shortages(pod, others, node_status.allocatable(self.node_facts()))
+        return shortage_message(short[0]) if short else ""
+
+    def _wake_waiting(self) -> None:
+        """Room was made: see whether those who wait for it can grow."""
+        for worker in self._workers.values():
+            if worker.resizing.waits:
+                worker.wake()
 
     def _refresh_volumes(self, uid: str) -> None:
         worker = self._workers.get(uid)

@@ -82,12 +82,12 @@ def decide(
     probes: ProbeResults | None = None,
     *,
     restart_all: bool = False,
-    keep_stopped: frozenset[str] = frozenset(),
+    resize_restarts: frozenset[str] = frozenset(),
 ) -> Actions:
     """The next step for a pod that is to run.
 
     `restart_all`: a container's restart rule asked for the whole pod to begin anew (KEP-5532).
-    `keep_stopped`: ids of containers that a resize wants restarted (they count as not to be kept).
+    `resize_restarts`: ids of running containers that must be started again to get their new resources.
     """
     probes = probes or ProbeResults()
     changed, attempt, sandbox_id = sandbox_changed(pod, observed)
@@ -106,7 +106,7 @@ def decide(
             if observed.latest(each["name"]) is None
         ),
     )
-    init = _decide_init(pod, observed, probes)
+    init = _decide_init(pod, observed, probes, resize_restarts)
     planned = replace(base, kill_pod=init.failed, kill=tuple(init.kill), start_init=tuple(init.start))
     if init.failed or not init.initialized:
         return planned
@@ -126,14 +126,15 @@ def decide(
                     kill.append(Kill(seen.id, name, text, "Unknown"))
             continue
         reason, message, again = _why_stop(pod, container, seen, probes)
-        if seen.id in keep_stopped and not message:
-            message, again = f"Container {name} resize requires restart", True
-        if not message:
-            kept += 1
-            continue
-        if again:
+        if message and again:
             message += ", will be restarted"
             start.append(name)
+        elif not message and seen.id in resize_restarts:
+            message = RESIZE_RESTART.format(name)
+            start.append(name)
+        elif not message:
+            kept += 1
+            continue
         kill.append(Kill(seen.id, name, message, reason))
 
     if not kept and not start:
@@ -216,7 +217,9 @@ class _Init:
     kill: list[Kill] = field(default_factory=list)
 
 
-def _decide_init(pod: Obj, observed: PodObservation, probes: ProbeResults) -> _Init:
+def _decide_init(
+    pod: Obj, observed: PodObservation, probes: ProbeResults, resize_restarts: frozenset[str]
+) -> _Init:
     """How far initialization is, and the init containers to start or stop.
 
     It looks from the last init container back, since those that ended long ago may have been removed: the last one
@@ -251,7 +254,7 @@ def _decide_init(pod: Obj, observed: PodObservation, probes: ProbeResults) -> _I
                 # Created and not started is what a failed start leaves behind.
                 plan.start.append(name)
             case "RUNNING":
-                done = sidecar and _tend_sidecar(container, seen, probes, plan)
+                done = sidecar and _tend_sidecar(container, seen, probes, plan, resize_restarts)
             case "EXITED":
                 if sidecar:
                     plan.start.append(name)
@@ -282,7 +285,13 @@ def _decide_init(pod: Obj, observed: PodObservation, probes: ProbeResults) -> _I
     return plan
 
 
-def _tend_sidecar(container: Obj, seen: ContainerObservation, probes: ProbeResults, plan: _Init) -> bool:
+def _tend_sidecar(
+    container: Obj,
+    seen: ContainerObservation,
+    probes: ProbeResults,
+    plan: _Init,
+    resize_restarts: frozenset[str],
+) -> bool:
     """Stop and restart a running sidecar that needs it; returns whether it has started, so that the next init
     container may run."""
     name = container["name"]
@@ -300,6 +309,9 @@ def _tend_sidecar(container: Obj, seen: ContainerObservation, probes: ProbeResul
     elif container.get("livenessProbe") and probes.liveness.get(seen.id) == "Failure":
         text = f"Init container {name} failed liveness probe"
         plan.kill.append(Kill(seen.id, name, text, "LivenessProbe"))
+        plan.start.append(name)
+    elif seen.id in resize_restarts:
+        plan.kill.append(Kill(seen.id, name, RESIZE_RESTART.format(name)))
         plan.start.append(name)
     return True
 
@@ -397,5 +409,6 @@ def stop_grace(pod: Obj, container: Obj, reason: KillReason) -> int:
     return declared
 
 
+RESIZE_RESTART = "Container {} resize requires restart"
 MINIMUM_GRACE = 2
 """Seconds any container gets at least, so that it is not killed at once when its hook used up the time."""

@@ -19,6 +19,7 @@ from typing import Literal
 from shipwheel.api.clock import Clock, parse_time
 from shipwheel.api.meta import Obj, is_being_deleted
 from shipwheel.kubelet import lifecycle, podspec, status
+from shipwheel.kubelet.allocation import Allocations, Resize
 from shipwheel.kubelet.container_config import NodeSettings, pod_log_directory
 from shipwheel.kubelet.container_status import Waiting
 from shipwheel.kubelet.executor import Executor, KillFault, Paths, SandboxFault, StartFault
@@ -26,6 +27,7 @@ from shipwheel.kubelet.lifecycle import Actions
 from shipwheel.kubelet.observed import PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.probes import Prober
+from shipwheel.kubelet.resizing import Resizing
 from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault
 from shipwheel.kubelet.services import Cgroups, NodeView, Objects, Record, Volumes
 from shipwheel.kubelet.status_manager import StatusManager
@@ -65,6 +67,7 @@ class Kit:
     pleg: Pleg
     prober: Prober
     statuses: StatusManager
+    allocations: Allocations
     volumes: Volumes
     objects: Objects
     cgroups: Cgroups
@@ -79,10 +82,12 @@ class Kit:
     """See to it that a static pod has its image at the API server."""
     started_at: int = 0
     """Nanoseconds since 1970, of this kubelet."""
+    shortage: Callable[[Obj], str] = lambda pod: ""
+    """What the node has too little of for a pod with these resources; empty when it fits."""
+    freed: Callable[[], None] = lambda: None
+    """Resources were given back: others may grow."""
     handler_features: Callable[[Obj], bool] = lambda pod: False
     """Whether the pod's runtime handler supports recursive read-only mounts."""
-    resize_conditions: Callable[[Obj], Sequence[Obj]] = lambda pod: ()
-    """PodResizePending and PodResizeInProgress of a pod, as of now."""
 
 
 @dataclass(slots=True)
@@ -94,6 +99,7 @@ class PodWorker:
     """Why containers could not be started, by name."""
     observed: PodObservation = field(default_factory=lambda: PodObservation(""))
     """As the worker saw it last."""
+    resizing: Resizing = field(init=False)
     _ending: Ending | None = None
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _end: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,7 +111,10 @@ class PodWorker:
     _mount_delay: float = 0.0
     """Seconds between attempts to mount what could not be mounted."""
 
-    # What others say to it
+    def __post_init__(self) -> None:
+        self.resizing = Resizing(self.kit.allocations.load(self.pod))
+
+    # What others say to it, and ask
 
     @property
     def uid(self) -> str:
@@ -118,6 +127,11 @@ class PodWorker:
     @property
     def could_be_running(self) -> bool:
         return self.stage in ("living", "dying")
+
+    @property
+    def given(self) -> Obj:
+        """The pod with the resources that it was given, which may not be what it asks for now."""
+        return self.resizing.allocation.applied_to(self.pod)
 
     def update(self, pod: Obj) -> None:
         """The pod's object changed."""
@@ -222,8 +236,8 @@ class PodWorker:
     async def _step(self) -> float | None:
         """Look, decide and act once. Seconds until it is to be done again at the latest; None when the pod has ended
         by itself."""
-        pod = self.pod
         observed = await self._look()
+        pod = self._allocated(observed)
         told = self._tell(pod, observed)
         if podspec.is_terminal(told["phase"]):
             return None
@@ -235,12 +249,55 @@ class PodWorker:
         self._follow_probes(pod, observed, told)
         self.kit.ensure_mirror(pod)
         restart_all = lifecycle.should_restart_all(pod, observed, told)
-        actions = lifecycle.decide(pod, observed, self.kit.prober.results, restart_all=restart_all)
+        resizes = self.resizing.due(pod, observed)
+        actions = lifecycle.decide(
+            pod,
+            observed,
+            self.kit.prober.results,
+            restart_all=restart_all,
+            resize_restarts=frozenset(each.container_id for each in resizes if each.restart),
+        )
         delay = RESYNC_SECONDS if actions.nothing else await self._act(pod, observed, actions)
+        if any(not each.restart for each in resizes):
+            delay = min(delay, await self._resize(pod, resizes))
         if self._volumes_stale and self._prepared:
             self._volumes_stale = False
             await self.kit.volumes.refresh(pod)
         return delay if overdue is None else min(delay, overdue)
+
+    def _allocated(self, observed: PodObservation) -> Obj:
+        """The pod with the resources that it was given. What it asks for beyond them is given if the node has it."""
+        if self.resizing.consider(self.pod, self.kit.shortage, self.kit.record, self.kit.clock.now()):
+            self.kit.allocations.save(self.uid, self.resizing.allocation)
+            self.kit.freed()
+        pod = self.given
+        self.resizing.note(self.pod, pod, observed, self.kit.record, self.kit.clock.now())
+        return pod
+
+    async def _resize(self, pod: Obj, resizes: Sequence[Resize]) -> float:
+        """Change running containers, those that shrink first; the pod's own cgroup grows before and shrinks after."""
+        await self.kit.cgroups.ensure(pod, only_grow=True)
+        for resize in resizes:
+            container = podspec.find_container(pod, resize.name)
+            if resize.restart or container is None:
+                continue
+            try:
+                await self.kit.executor.resize(pod, container, resize.container_id)
+            except RuntimeFault as fault:
+                now = self.kit.clock.now()
+                self.resizing.failed(self.pod, fault.message, self.kit.record, now)
+                self._tell(pod, self.observed)
+                return RETRY_SECONDS
+            self._actuated(container)
+        await self.kit.cgroups.ensure(pod)
+        return 0.0
+
+    def _actuated(self, container: Obj) -> None:
+        """Note what a container was set to."""
+        resources = container.get("resources") or {}
+        if self.resizing.allocation.actuated.get(container["name"], {}) != resources:
+            self.resizing.allocation.actuated[container["name"]] = resources
+            self.kit.allocations.save(self.uid, self.resizing.allocation)
 
     async def _look(self) -> PodObservation:
         seen = await self.kit.pleg.inspect(self.uid)
@@ -258,7 +315,8 @@ class PodWorker:
             host_ips=self.kit.view().host_ips,
             reasons=self.reasons,
             probes=self.kit.prober.results,
-            resize_conditions=self.kit.resize_conditions(pod),
+            resize_conditions=self.resizing.conditions,
+            actuated=self.resizing.allocation.actuated,
             kubelet_started_at=self.kit.started_at,
             supports_rro=self.kit.handler_features(pod),
         )
@@ -400,6 +458,7 @@ class PodWorker:
                     self.kit.executor.start(pod, container, observed, (sandbox_id, config), ips)
                 )
                 self.reasons.pop(name, None)
+                self._actuated(container)
             except StartFault as fault:
                 log.info("pod %s: container %s: %s", podspec.describe(pod), name, fault)
                 self.reasons[name] = Waiting(fault.reason, fault.message)

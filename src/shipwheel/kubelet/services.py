@@ -52,8 +52,9 @@ class Cgroups(Protocol):
     def parent_of(self, pod: Obj) -> str:
         """The cgroup that the runtime is to put the pod's containers in."""
 
-    async def ensure(self, pod: Obj) -> None:
-        """Make or bring up to date the pod's cgroup; OSError when that fails."""
+    async def ensure(self, pod: Obj, *, only_grow: bool = False) -> None:
+        """Make or bring up to date the pod's cgroup; OSError when that fails. `only_grow` leaves alone what is larger
+        than it should be, for the time until its containers have shrunk."""
 
     async def remove(self, uid: str) -> None: ...
 

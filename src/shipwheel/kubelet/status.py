@@ -17,7 +17,7 @@ from shipwheel.kubelet import lifecycle, podspec
 from shipwheel.kubelet.container_status import RESTARTING_ALL, Waiting, container_statuses
 from shipwheel.kubelet.lifecycle import ProbeResults
 from shipwheel.kubelet.observed import PodObservation
-from shipwheel.kubelet.resources import qos_class
+from shipwheel.kubelet.resources import pod_limits, pod_requests, qos_class
 
 OWNED_CONDITIONS = frozenset(
     {
@@ -47,6 +47,8 @@ class Facts:
     """Why a container could not be started, by its name."""
     probes: ProbeResults = field(default_factory=ProbeResults)
     resize_conditions: Sequence[Obj] = ()
+    actuated: Mapping[str, Obj] = field(default_factory=dict)
+    """The resources that containers were last set to, by name."""
     kubelet_started_at: int = 0
     """Nanoseconds since 1970: containers started well before it belong to the kubelet's predecessor."""
     supports_rro: bool = False
@@ -69,6 +71,7 @@ def pod_status(
     status: Obj = {"observedGeneration": generation} if generation else {}
     _set_addresses(status, pod, observed, facts)
     status["qosClass"] = api.get("qosClass") or qos_class(pod)
+    _set_resources(status, pod)
     _set_containers(status, pod, observed, old, facts)
     _set_started_and_ready(status, pod, old, facts)
 
@@ -294,6 +297,17 @@ def _set_addresses(status: Obj, pod: Obj, observed: PodObservation, facts: Facts
         status["hostIPs"] = [{"ip": each} for each in facts.host_ips[:2]]
 
 
+def _set_resources(status: Obj, pod: Obj) -> None:
+    """What the pod as a whole was given (KEP-5419)."""
+    requests = {name: str(amount) for name, amount in pod_requests(pod).items()}
+    limits = {name: str(amount) for name, amount in pod_limits(pod).items()}
+    if requests:
+        status["allocatedResources"] = requests
+    both = {part: listed for part, listed in (("requests", requests), ("limits", limits)) if listed}
+    if both:
+        status["resources"] = both
+
+
 def order_ips(ips: Iterable[str], host_ips: Sequence[str]) -> list[str]:
     """At most one address of each family, the family of the node's first address first."""
     first = _family(host_ips[0]) if host_ips else 4
@@ -324,6 +338,7 @@ def _set_containers(status: Obj, pod: Obj, observed: PodObservation, old: Obj, f
             old.get(field_name) or (),
             facts.reasons,
             runtime_name=facts.runtime_name,
+            actuated=facts.actuated,
             init=init,
             restarting_all=restarting_all,
             supports_rro=facts.supports_rro,

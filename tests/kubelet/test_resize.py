@@ -1,0 +1,119 @@
+"""In-place resize: what is due, what is granted, and a kubelet that does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shipwheel.api.meta import Obj, condition
+from shipwheel.client import resources as r
+from shipwheel.kubelet.allocation import Allocation, Allocations, pending_resizes
+from tests.kubelet.builders import container, observe, pod, seen
+from tests.kubelet.world import World, world
+
+
+def sized(cpu: str, memory: str = "64Mi", name: str = "a", **fields: object) -> Obj:
+    amounts = {"cpu": cpu, "memory": memory}
+    return container(name, resources={"requests": amounts, "limits": dict(amounts)}, **fields)
+
+
+def test_what_is_due() -> None:
+    owner = pod(
+        sized("1"),
+        sized("1", "32Mi", "b"),
+        sized("1", name="c", resizePolicy=[{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]),
+    )
+    state = observe(seen(owner, "a"), seen(owner, "b"), seen(owner, "c"))
+    now = {each["name"]: each["resources"] for each in owner["spec"]["containers"]}
+    assert pending_resizes(owner, state, now) == []
+    before = {name: sized("2", "64Mi")["resources"] for name in now}
+    due = pending_resizes(owner, state, before)
+    assert [(each.name, each.restart, each.growth) for each in due] == [
+        ("b", False, -(32 << 20)),
+        ("a", False, 0),
+        ("c", True, 0),
+    ]
+    assert pending_resizes(owner, observe(seen(owner, "a", "EXITED")), before) == []
+
+
+def test_equal_amounts_are_no_resize() -> None:
+    owner = pod(sized("1000m", "1024Ki"))
+    assert pending_resizes(owner, observe(seen(owner, "a")), {"a": sized("1", "1Mi")["resources"]}) == []
+
+
+def test_an_allocation_holds_against_the_specification(tmp_path: Path) -> None:
+    owner = pod(sized("1"))
+    allocation = Allocation()
+    allocation.take(owner)
+    wanting = pod(sized("2"))
+    assert not allocation.fits(wanting)
+    assert allocation.applied_to(wanting)["spec"] == owner["spec"]
+    assert allocation.applied_to(owner) is owner
+    store = Allocations(tmp_path)
+    store.save("uid-1", allocation)
+    assert store.load(wanting) == allocation
+    (tmp_path / "pods/uid-1/allocation.json").write_text("garbage")
+    assert store.load(wanting).fits(wanting)
+
+
+def resize(made: World, cpu: str, memory: str = "64Mi", name: str = "p") -> None:
+    def change(obj: Obj) -> None:
+        obj["spec"]["containers"][0]["resources"] = sized(cpu, memory)["resources"]
+
+    made.api.change(r.PODS, name, "ns", change)
+
+
+def held(made: World, name: str = "p") -> str:
+    return made.only(name).get("resources", {}).get("limits", {}).get("cpu", "")
+
+
+async def test_a_pod_grows_and_shrinks_in_place(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        made.create(pod(sized("1")))
+        await made.until(lambda: made.phase() == "Running")
+        before = made.only()["containerID"]
+        for cpu in ("2", "500m"):
+            resize(made, cpu, "128Mi")
+            await made.until(lambda: held(made) == cpu)  # noqa: B023
+        assert made.only()["containerID"] == before
+        assert made.only()["restartCount"] == 0
+        assert made.only()["allocatedResources"] == {"cpu": "500m", "memory": "128Mi"}
+        await made.until(lambda: condition(made.pod() or {}, "PodResizeInProgress") is None)
+        await made.until(lambda: made.reasons().count("ResizeCompleted") == 2)
+
+
+async def test_a_resize_waits_for_room(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        first, second = pod(sized("2")), pod(sized("1"))
+        second["metadata"]["name"] = "q"
+        made.create(first)
+        made.create(second)
+        await made.until(lambda: made.phase() == made.phase("q") == "Running")
+        resize(made, "3", name="q")
+        await made.until(lambda: condition(made.pod("q") or {}, "PodResizePending"))
+        pending = condition(made.pod("q") or {}, "PodResizePending") or {}
+        assert pending["reason"] == "Deferred"
+        assert (
+            pending["message"]
+            == "Node didn't have enough resource: cpu, requested: 3000, used: 2000, capacity: 4000"
+        )
+        assert held(made, "q") == "1"
+
+        await made.stop()
+        made.start()
+        await made.clock.advance(5)
+        assert held(made, "q") == "1", "a restarted kubelet knows what was granted"
+
+        made.api.delete(r.PODS, "p", "ns", gracePeriodSeconds=1)
+        await made.until(lambda: held(made, "q") == "3")
+        assert condition(made.pod("q") or {}, "PodResizePending") is None
+        await made.until(lambda: "ResizeDeferred" in made.reasons())
+
+
+async def test_a_resize_may_restart_the_container(tmp_path: Path) -> None:
+    policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+    async with world(tmp_path) as made:
+        made.create(pod(sized("1", resizePolicy=policy)))
+        await made.until(lambda: made.phase() == "Running")
+        resize(made, "1", "128Mi")
+        await made.until(lambda: made.only().get("restartCount") == 1 and "running" in made.only()["state"])
+        assert made.only()["resources"]["limits"]["memory"] == "128Mi"
