@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-_BLOCK = re.compile(rb"-----BEGIN ([^\n]*)-----[ \t\r]*\n.*?-----END \1-----", re.DOTALL)
+from shipwheel.kinds.pem import blocks
 
 
 def key_pair_complaint(certificate: bytes, key: bytes) -> str:
@@ -41,12 +40,11 @@ def _blocks(text: bytes, wanted: Callable[[str], bool]) -> tuple[list[bytes], li
     """The PEM blocks of the wanted kinds, and the kinds of those before the first of them."""
     found: list[bytes] = []
     skipped: list[str] = []
-    for match in _BLOCK.finditer(text):
-        kind = match[1].decode(errors="replace")
-        if wanted(kind):
-            found.append(match[0])
+    for block in blocks(text):
+        if wanted(block.kind):
+            found.append(block.text)
         elif not found:
-            skipped.append(kind)
+            skipped.append(block.kind)
     return found, skipped
 
 

@@ -179,18 +179,38 @@ def _check_node_affinity(spec: Obj, errors: Errors) -> None:
         check_node_selector(affinity["required"], "spec.nodeAffinity.required", errors)
 
 
-def _check_sources(spec: Obj, name: str, errors: Errors) -> None:
+def _check_sources(spec: Obj, name: str, errors: Errors, *, path: str = "spec") -> None:
     given = list(_source_of(spec))
     if not given:
-        errors.append(required("spec", "must specify a volume type"))
+        errors.append(required(path, "must specify a volume type"))
         return
     for position, kind in enumerate(given):
         if position == 0 or kind == "flexVolume":
-            check_persistent_source(kind, spec[kind], "spec", errors, volume=name)
+            check_persistent_source(kind, spec[kind], path, errors, volume=name)
             if kind == "local" and spec.get("nodeAffinity") is None:
-                errors.append(required("spec.nodeAffinity", "Local volume requires node affinity"))
+                errors.append(required(f"{path}.nodeAffinity", "Local volume requires node affinity"))
         else:
-            errors.append(forbidden(f"spec.{'cephFS' if kind == 'cephfs' else kind}", MANY_TYPES))
+            errors.append(forbidden(f"{path}.{'cephFS' if kind == 'cephfs' else kind}", MANY_TYPES))
+
+
+def check_inline_volume(spec: Obj, path: str, errors: Errors) -> None:
+    """A volume that is described where it is used, by an attachment: a CSI volume without a life of its own."""
+    where = "in the context of inline volumes"
+    for field in ("claimRef", "capacity", "nodeAffinity", "storageClassName"):
+        if spec.get(field):
+            errors.append(forbidden(f"{path}.{field}", f"may not be specified {where}"))
+    if spec.get("csi") is None:
+        errors.append(required(f"{path}.csi", f"has to be specified {where}"))
+    if not spec.get("accessModes"):
+        errors.append(required(f"{path}.accessModes"))
+    check_access_modes(spec.get("accessModes") or [], f"{path}.accessModes", errors)
+    if spec.get("persistentVolumeReclaimPolicy") not in (None, "", "Retain"):
+        detail = f"may only be Retain {where}"
+        errors.append(forbidden(f"{path}.persistentVolumeReclaimPolicy", detail))
+    if spec.get("volumeMode") not in (None, "Filesystem"):
+        detail = f"may not specify volumeMode other than Filesystem {where}"
+        errors.append(forbidden(f"{path}.volumeMode", detail))
+    _check_sources(spec, "", errors, path=path)
 
 
 def _check_attributes_class(spec: Obj, errors: Errors) -> None:

@@ -45,6 +45,7 @@ _BINDING_COLUMNS = (
 class RoleStrategy(Strategy):
     """Roles and cluster roles."""
 
+    allow_create_on_update = True
     name_rule = staticmethod(name_is_path_segment)
     tracks_generation = False
 
@@ -92,6 +93,7 @@ def _validate_rule(rule: Obj, path: str, *, namespaced: bool) -> list[FieldError
 class BindingStrategy(Strategy):
     """Role bindings and cluster role bindings: what they grant never changes, only to whom."""
 
+    allow_create_on_update = True
     name_rule = staticmethod(name_is_path_segment)
     tracks_generation = False
 
