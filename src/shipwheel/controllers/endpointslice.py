@@ -159,7 +159,7 @@ def plan(
     slices: dict[Any, list[Obj]] = {}
     for each in present:
         if _is_owned_by(each, service):
-            slices.setdefault(_ports_key(each.get("ports") or ()), []).append(each)
+            slices.setdefault(ports_key(each.get("ports") or ()), []).append(each)
         else:
             changes.delete.append(each)
     wanted: dict[Any, tuple[list[Obj], dict[Any, Obj]]] = {}
@@ -167,7 +167,7 @@ def plan(
         if not is_reachable(pod, even_if_terminating=True):
             continue
         ports = endpoint_ports(service, pod)
-        group = wanted.setdefault(_ports_key(ports), (ports, {}))
+        group = wanted.setdefault(ports_key(ports), (ports, {}))
         node = node_of(pod["spec"].get("nodeName", ""))
         if node is None and not service["spec"].get("publishNotReadyAddresses"):
             continue
@@ -276,7 +276,7 @@ def _is_owned_by(each: Obj, service: Obj) -> bool:
     )
 
 
-def _ports_key(ports: Iterable[Obj]) -> tuple[Any, ...]:
+def ports_key(ports: Iterable[Obj]) -> tuple[Any, ...]:
     entries = (
         (
             port.get("name") or "",
@@ -315,7 +315,7 @@ class EndpointSliceController:
         self._services = ctx.informer(SERVICES)
         self._pods = ctx.pods()
         self._nodes = ctx.informer(NODES)
-        self._slices = ctx.informer(ENDPOINT_SLICES, {"service": _by_service})
+        self._slices = ctx.informer(ENDPOINT_SLICES, {"service": by_service})
         self._writes = Writes()
         self._times = TriggerTimes()
         self._topology = TopologyCache()
@@ -352,7 +352,7 @@ class EndpointSliceController:
         """Somebody else changed one of ours, or one of ours is gone."""
         for each in (new, old):
             if each is not None and labels_of(each).get(MANAGED_BY) == CONTROLLER_NAME:
-                for key in _by_service(each):
+                for key in by_service(each):
                     self._loop.queue.add(key)
 
     def _on_node(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
@@ -453,7 +453,7 @@ class EndpointSliceController:
         self._changes.labels("delete").inc()
 
 
-def _by_service(each: Obj) -> tuple[str, ...]:
+def by_service(each: Obj) -> tuple[str, ...]:
     name = labels_of(each).get(SERVICE_NAME)
     return (f"{namespace_of(each)}/{name}",) if name else ()
 

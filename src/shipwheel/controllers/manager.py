@@ -24,22 +24,31 @@ from shipwheel.client.leader import ElectionConfig, LeaderElector
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.serving import Check, ComponentServer, ServingConfig
 from shipwheel.controllers.accounts import AccountClients
+from shipwheel.controllers.autoscaler import HorizontalPodAutoscalerController
+from shipwheel.controllers.bootstrap import BootstrapSigner, TokenCleaner
+from shipwheel.controllers.certificates import CsrApprover, CsrCleaner, CsrSigner
+from shipwheel.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from shipwheel.controllers.config import ControllerManagerConfig
 from shipwheel.controllers.cronjob import CronJobController
 from shipwheel.controllers.daemonset import DaemonSetController
 from shipwheel.controllers.deployment import DeploymentController
+from shipwheel.controllers.disruption import DisruptionController
 from shipwheel.controllers.endpoints import EndpointsController
 from shipwheel.controllers.endpointslice import EndpointSliceController
+from shipwheel.controllers.endpointslice_mirroring import EndpointSliceMirroringController
 from shipwheel.controllers.framework import Context, Controller
 from shipwheel.controllers.garbage_collector import GarbageCollector
 from shipwheel.controllers.job import JobController
 from shipwheel.controllers.namespace import NamespaceController
+from shipwheel.controllers.node_ipam import NodeIpamController
 from shipwheel.controllers.node_lifecycle import NodeLifecycleController
 from shipwheel.controllers.node_ttl import NodeTtlController
 from shipwheel.controllers.pod_gc import PodGarbageCollector
 from shipwheel.controllers.replicaset import ReplicaSetController, ReplicationControllerController
+from shipwheel.controllers.resource_quota import ResourceQuotaController
 from shipwheel.controllers.root_ca import RootCaPublisher
 from shipwheel.controllers.serviceaccount import ServiceAccountController
+from shipwheel.controllers.serviceaccount_tokens import LegacyTokenCleaner, ServiceAccountTokenController
 from shipwheel.controllers.statefulset import StatefulSetController
 from shipwheel.controllers.taint_eviction import TaintEvictionController
 from shipwheel.controllers.ttl_after_finished import TtlAfterFinishedController
@@ -62,7 +71,21 @@ class Descriptor:
 
 
 CONTROLLERS: tuple[Descriptor, ...] = (
+    # First, because it is what lets others act as service accounts of the old kind.
+    Descriptor(
+        "serviceaccount-token-controller",
+        "serviceaccount-token",
+        "tokens-controller",
+        ServiceAccountTokenController,
+        needs=lambda config: bool(config.service_account_private_key),
+    ),
     Descriptor("serviceaccount-controller", "serviceaccount", "service-account-controller", ServiceAccountController),
+    Descriptor(
+        "legacy-serviceaccount-token-cleaner-controller",
+        "legacy-service-account-token-cleaner",
+        "legacy-service-account-token-cleaner",
+        LegacyTokenCleaner,
+    ),
     Descriptor(
         "root-ca-certificate-publisher-controller",
         "root-ca-cert-publisher",
@@ -89,12 +112,50 @@ CONTROLLERS: tuple[Descriptor, ...] = (
         "ttl-after-finished-controller",
         TtlAfterFinishedController,
     ),
-    Descriptor("ttl-controller", "ttl", "ttl-controller", NodeTtlController),
     Descriptor("endpointslice-controller", "endpointslice", "endpointslice-controller", EndpointSliceController),
     Descriptor("endpoints-controller", "endpoint", "endpoint-controller", EndpointsController),
+    Descriptor(
+        "endpointslice-mirroring-controller",
+        "endpointslicemirroring",
+        "endpointslicemirroring-controller",
+        EndpointSliceMirroringController,
+    ),
     Descriptor("node-lifecycle-controller", "nodelifecycle", "node-controller", NodeLifecycleController),
     Descriptor("taint-eviction-controller", "", "taint-eviction-controller", TaintEvictionController),
+    Descriptor("ttl-controller", "ttl", "ttl-controller", NodeTtlController),
+    Descriptor(
+        "node-ipam-controller",
+        "nodeipam",
+        "node-controller",
+        NodeIpamController,
+        needs=lambda config: config.allocate_node_cidrs,
+    ),
     Descriptor("pod-garbage-collector-controller", "podgc", "pod-garbage-collector", PodGarbageCollector),
+    Descriptor("resourcequota-controller", "resourcequota", "resourcequota-controller", ResourceQuotaController),
+    Descriptor("disruption-controller", "disruption", "disruption-controller", DisruptionController),
+    Descriptor(
+        "horizontal-pod-autoscaler-controller",
+        "horizontalpodautoscaling",
+        "horizontal-pod-autoscaler",
+        HorizontalPodAutoscalerController,
+    ),
+    Descriptor(
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation",
+        "clusterrole-aggregation-controller",
+        ClusterRoleAggregationController,
+    ),
+    Descriptor(
+        "certificatesigningrequest-signing-controller",
+        "csrsigning",
+        "certificate-controller",
+        CsrSigner,
+        needs=lambda config: bool(config.cluster_signing_certificates),
+    ),
+    Descriptor("certificatesigningrequest-approving-controller", "csrapproving", "certificate-controller", CsrApprover),
+    Descriptor("certificatesigningrequest-cleaner-controller", "csrcleaner", "certificate-controller", CsrCleaner),
+    Descriptor("bootstrap-signer-controller", "bootstrapsigner", "bootstrap-signer", BootstrapSigner, by_default=False),
+    Descriptor("token-cleaner-controller", "tokencleaner", "token-cleaner", TokenCleaner, by_default=False),
     # Last, so that it finds the informers that the others share.
     Descriptor("garbage-collector-controller", "garbagecollector", "generic-garbage-collector", GarbageCollector),
 )
