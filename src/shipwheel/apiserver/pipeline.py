@@ -8,8 +8,6 @@ allowed.
 
 from __future__ import annotations
 
-import asyncio
-import gzip
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -38,6 +36,7 @@ from shipwheel.apiserver.authn.requests import Authenticator
 from shipwheel.apiserver.authz.chain import Authorizer
 from shipwheel.apiserver.flow import Flow
 from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
+from shipwheel.apiserver.listing import answer_list
 from shipwheel.apiserver.reads import Reader, list_options
 from shipwheel.apiserver.rendering import Rendering, render_object, rendering
 from shipwheel.apiserver.requestinfo import RequestInfo, request_info
@@ -57,7 +56,6 @@ from shipwheel.client.httpserver import (
 
 log = logging.getLogger(__name__)
 
-GZIP_FROM = 128 * 1024
 _CUSTOM_FORMATS: tuple[codec.Format, ...] = ("json", "yaml")
 """Custom resources have no protobuf."""
 PathHandler = Callable[[Request, UserInfo], Awaitable[Answer]]
@@ -197,8 +195,8 @@ class Pipeline:
         form = self._rendering(request, resource, version, is_watch=info.verb == "watch")
         if info.verb == "watch":
             return await self.reader.watch(request, resource, namespace, options, form)
-        answer = await self.reader.list(request, resource, namespace, options, form)
-        return await _compressed(request, answer)
+        selection = await self.reader.select(resource, namespace, options)
+        return await answer_list(request, selection, form, self.clock.now())
 
     async def _write(
         self,
@@ -447,12 +445,3 @@ def _warning(text: str) -> str:
 
 def _add_header(answer: Answer, name: str, value: str) -> None:
     answer.headers = [*(answer.headers or ()), (name, value)]
-
-
-async def _compressed(request: Request, answer: Response) -> Response:
-    """Large answers are compressed for those who can read it, in a thread: it takes time."""
-    if len(answer.body) < GZIP_FROM or "gzip" not in request.header("accept-encoding"):
-        return answer
-    answer.body = await asyncio.get_running_loop().run_in_executor(None, lambda: gzip.compress(answer.body, 1))
-    answer.headers = [*(answer.headers or ()), ("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
-    return answer

@@ -23,7 +23,7 @@ from shipwheel.api.resource import Resource, Version
 from shipwheel.api.selectors import FieldSelector, LabelSelector, parse_field_selector, parse_label_selector
 from shipwheel.apiserver.rendering import Rendering
 from shipwheel.apiserver.watchcache import Change, Entry, Filter, ResourceCache, WatchCache, Watcher, make_entry
-from shipwheel.client.httpserver import Answer, Request, Response, Stream, StreamWriter
+from shipwheel.client.httpserver import Answer, Request, Stream, StreamWriter
 from shipwheel.store.base import Compacted, FutureRevision
 
 SLOW_READER_BYTES = 16 << 20
@@ -274,13 +274,6 @@ class Reader:
             found = found[:limit]
             metadata["continue"] = encode_token(revision, found[-1].key)
         return Selection(found, metadata)
-
-    async def list(
-        self, request: Request, resource: Resource, namespace: str, options: ListOptions, rendering: Rendering
-    ) -> Response:
-        selection = await self.select(resource, namespace, options)
-        body = rendering.list(selection.entries, selection.metadata, self.clock.now())
-        return Response(200, body, content_type=rendering.content_type)
 
     # WATCH.
 

@@ -324,8 +324,8 @@ def _dedup_owners(metadata: Obj, options: WriteOptions) -> None:
     repeated = dedup_owner_references(metadata)
     if repeated:
         options.warnings.append(
-            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may "
-            "reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and "
+            "may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
             f"[{' '.join(repeated)}]"
         )
 

@@ -6,7 +6,7 @@ which nearly all traffic uses, only joins bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import orjson
@@ -19,6 +19,9 @@ from shipwheel.api.resource import Resource, Version
 from shipwheel.apiserver.watchcache import Change, Entry
 from shipwheel.client.httpserver import frame
 from shipwheel.kinds import wire
+
+GROUP = 32
+"""How many items of a long list are rendered before others have their turn."""
 
 
 def head_of(kind: str, api_version: str) -> bytes:
@@ -57,14 +60,28 @@ class Rendering:
         return obj
 
     def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
-        opening = head_of(self.list_kind, self.list_version) + b'"metadata":%b,"items":[' % orjson.dumps(metadata)
+        """The objects as a list, whole."""
+        return b"".join(self.pieces(entries, metadata, now))
+
+    def pieces(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> Iterator[bytes]:
+        """The same piece by piece, so that a long list neither blocks others nor is in memory twice."""
+        yield self.opening(metadata, now)
+        for start in range(0, len(entries), GROUP):
+            if start:
+                yield b","
+            yield self.joined(entries[start : start + GROUP], now)
+        yield b"]}"
+
+    def opening(self, metadata: Obj, now: datetime) -> bytes:
+        return head_of(self.list_kind, self.list_version) + b'"metadata":%b,"items":[' % orjson.dumps(metadata)
+
+    def joined(self, entries: Sequence[Entry], now: datetime) -> bytes:
+        """Some items, with commas between. Those of built-in kinds do not say their kind."""
         if self.resource.custom:
-            joined = b",".join([self.one(entry) for entry in entries])
-        elif self.convert is None:
-            joined = b"{" + b",{".join([entry.tail for entry in entries]) if entries else b""
-        else:
-            joined = b",".join([_without_type(self.view(entry)) for entry in entries])
-        return b"".join((opening, joined, b"]}"))
+            return b",".join([self.one(entry) for entry in entries])
+        if self.convert is None:
+            return b"{" + b",{".join([entry.tail for entry in entries])
+        return b",".join([_without_type(self.view(entry)) for entry in entries])
 
     def frame(self, kind: str, change: Change) -> bytes:
         """A watch event, framed as a chunk; made once for all watchers of this form."""
@@ -103,8 +120,8 @@ class YamlRendering(Rendering):
     def one(self, entry: Entry) -> bytes:
         return codec.encode_yaml(self.view(entry))
 
-    def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
-        return codec.encode_yaml(orjson.loads(super().list(entries, metadata, now)))
+    def pieces(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> Iterator[bytes]:
+        yield codec.encode_yaml(orjson.loads(b"".join(super().pieces(entries, metadata, now))))
 
     def event(self, kind: str, entry: Entry) -> bytes:
         return b"---\n" + codec.encode_yaml({"type": kind, "object": self.view(entry)})
@@ -123,18 +140,19 @@ class TableRendering(Rendering):
     def one(self, entry: Entry) -> bytes:
         return self.list([entry], {"resourceVersion": str(entry.revision)}, SystemClock().now())
 
-    def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
-        objects = [self.view(entry) for entry in entries]
-        return orjson.dumps(
-            table.table(
-                objects,
-                self.columns,
-                now=now,
-                include=self.include,
-                metadata=metadata,
-                version=self.form.version,
-            )
+    def opening(self, metadata: Obj, now: datetime) -> bytes:
+        empty = table.table(
+            [], self.columns, now=now, include=self.include, metadata=metadata, version=self.form.version
         )
+        return orjson.dumps(empty).removesuffix(b"]}")
+
+    def joined(self, entries: Sequence[Entry], now: datetime) -> bytes:
+        columns = self.columns or table.DEFAULT_COLUMNS
+        rows = [
+            table.row(self.view(entry), columns, now=now, include=self.include, version=self.form.version)
+            for entry in entries
+        ]
+        return orjson.dumps(rows)[1:-1]
 
 
 class PartialRendering(Rendering):
@@ -151,9 +169,8 @@ class PartialRendering(Rendering):
         metadata = orjson.loads(b"{" + entry.tail)["metadata"]
         return orjson.dumps({"kind": "PartialObjectMetadata", "apiVersion": self.list_version, "metadata": metadata})
 
-    def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
-        opening = head_of(self.list_kind, self.list_version) + b'"metadata":%b,"items":[' % orjson.dumps(metadata)
-        return b"".join((opening, b",".join([self.one(entry) for entry in entries]), b"]}"))
+    def joined(self, entries: Sequence[Entry], now: datetime) -> bytes:
+        return b",".join([self.one(entry) for entry in entries])
 
 
 class ProtobufRendering(Rendering):
@@ -169,9 +186,12 @@ class ProtobufRendering(Rendering):
     def one(self, entry: Entry) -> bytes:
         return wire.encode_object(self.view(entry))
 
-    def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
-        items = [wire.encode_item(self.gvk, self.view(entry)) for entry in entries]
-        return wire.encode_list(self.list_version, self.list_kind, metadata, items)
+    def pieces(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> Iterator[bytes]:
+        items: list[bytes] = []
+        for start in range(0, len(entries), GROUP):
+            items += [wire.encode_item(self.gvk, self.view(entry)) for entry in entries[start : start + GROUP]]
+            yield b""  # its length comes first, so nothing can be sent yet; but others may have their turn
+        yield wire.encode_list(self.list_version, self.list_kind, metadata, items)
 
     def event(self, kind: str, entry: Entry) -> bytes:
         return wire.watch_frame(kind, self.one(entry))
