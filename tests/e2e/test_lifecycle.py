@@ -165,10 +165,11 @@ def test_down_leaves_no_trace(tmp_path: Path) -> None:
         ):
             subprocess.run(["ip", "netns", "exec", name, *command.split()], check=True)
         # `ip netns exec` would hide the cgroups, nsenter does not.
+        environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
         done = subprocess.run(
             ["nsenter", f"--net=/run/netns/{name}", "unshare", "--mount", "--pid", "--fork", "--mount-proc",
              sys.executable, str(DRIVER), str(tmp_path)],
-            capture_output=True, text=True, timeout=100, check=False, env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
+            capture_output=True, text=True, timeout=100, check=False, env=environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         report = json.loads(done.stdout.splitlines()[-1])

@@ -33,11 +33,13 @@ def api_address(service_cidr: str) -> str:
 async def install(client: Client, settings: Settings) -> None:
     """Make what is missing. Raises `ApiError`, `ConnectionFailed`."""
     for resource, obj in objects(settings):
+        meta = obj["metadata"]
         try:
-            await client.create(resource, obj)
+            await client.get(resource, meta["name"], meta.get("namespace", ""))
         except ApiError as error:
-            if error.reason != "AlreadyExists":
+            if error.reason != "NotFound":
                 raise
+            await client.create(resource, obj)
 
 
 def objects(settings: Settings) -> Iterator[tuple[GroupVersionResource, Obj]]:

@@ -39,7 +39,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj, is_condition_true, name_of
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.kubeconfig import load_config, merge_into_file, read_file, remove_from_file
-from shipwheel.client.resources import NODES
+from shipwheel.client.resources import NODES, SERVICE_ACCOUNTS
 
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
@@ -367,6 +367,7 @@ async def _wait_until_it_works(layout: Layout, settings: Settings, supervisor: i
     async with admin_client(layout) as client:
         await _poll(lambda: _is_ready(client), layout, supervisor, "the API server")
         await _poll(lambda: _has_nodes(client, settings), layout, supervisor, "the node")
+        await _poll(lambda: _takes_pods(client), layout, supervisor, "the default service account")
 
 
 async def _poll(done: Callable[[], Any], layout: Layout, supervisor: int | None, what: str) -> None:
@@ -399,6 +400,15 @@ async def _has_nodes(client: Client, settings: Settings) -> bool:
         return False
     ready = {name_of(each) for each in found if is_condition_true(each, "Ready")}
     return ready >= set(settings.nodes)
+
+
+async def _takes_pods(client: Client) -> bool:
+    """Whether a pod would be let in: it needs its namespace's service account."""
+    try:
+        await client.get(SERVICE_ACCOUNTS, "default", "default")
+    except (ApiError, ConnectionFailed):
+        return False
+    return True
 
 
 async def _complete(client: Client, node: Obj, settings: Settings) -> None:
