@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +39,21 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def command_lines() -> Iterator[tuple[int, list[str]]]:
-    """(pid, arguments) of all processes."""
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            for line in _lines(f"/proc/{entry}/cmdline"):
-                yield int(entry), line.rstrip("\0").split("\0")
+def command(pid: int) -> str:
+    """The name of its program; empty when it has ended."""
+    return "".join(_lines(f"/proc/{pid}/comm"))
+
+
+def parent(pid: int) -> int:
+    for line in _lines(f"/proc/{pid}/stat"):
+        return int(line.rpartition(")")[2].split()[1])
+    return 0
+
+
+def children(pid: int) -> list[int]:
+    """Those that any of its threads started."""
+    tables = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for each in tables for line in _lines(str(each)) for child in line.split()]
 
 
 def listening_on(port: int) -> list[int]:
