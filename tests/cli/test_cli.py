@@ -25,7 +25,7 @@ def shipwheel(*arguments: str) -> Result:
 
 def test_the_commands() -> None:
     commands = re.findall(r"^  (\S+) ", shipwheel("--help").output.partition("Commands:")[2], re.MULTILINE)
-    assert commands == sorted(["up", "down", "status", "kubeconfig", "logs", "version", *COMMANDS])
+    assert commands == sorted(["up", "down", "status", "kubeconfig", "logs", "version", "load-image", *COMMANDS])
 
 
 def test_version() -> None:

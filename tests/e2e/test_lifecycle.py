@@ -87,7 +87,7 @@ def test_what_is_killed_is_gone_on_with(own: Cluster) -> None:
 
 
 def test_each_component_comes_back(own: Cluster) -> None:
-    own.up()
+    own.up("--demo")
     for name in ("kube-apiserver", "control-plane", "node-1"):
         old = own.processes()[name]
         os.kill(old, signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_each_component_comes_back(own: Cluster) -> None:
 
 
 def test_stopping_with_the_data_kept(own: Cluster) -> None:
-    own.up()
+    own.up("--demo")
     own.kubectl("create", "configmap", "kept", "--from-literal=a=b")
     own.apply(pod("p"))
     own.kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=30s")
@@ -190,7 +190,7 @@ def test_port_taken(tmp_path: Path) -> None:
 
 
 def test_two_clusters_side_by_side(own: Cluster, cluster: Cluster) -> None:
-    own.up()
+    own.up("--demo")
     own.apply(pod("p"))
     own.kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=30s")
     ours, theirs = (each.get("service", "kubernetes")["spec"]["clusterIP"] for each in (own, cluster))

@@ -228,6 +228,20 @@ def list_nodes(layout: Layout) -> list[Obj]:
         return []
 
 
+def load_images(name: str, data_dir: Path | None, archive: bytes) -> None:
+    """Give every node the images of an archive (OCI or Docker). Raises `ClusterError`, `ImageError`."""
+    from shipwheel.admin.processes import containerd_config, import_images
+
+    layout = Layout.of(name, data_dir)
+    settings = layout.read_settings()
+    if settings is None:
+        raise ClusterError(f'there is no cluster "{name}"')
+    if settings.runtime != "containerd":
+        raise ClusterError("simulated pods need no images")
+    for node in settings.nodes:
+        asyncio.run(import_images(containerd_config(layout, node), archive))
+
+
 # Checks and choices
 
 

@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException
 from shipwheel.admin import images
 from shipwheel.admin.cluster import ClusterError, admin_client
 from shipwheel.admin.layout import Layout, Settings
-from shipwheel.admin.processes import containerd_config, load_images
+from shipwheel.admin.processes import containerd_config, import_images
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
@@ -39,7 +39,7 @@ def deploy(layout: Layout, settings: Settings, progress: Callable[[str], Abstrac
             arch = images.architecture()
             archive = images.archive([images.web_image(images.host_busybox())], arch=arch)
             for node in settings.nodes:
-                asyncio.run(load_images(containerd_config(layout, node), archive))
+                asyncio.run(import_images(containerd_config(layout, node), archive))
     with progress(f"Deploying {REPLICAS} pods of it"):
         service = asyncio.run(_deploy(layout))
     spec = service["spec"]

@@ -295,10 +295,10 @@ async def _import_pause(containerd: Any) -> None:
         await runtime.close()
     arch = images.architecture()
     archive = images.archive([images.pause_image(arch)], arch=arch)
-    await load_images(containerd.config, archive)
+    await import_images(containerd.config, archive)
 
 
-async def load_images(config: ContainerdConfig, archive: bytes) -> None:
+async def import_images(config: ContainerdConfig, archive: bytes) -> None:
     """Give the images of an archive (OCI or Docker) to a node. Raises `ImageError`."""
     from shipwheel.admin.images import import_archive
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -113,6 +113,18 @@ def kubeconfig(name: str, data_dir: Path | None) -> None:
         click.echo(f'There is no cluster "{name}".', err=True)
         sys.exit(1)
     click.echo(path)
+
+
+@main.command("load-image")
+@click.argument("archive", type=click.File("rb"))
+@name_option
+@data_dir_option
+def load_image(archive: BinaryIO, name: str, data_dir: Path | None) -> None:
+    """Give the cluster's nodes the images of an ARCHIVE, as `docker save` writes it; `-` reads stdin."""
+    from shipwheel.admin import cluster
+
+    with show.errors():
+        cluster.load_images(name, data_dir, archive.read())
 
 
 @main.command()
