@@ -15,6 +15,8 @@ import asyncio
 import json
 import logging
 import os
+import socket
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 
 CNI_VERSION = "0.4.0"
 CONFIGURATION_FILE = "10-shipwheel.conflist"
+SIOCGIFMTU = 0x8921
 MULTICAST = {"ip": "224.0.0.0/4", "ip6": "ff00::/8"}
 
 
@@ -160,8 +163,17 @@ def default_mtu() -> int:
         return 1500
     for fields in map(str.split, routes):
         if fields[1] == "00000000":
-            return int(Path("/sys/class/net", fields[0], "mtu").read_text())
+            return _mtu_of(fields[0])
     return 1500
+
+
+def _mtu_of(interface: str) -> int:
+    """Asked of the kernel, not read from /sys, which may show another network namespace than ours."""
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16si12x", interface.encode(), 0)
+        return struct.unpack("16si12x", fcntl.ioctl(any_socket, SIOCGIFMTU, request))[1]
 
 
 def _write(path: Path, text: str) -> None:
