@@ -50,9 +50,9 @@ class AccountClients:
             await self._pool.close()
 
     def of(self, account: str) -> Client:
-        """The client of an account; the manager's own when accounts are not used."""
+        """The client of an account; the manager's own for no account, or when accounts are not used."""
         config = self._config
-        if not config.use_service_account_credentials:
+        if not account or not config.use_service_account_credentials:
             return self._client
         if self._pool is None:
             self._pool = connect(self._anonymous)

@@ -63,7 +63,7 @@ class Descriptor:
     name: str
     alias: str
     account: str
-    """Its service account, and the source of its events."""
+    """Its service account, and the source of its events; empty: the manager's own."""
     make: Callable[[Context], Controller]
     by_default: bool = True
     needs: Callable[[ControllerManagerConfig], bool] = lambda config: True
@@ -75,7 +75,7 @@ CONTROLLERS: tuple[Descriptor, ...] = (
     Descriptor(
         "serviceaccount-token-controller",
         "serviceaccount-token",
-        "tokens-controller",
+        "",
         ServiceAccountTokenController,
         needs=lambda config: bool(config.service_account_private_key),
     ),
@@ -262,7 +262,7 @@ class _Manager:
             client=clients.of(descriptor.account),
             informers=factory,
             clock=self._clock,
-            recorder=self.recorder.for_component(descriptor.account),
+            recorder=self.recorder.for_component(descriptor.account or descriptor.name),
             metrics=self._metrics,
             config=self._config,
         )
