@@ -55,9 +55,7 @@ def config_at(base: Path, **options: object) -> ContainerdConfig:
 
 def test_the_configuration_is_toml_with_everything_of_its_own() -> None:
     config = config_at(Path("/x"), registry_config_dir=Path('/certs "d"'))
-    text = render(
-        config, snapshotter="overlayfs", restrict_oom_score_adj=True, runtimes={"crun": "/usr/bin/crun"}
-    )
+    text = render(config, snapshotter="overlayfs", restrict_oom_score_adj=True, runtimes={"crun": "/usr/bin/crun"})
     parsed = tomllib.loads(text)
     assert (parsed["root"], parsed["grpc"]["address"]) == ("/x/root", "/x/run/containerd.sock")
     cri = parsed["plugins"]["io.containerd.grpc.v1.cri"]
@@ -154,9 +152,7 @@ def traces(private: Containerd) -> list[str]:
     """What a containerd could have left on the machine."""
     state = str(private.config.state)
     left = [f"mount {point}" for point in kernel.mounts_below(private.config.state.parent, _mountinfo())]
-    left += [
-        f"process {pid}" for pid in kernel.processes() if any(state in a for a in kernel.command_of(pid))
-    ]
+    left += [f"process {pid}" for pid in kernel.processes() if any(state in a for a in kernel.command_of(pid))]
     return left + ([f"directory {state}"] if private.config.state.exists() else [])
 
 

@@ -72,9 +72,7 @@ def test_an_archive_leads_from_its_index_to_its_files() -> None:
 
 
 def test_the_same_files_make_the_same_archive() -> None:
-    turned = ImageSpec(
-        **{**{f: getattr(SPEC, f) for f in SPEC.__slots__}, "files": dict(reversed(SPEC.files.items()))}
-    )
+    turned = ImageSpec(**{**{f: getattr(SPEC, f) for f in SPEC.__slots__}, "files": dict(reversed(SPEC.files.items()))})
     assert archive([SPEC], arch="amd64") == archive([turned], arch="amd64")
 
 

@@ -356,9 +356,7 @@ def _readers_of(message: Message) -> dict[int, _Reader]:
             if wire != LENGTH:
                 readers[each.number << 3 | LENGTH] = _read_packed(each.name, value)
         else:
-            entry = Message(
-                f"{message.name}.{each.name}", (Field("key", 1, each.key), Field("value", 2, each.type))
-            )
+            entry = Message(f"{message.name}.{each.name}", (Field("key", 1, each.key), Field("value", 2, each.type)))
             readers[each.number << 3 | LENGTH] = _read_map(each, _value_reader(entry))
     return readers
 

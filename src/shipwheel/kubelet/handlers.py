@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import httptools
 
 from shipwheel.api.meta import Obj
+from shipwheel.api.protobuf import parse_tables
 
 BODY_BYTES = 10 * 1024
 _MAXIMUM_REDIRECTS = 10
@@ -226,51 +227,46 @@ async def tcp_probe(host: str, port: int, timeout: float) -> tuple[Outcome, str]
     return "success", ""
 
 
-_SERVING = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
+_HEALTH = """
+enum ServingStatus UNKNOWN=0 SERVING=1 NOT_SERVING=2 SERVICE_UNKNOWN=3
+HealthCheckRequest service=1:string
+HealthCheckResponse status=1:ServingStatus
+"""
 
 
 async def grpc_probe(host: str, port: int, service: str, timeout: float) -> tuple[Outcome, str]:
-    """Ask grpc.health.v1.Health. The messages are two fields: they are written and read here by hand."""
-    import grpc
-    import grpc.aio
+    """Ask grpc.health.v1.Health."""
+    from shipwheel.client.grpc.channel import Channel, GrpcError
 
     address = _join(host, port)
-    name = service.encode()
-    request = b"\x0a" + _varint(len(name)) + name if name else b""
-    options = [("grpc.primary_user_agent", _USER_AGENT), ("grpc.enable_http_proxy", 0)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        call = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
-        try:
-            answer: bytes = await call(request, timeout=timeout, wait_for_ready=True)
-        except grpc.aio.AioRpcError as error:
-            return "failure", _explain_grpc(error, address, timeout)
-    status = answer[1] if len(answer) == 2 and answer[0] == 0x08 else 0
-    if status == 1:
+    tables = parse_tables(_HEALTH)
+    channel = Channel(address, user_agent=_USER_AGENT)
+    try:
+        answer = await channel.call(
+            "/grpc.health.v1.Health/Check",
+            tables["HealthCheckRequest"],
+            tables["HealthCheckResponse"],
+            {"service": service} if service else {},
+            timeout=timeout,
+        )
+    except GrpcError as error:
+        return "failure", _explain_grpc(error.code, error.message, address, timeout)
+    finally:
+        await channel.close()
+    status = answer.get("status", "UNKNOWN")
+    if status == "SERVING":
         return "success", "service healthy"
-    return "failure", f'service unhealthy (responded with "{_SERVING.get(status, "UNKNOWN")}")'
+    return "failure", f'service unhealthy (responded with "{status}")'
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _explain_grpc(error: object, address: str, timeout: float) -> str:
-    import grpc
-    import grpc.aio
-
-    assert isinstance(error, grpc.aio.AioRpcError)
-    if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+def _explain_grpc(code: str, message: str, address: str, timeout: float) -> str:
+    if code == "UNIMPLEMENTED":
         return (
             "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): "
-            f"{error.details()}"
+            f"{message}"
         )
-    if error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+    if code in ("DEADLINE_EXCEEDED", "UNAVAILABLE"):
         return (
             f'timeout: failed to connect service "{address}" within {timeout:g}s: context deadline exceeded'
         )
-    return f"error: health rpc probe failed: {error.details()}"
+    return f"error: health rpc probe failed: {message}"

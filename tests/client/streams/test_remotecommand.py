@@ -82,9 +82,7 @@ async def served() -> AsyncIterator[Served]:
     await server.close()
 
 
-def websocket(
-    protocol: str, target: str = "/exec"
-) -> Callable[[Served], AbstractAsyncContextManager[Session]]:
+def websocket(protocol: str, target: str = "/exec") -> Callable[[Served], AbstractAsyncContextManager[Session]]:
     return lambda served: open_websocket(served.endpoint(target), served.options, protocols=[protocol])
 
 

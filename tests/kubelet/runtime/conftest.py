@@ -69,9 +69,7 @@ def containerd() -> Iterator[Containerd]:
             run_apart(private.stop())
 
 
-@pytest.fixture(
-    params=["simulated", pytest.param("containerd", marks=[pytest.mark.root, pytest.mark.containerd])]
-)
+@pytest.fixture(params=["simulated", pytest.param("containerd", marks=[pytest.mark.root, pytest.mark.containerd])])
 async def runtime(request: pytest.FixtureRequest) -> AsyncIterator[Runtime]:
     if request.param == "simulated":
         simulated = SimulatedRuntime(SystemClock())

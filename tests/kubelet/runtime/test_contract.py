@@ -113,9 +113,7 @@ async def test_sandboxes_have_addresses_of_their_own(runtime: Runtime, make_pod:
     assert len({(await runtime.sandbox_status(pod.id)).ips[0] for pod in pods}) == 3
 
 
-async def test_a_pod_on_the_hosts_network_has_no_address_of_its_own(
-    runtime: Runtime, make_pod: MakePod
-) -> None:
+async def test_a_pod_on_the_hosts_network_has_no_address_of_its_own(runtime: Runtime, make_pod: MakePod) -> None:
     pod = await make_pod(hostname="", namespaces=NamespaceModes(network="NODE"))
     status = await runtime.sandbox_status(pod.id)
     assert (list(status.ips), status.namespaces.network) == ([], "NODE")
@@ -290,15 +288,19 @@ async def test_usage_is_told_of_what_runs(runtime: Runtime, make_pod: MakePod) -
     assert usage.timestamp > 0
 
 
+def of_process(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text()
+
+
 async def test_processes_are_where_the_kernel_can_be_asked(runtime: Runtime, make_pod: MakePod) -> None:
     """A runtime without processes says 0 to both."""
     pod = await make_pod()
     container = await pod.start("sleep", "100")
     processes = [await runtime.sandbox_process(pod.id), await runtime.container_process(container)]
     if any(processes):
-        assert container in Path(f"/proc/{processes[1]}/cgroup").read_text()
-        sandbox = Path(f"/proc/{processes[0]}/net/dev").read_text()
-        assert sandbox == Path(f"/proc/{processes[1]}/net/dev").read_text() and "eth0" in sandbox
+        assert container in of_process(processes[1], "cgroup")
+        interfaces = of_process(processes[0], "net/dev")
+        assert interfaces == of_process(processes[1], "net/dev") and "eth0" in interfaces
     else:
         assert processes == [0, 0]
 

@@ -180,9 +180,7 @@ async def test_too_much_memory_ends_in_oomkilled(node: Node) -> None:
 
 
 async def test_what_fails_fails_after_its_time(node: Node) -> None:
-    starting = asyncio.create_task(
-        node.start(life="containers: {main: {start: {delay: 5s, error: not now}}}")
-    )
+    starting = asyncio.create_task(node.start(life="containers: {main: {start: {delay: 5s, error: not now}}}"))
     await node.clock.advance(4)
     assert not starting.done()
     await node.clock.advance(2)
@@ -195,9 +193,7 @@ async def test_what_fails_fails_after_its_time(node: Node) -> None:
 async def test_stopping_takes_as_long_as_declared_and_no_longer_than_allowed(node: Node) -> None:
     life = "containers: {main: {stop: {delay: 10s, exit: 0}}}"
     patient, impatient = await node.start(life=life), await node.start(life=life, attempt=1)
-    stopping = asyncio.gather(
-        node.runtime.stop_container(patient, 30), node.runtime.stop_container(impatient, 2)
-    )
+    stopping = asyncio.gather(node.runtime.stop_container(patient, 30), node.runtime.stop_container(impatient, 2))
     await node.clock.advance(11)
     await stopping
     codes = [(await node.runtime.container_status(each)).exit_code for each in (patient, impatient)]

@@ -82,9 +82,7 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
     clock = SystemClock()
     runtime = SimulatedRuntime(clock)
     image = await runtime.pull_image("busybox", None, None)
-    config = SandboxConfig(
-        name="web", namespace="ns", uid="u1", hostname="web", log_directory=str(tmp_path / "pods")
-    )
+    config = SandboxConfig(name="web", namespace="ns", uid="u1", hostname="web", log_directory=str(tmp_path / "pods"))
     sandbox = await runtime.run_sandbox(config)
     ids = {}
     for name, script in (
@@ -283,15 +281,11 @@ async def test_usage(kubelet: Kubelet) -> None:
     assert found["node"]["nodeName"] == "node-1"
     [pod] = found["pods"]
     assert pod["podRef"] == {"name": "web", "namespace": "ns", "uid": "u1"}
-    assert [(each["name"], each["memory"]["workingSetBytes"]) for each in pod["containers"]] == [
-        ("main", 8 << 20)
-    ]
+    assert [(each["name"], each["memory"]["workingSetBytes"]) for each in pod["containers"]] == [("main", 8 << 20)]
     brief = json.loads((await kubelet.ask("/stats/summary?only_cpu_and_memory=true")).body)
     assert "fs" in found["node"] and "fs" not in brief["node"]
     _, resource = await kubelet.text("/metrics/resource")
-    assert (
-        'container_memory_working_set_bytes{container="main",namespace="ns",pod="web"} 8388608 ' in resource
-    )
+    assert 'container_memory_working_set_bytes{container="main",namespace="ns",pod="web"} 8388608 ' in resource
     assert resource.endswith("resource_scrape_error 0\n")
     _, cadvisor = await kubelet.text("/metrics/cadvisor")
     assert "\nmachine_cpu_cores 4 " in cadvisor
@@ -313,9 +307,7 @@ async def first(channel: Channel) -> bytes:
 async def test_exec(kubelet: Kubelet, way: str) -> None:
     endpoint = kubelet.endpoint("/exec/ns/web/main?command=sh&command=-c&command=echo+hi%3B+exit+2&output=1")
     options = StreamOptions(stdout=True)
-    opening = (
-        open_spdy(endpoint, options) if way == "spdy" else open_websocket(endpoint, options, protocols=[way])
-    )
+    opening = open_spdy(endpoint, options) if way == "spdy" else open_websocket(endpoint, options, protocols=[way])
     async with asyncio.timeout(5), opening as session:
         assert session.stdout
         out, status = await asyncio.gather(first(session.stdout), first(session.error))
@@ -333,9 +325,7 @@ async def test_port_forward(kubelet: Kubelet, way: str) -> None:
             ("Upgrade", "SPDY/3.1"),
             ("X-Stream-Protocol-Version", portforward.PROTOCOL),
         ]
-        wire: Any = (
-            await connect("127.0.0.1", kubelet.port, target, [*headers, authorized], method="POST")
-        ).wire
+        wire: Any = (await connect("127.0.0.1", kubelet.port, target, [*headers, authorized], method="POST")).wire
     else:
         headers = client_headers([TUNNEL_PREFIX + portforward.PROTOCOL])
         upgraded = await connect("127.0.0.1", kubelet.port, target, [*headers, authorized])

@@ -170,11 +170,7 @@ async def _carry(data: Channel, wire: Wire) -> None:
 
 def tunneled_protocols(request: Request) -> list[str]:
     """The protocols a client wants to speak in a SPDY connection inside its WebSocket."""
-    return [
-        each.removeprefix(TUNNEL_PREFIX)
-        for each in requested_protocols(request)
-        if each.startswith(TUNNEL_PREFIX)
-    ]
+    return [each.removeprefix(TUNNEL_PREFIX) for each in requested_protocols(request) if each.startswith(TUNNEL_PREFIX)]
 
 
 async def tunnel(request: Request, endpoint: Endpoint) -> Answer:

@@ -178,9 +178,7 @@ def _accept_spdy(request: Request, options: StreamOptions, serve: Serve) -> Answ
     protocol = next((each for each in offered if each in SPDY_PROTOCOLS), "" if offered else V1)
     if not protocol:
         supported = [("X-Accepted-Stream-Protocol-Versions", each) for each in SPDY_PROTOCOLS]
-        message = (
-            f"unable to upgrade: unable to negotiate protocol: client supports {offered}, server accepts"
-        )
+        message = f"unable to upgrade: unable to negotiate protocol: client supports {offered}, server accepts"
         return Response(403, message.encode(), content_type=_TEXT, headers=supported)
     names = [name for name in options.names if name != "resize" or protocol in (V3, V4)]
 

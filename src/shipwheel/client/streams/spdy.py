@@ -205,9 +205,7 @@ class SpdyFramer:
 
     def reply(self, stream: int, headers: Headers = (), *, fin: bool = False) -> bytes:
         """Accept a stream that the peer began. Its peer drops data that comes before this."""
-        return _frame(
-            _SYN_REPLY, _FIN if fin else 0, struct.pack(">I", stream) + self._write_headers(headers)
-        )
+        return _frame(_SYN_REPLY, _FIN if fin else 0, struct.pack(">I", stream) + self._write_headers(headers))
 
     def data(self, stream: int, data: bytes, *, fin: bool = False) -> bytes:
         """Send on a stream; with `fin` it is the last that will be sent on it."""

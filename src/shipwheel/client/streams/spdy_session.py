@@ -57,9 +57,7 @@ class SpdySession:
     not wait.
     """
 
-    def __init__(
-        self, wire: Wire, *, server: bool, on_stream: Callable[[SpdyStream], bool] | None = None
-    ) -> None:
+    def __init__(self, wire: Wire, *, server: bool, on_stream: Callable[[SpdyStream], bool] | None = None) -> None:
         self.framer = spdy.SpdyFramer(server=server)
         self._wire = wire
         self._on_stream = on_stream

@@ -51,9 +51,7 @@ def choose_protocol(offered: Sequence[str], known: Sequence[str]) -> str:
     for each in offered:
         if each in known:
             return each
-    raise BadHandshake(
-        f"requested protocol(s) are not supported: [{' '.join(offered)}]; supports {list(known)}"
-    )
+    raise BadHandshake(f"requested protocol(s) are not supported: [{' '.join(offered)}]; supports {list(known)}")
 
 
 def server_headers(request: Request, protocol: str) -> list[tuple[str, str]]:

@@ -35,9 +35,7 @@ class Wire(Protocol):
 class SocketWire:
     """A `Wire` over asyncio's streams. `early` are bytes that arrived before."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, early: bytes = b""
-    ) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, early: bytes = b"") -> None:
         self._reader = reader
         self._writer = writer
         self._early = early

@@ -318,9 +318,7 @@ class Runtime(Protocol):
     ) -> str:
         """Where to stream the command's input and output (SPDY or WebSocket remotecommand)."""
 
-    async def attach_url(
-        self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
-    ) -> str: ...
+    async def attach_url(self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool) -> str: ...
 
     async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str: ...
 
@@ -336,9 +334,7 @@ class Runtime(Protocol):
     async def usage(self) -> dict[str, Usage]:
         """By container id."""
 
-    async def pull_image(
-        self, image: str, credentials: ImageCredentials | None, sandbox: SandboxConfig | None
-    ) -> str:
+    async def pull_image(self, image: str, credentials: ImageCredentials | None, sandbox: SandboxConfig | None) -> str:
         """Fetch an image; returns the reference to run it by."""
 
     async def images(self) -> list[Image]: ...

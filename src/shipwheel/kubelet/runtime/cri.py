@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from shipwheel.client.grpc.channel import Channel, GrpcError
 from shipwheel.kubelet.runtime import cri_forms as forms
 from shipwheel.kubelet.runtime.base import (
     Container,
@@ -29,7 +30,6 @@ from shipwheel.kubelet.runtime.base import (
     Usage,
 )
 from shipwheel.kubelet.runtime.cri_tables import messages
-from shipwheel.kubelet.runtime.grpc_channel import Channel
 
 _IMAGE_SERVICE = {"PullImage", "ListImages", "ImageStatus", "RemoveImage", "ImageFsInfo"}
 
@@ -64,13 +64,17 @@ class CriRuntime:
 
     async def _send(self, method: str, request: dict[str, Any], timeout: float | None) -> dict[str, Any]:
         images = method in _IMAGE_SERVICE
-        return await (self._images if images else self._runtime).call(
-            f"/runtime.v1.{'Image' if images else 'Runtime'}Service/{method}",
-            self._messages[method + "Request"],
-            self._messages[method + "Response"],
-            request,
-            timeout=self._timeout if timeout == 0 else timeout,
-        )
+        channel = self._images if images else self._runtime
+        try:
+            return await channel.call(
+                f"/runtime.v1.{'Image' if images else 'Runtime'}Service/{method}",
+                self._messages[method + "Request"],
+                self._messages[method + "Response"],
+                request,
+                timeout=self._timeout if timeout == 0 else timeout,
+            )
+        except GrpcError as error:
+            raise RuntimeFault(error.code, error.message) from error
 
     # The runtime itself
 
@@ -126,9 +130,7 @@ class CriRuntime:
 
     # Containers
 
-    async def create_container(
-        self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig
-    ) -> str:
+    async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig) -> str:
         answer = await self._call(
             "CreateContainer",
             pod_sandbox_id=sandbox_id,
@@ -159,9 +161,7 @@ class CriRuntime:
         return forms.container(answer.get("status", {}))
 
     async def update_resources(self, container_id: str, resources: LinuxResources) -> None:
-        await self._call(
-            "UpdateContainerResources", container_id=container_id, linux=forms.linux_resources(resources)
-        )
+        await self._call("UpdateContainerResources", container_id=container_id, linux=forms.linux_resources(resources))
 
     async def reopen_log(self, container_id: str) -> None:
         await self._call("ReopenContainerLog", container_id=container_id)
@@ -207,9 +207,7 @@ class CriRuntime:
         )
         return _id(answer, "url", "URL is not set")
 
-    async def attach_url(
-        self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
-    ) -> str:
+    async def attach_url(self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool) -> str:
         answer = await self._call(
             "Attach", container_id=container_id, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty
         )
@@ -221,9 +219,7 @@ class CriRuntime:
 
     # Images
 
-    async def pull_image(
-        self, image: str, credentials: ImageCredentials | None, sandbox: SandboxConfig | None
-    ) -> str:
+    async def pull_image(self, image: str, credentials: ImageCredentials | None, sandbox: SandboxConfig | None) -> str:
         answer = await self._call(
             "PullImage",
             self._pull_timeout,

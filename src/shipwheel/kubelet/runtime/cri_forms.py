@@ -79,9 +79,7 @@ def container_config(config: ContainerConfig) -> Wire:
         "command": config.command,
         "args": config.args,
         "working_dir": config.working_dir,
-        "envs": [
-            {"key": name, "value": value.encode("utf-8", "surrogateescape")} for name, value in config.env
-        ],
+        "envs": [{"key": name, "value": value.encode("utf-8", "surrogateescape")} for name, value in config.env],
         "mounts": [_mount(each) for each in config.mounts],
         "devices": [
             {
@@ -133,9 +131,7 @@ def linux_resources(resources: LinuxResources) -> Wire:
         "oom_score_adj": resources.oom_score_adj,
         "cpuset_cpus": resources.cpuset_cpus,
         "cpuset_mems": resources.cpuset_mems,
-        "hugepage_limits": [
-            {"page_size": size, "limit": limit} for size, limit in resources.hugepage_limits.items()
-        ],
+        "hugepage_limits": [{"page_size": size, "limit": limit} for size, limit in resources.hugepage_limits.items()],
         "unified": resources.unified,
         "memory_swap_limit_in_bytes": resources.memory_swap_limit_bytes,
     }

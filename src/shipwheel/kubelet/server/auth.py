@@ -90,9 +90,7 @@ class Gate:
                 f"subresource(s)=[{' '.join(wanted)}])"
             )
             return Response(500, message.encode(), content_type=_TEXT)
-        message = (
-            f"Forbidden (user={user.name}, verb={verb}, resource=nodes, subresource(s)=[{' '.join(wanted)}])"
-        )
+        message = f"Forbidden (user={user.name}, verb={verb}, resource=nodes, subresource(s)=[{' '.join(wanted)}])"
         return Response(403, message.encode(), content_type=_TEXT)
 
     async def _who(self, request: Request) -> UserInfo | None:

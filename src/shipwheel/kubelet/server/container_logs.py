@@ -123,8 +123,7 @@ class ContainerLog:
             self._path = os.path.realpath(path, strict=True)
         except OSError as error:
             raise LogError(
-                f'failed to try resolving symlinks in path "{path}": lstat {path}: '
-                f"{(error.strerror or '').lower()}"
+                f'failed to try resolving symlinks in path "{path}": lstat {path}: {(error.strerror or "").lower()}'
             ) from error
         self.file = open(self._path, "rb")  # noqa: SIM115 - closed by close()
         self._rest = b""

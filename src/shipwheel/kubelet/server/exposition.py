@@ -33,9 +33,7 @@ def render(families: Iterable[Family], taken_at: int) -> bytes:
         if not family.points:
             continue
         lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
-        lines += [
-            f"{family.name}{_labels(labels)} {_value(value)} {stamp}" for labels, value in family.points
-        ]
+        lines += [f"{family.name}{_labels(labels)} {_value(value)} {stamp}" for labels, value in family.points]
     return ("\n".join(lines) + "\n").encode() if lines else b""
 
 
@@ -257,9 +255,7 @@ def _network_families(sample: Sample) -> Iterator[Family]:
                 for cgroup, labels, each in places
             )
             name = f"container_network_{direction}_{counted}_total"
-            yield Family(
-                name, f"{counted.replace('_', ' ').capitalize()}, {direction} side.", _COUNTER, points
-            )
+            yield Family(name, f"{counted.replace('_', ' ').capitalize()}, {direction} side.", _COUNTER, points)
 
 
 def _machine_families(node: NodeSample, cpus: int) -> Iterator[Family]:

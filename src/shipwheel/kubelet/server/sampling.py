@@ -191,9 +191,7 @@ class Sampler:
         )
 
     async def _container(self, container: Container, usage: Usage | None) -> ContainerSample:
-        process = await self._processes.of(
-            container.id, lambda: self._runtime.container_process(container.id)
-        )
+        process = await self._processes.of(container.id, lambda: self._runtime.container_process(container.id))
         paths = cgroup_stats.paths_of(_read(f"/proc/{process}/cgroup")) if process else {}
         log = _log_size(container.log_path)
         told = usage or Usage(container.id)
@@ -223,9 +221,7 @@ class Sampler:
         images = await self._runtime.image_filesystems()
         image_filesystem = _on(Path(images[0].mountpoint)) if images else Filesystem()
         if images:
-            image_filesystem = replace(
-                image_filesystem, used=images[0].used_bytes, inodes_used=images[0].inodes_used
-            )
+            image_filesystem = replace(image_filesystem, used=images[0].used_bytes, inodes_used=images[0].inodes_used)
         load = _read("/proc/loadavg").split()
         return NodeSample(
             usage=_node_usage(stat, memory, _read("/proc/vmstat")),
@@ -235,9 +231,7 @@ class Sampler:
             image_filesystem=image_filesystem,
             processes=int(load[3].partition("/")[2]) if len(load) > 3 else 0,
             max_processes=int(_read("/proc/sys/kernel/pid_max") or 0),
-            booted_at=float(
-                next((line.split()[1] for line in stat.splitlines() if line.startswith("btime")), 0)
-            ),
+            booted_at=float(next((line.split()[1] for line in stat.splitlines() if line.startswith("btime")), 0)),
             swap_capacity=memory.get("SwapTotal", 0),
         )
 
@@ -341,9 +335,7 @@ def _node_usage(stat: str, memory: Mapping[str, int], vmstat: str) -> CgroupUsag
     times = next((line.split()[1:] for line in stat.splitlines() if line.startswith("cpu ")), [])
     numbers = [int(each) for each in times] + [0] * 8
     user, system = numbers[0] + numbers[1], numbers[2] + numbers[5] + numbers[6]
-    faults = dict(
-        line.split() for line in vmstat.splitlines() if line.startswith(("pgfault ", "pgmajfault "))
-    )
+    faults = dict(line.split() for line in vmstat.splitlines() if line.startswith(("pgfault ", "pgmajfault ")))
     used = memory.get("MemTotal", 0) - memory.get("MemFree", 0)
     return CgroupUsage(
         cpu=(user + system) * tick,

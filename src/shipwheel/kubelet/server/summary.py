@@ -71,8 +71,7 @@ def ephemeral_storage(pod: PodSample, disk: Filesystem) -> Filesystem:
         capacity=disk.capacity,
         inodes_free=disk.inodes_free,
         inodes=disk.inodes,
-        used=sum(each.rootfs_bytes + each.log_bytes for each in pod.containers)
-        + sum(each.used for each in own),
+        used=sum(each.rootfs_bytes + each.log_bytes for each in pod.containers) + sum(each.used for each in own),
         inodes_used=sum(each.rootfs_inodes + each.log_inodes for each in pod.containers)
         + sum(each.inodes_used for each in own),
     )

@@ -104,9 +104,7 @@ def _write_file(path: Path, file: FileProjection, chown: Callable[[str, int, int
 
 
 def _paths_below(directory: Path) -> set[str]:
-    return {
-        str((Path(at) / name).relative_to(directory)) for at, _, names in os.walk(directory) for name in names
-    }
+    return {str((Path(at) / name).relative_to(directory)) for at, _, names in os.walk(directory) for name in names}
 
 
 def _same(path: Path, data: bytes) -> bool:

@@ -33,9 +33,7 @@ def _plugin(source: str, name: str, collect: Collect, *, in_memory: bool) -> Plu
 
         def set_permissions() -> None:
             if request.fs_group is not None:
-                ownership.apply(
-                    directory, request.fs_group, read_only=True, policy="Always", chown=mounter.chown
-                )
+                ownership.apply(directory, request.fs_group, read_only=True, policy="Always", chown=mounter.chown)
 
         try:
             atomic.write(
@@ -61,17 +59,13 @@ async def _config_map(request: Request, host: Host) -> Files:
 async def _secret(request: Request, host: Host) -> Files:
     source = request.source
     optional = bool(source.get("optional"))
-    obj = await _unless_optional(
-        host.objects.secret(request.namespace, source.get("secretName", "")), optional
-    )
+    obj = await _unless_optional(host.objects.secret(request.namespace, source.get("secretName", "")), optional)
     return payload.of_secret(obj, source.get("items"), default_mode(source), optional=optional)
 
 
 async def _downward(request: Request, host: Host) -> Files:
     source = request.source
-    return payload.of_downward(
-        source.get("items") or [], request.pod, host.facts(request.pod), default_mode(source)
-    )
+    return payload.of_downward(source.get("items") or [], request.pod, host.facts(request.pod), default_mode(source))
 
 
 async def _projected(request: Request, host: Host) -> Files:

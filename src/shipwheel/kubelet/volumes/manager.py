@@ -113,9 +113,7 @@ class VolumeManager:
                 try:
                     self._host.mounter.unmount(point)
                 except MountError as error:
-                    failures.append(
-                        f'UnmountVolume.TearDown failed for volume "{Path(point).name}" : {error}'
-                    )
+                    failures.append(f'UnmountVolume.TearDown failed for volume "{Path(point).name}" : {error}')
         if failures:
             raise VolumesFailed(failures)
         _remove_tree(directory / "volume-subpaths")
@@ -160,26 +158,16 @@ class VolumeManager:
             mounts.append(self._mount(pod, container, volume, mount, index, env or {}))
         return mounts
 
-    def _mount(
-        self, pod: Obj, container: Obj, volume: Obj, mount: Obj, index: int, env: Mapping[str, str]
-    ) -> Mount:
+    def _mount(self, pod: Obj, container: Obj, volume: Obj, mount: Obj, index: int, env: Mapping[str, str]) -> Mount:
         plugin = self._plugin(volume)
         if plugin is None:
-            raise MountsFailed(
-                f'cannot find volume "{mount["name"]}" to mount into container "{container["name"]}"'
-            )
+            raise MountsFailed(f'cannot find volume "{mount["name"]}" to mount into container "{container["name"]}"')
         request = self._request(pod, volume, plugin)
         at = plugin.locate(request) if plugin.locate else request.path
         try:
             part = _sub_path(mount, env)
             if part:
-                target = (
-                    self._pod_directory(pod)
-                    / "volume-subpaths"
-                    / volume["name"]
-                    / container["name"]
-                    / str(index)
-                )
+                target = self._pod_directory(pod) / "volume-subpaths" / volume["name"] / container["name"] / str(index)
                 at = subpath.bind(at, part, target, self._host.mounter)
         except SubPathError as error:
             raise MountsFailed(str(error)) from error
@@ -189,9 +177,7 @@ class VolumeManager:
             ) from error
         read_only = bool(mount.get("readOnly")) or plugin.read_only
         return Mount(
-            container_path=mount["mountPath"]
-            if mount["mountPath"].startswith("/")
-            else "/" + mount["mountPath"],
+            container_path=mount["mountPath"] if mount["mountPath"].startswith("/") else "/" + mount["mountPath"],
             host_path=str(at),
             readonly=read_only,
             propagation=_PROPAGATION[mount.get("mountPropagation") or "None"],

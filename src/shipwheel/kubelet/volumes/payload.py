@@ -32,9 +32,7 @@ def of_secret(obj: Obj, items: list[Obj] | None, mode: int, *, optional: bool) -
     return _chosen(data, items, mode, optional, "references non-existent secret key: ")
 
 
-def _chosen(
-    data: Mapping[str, bytes], items: list[Obj] | None, mode: int, optional: bool, complaint: str
-) -> Files:
+def _chosen(data: Mapping[str, bytes], items: list[Obj] | None, mode: int, optional: bool, complaint: str) -> Files:
     if not items:
         return {key: FileProjection(content, mode) for key, content in data.items()}
     files: Files = {}

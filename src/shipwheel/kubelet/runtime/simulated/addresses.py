@@ -23,9 +23,7 @@ class AddressPool:
     def take(self) -> str:
         """Raises RuntimeFault when all are taken."""
         if len(self._taken) >= self._size:
-            raise RuntimeFault(
-                "UNKNOWN", "failed to setup network for sandbox: no IP addresses available in range set"
-            )
+            raise RuntimeFault("UNKNOWN", "failed to setup network for sandbox: no IP addresses available in range set")
         while self._next in self._taken:
             self._next = (self._next + 1) % self._size
         offset = self._next

@@ -77,11 +77,7 @@ class ImageStore:
                 return self._by_id[key]
         name = str(Reference.parse(text))
         return next(
-            (
-                image
-                for image in self._by_id.values()
-                if name in image.repo_tags or name in image.repo_digests
-            ),
+            (image for image in self._by_id.values() if name in image.repo_tags or name in image.repo_digests),
             None,
         )
 

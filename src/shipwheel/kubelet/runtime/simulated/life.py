@@ -99,8 +99,7 @@ def _pod(declared: Any) -> PodLife:
         pull=_step(declared.get("pull", {})),
         sandbox=_step(declared.get("sandbox", {})),
         containers={
-            name: tuple(map(_life, lives if isinstance(lives, list) else [lives]))
-            for name, lives in containers.items()
+            name: tuple(map(_life, lives if isinstance(lives, list) else [lives])) for name, lives in containers.items()
         },
     )
 

@@ -217,9 +217,7 @@ def _test(world: World, words: list[str], stdin: bytes) -> Program:
 def _holds(world: World, arguments: list[str]) -> bool:
     for joint, rule in (("-o", any), ("-a", all)):
         if joint in arguments[1:-1]:
-            parts = [
-                list(group) for is_joint, group in itertools.groupby(arguments, joint.__eq__) if not is_joint
-            ]
+            parts = [list(group) for is_joint, group in itertools.groupby(arguments, joint.__eq__) if not is_joint]
             return rule(_holds(world, part) for part in parts)
     match arguments:
         case []:
@@ -323,9 +321,7 @@ def _grep(world: World, words: list[str], stdin: bytes) -> Program:
     except (OSError, re.error):
         return 2
     found = [
-        line
-        for line in data.decode(errors="replace").splitlines()
-        if bool(pattern.search(line)) != ("v" in options)
+        line for line in data.decode(errors="replace").splitlines() if bool(pattern.search(line)) != ("v" in options)
     ]
     if "c" in options:
         yield _said(f"{len(found)}\n")

@@ -148,15 +148,11 @@ class SimulatedRuntime:
 
     # Containers
 
-    async def create_container(
-        self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig
-    ) -> str:
+    async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig) -> str:
         found = self._sandbox(sandbox_id)
         image = self._images.find(config.image)
         if image is None:
-            raise RuntimeFault(
-                "NOT_FOUND", f'failed to get image from containerd "{config.image}": not found'
-            )
+            raise RuntimeFault("NOT_FOUND", f'failed to get image from containerd "{config.image}": not found')
         life = found.life.of(config.name, config.attempt)
         log_path = os.path.join(found.config.log_directory, config.log_path) if config.log_path else ""
         container = Container(
@@ -188,9 +184,7 @@ class SimulatedRuntime:
     async def start_container(self, container_id: str) -> None:
         container = self._container(container_id)
         if container.state.state != "CREATED":
-            raise RuntimeFault(
-                "UNKNOWN", f'container is already in state "CONTAINER_{container.state.state}"'
-            )
+            raise RuntimeFault("UNKNOWN", f'container is already in state "CONTAINER_{container.state.state}"')
         await self._step(container.life.start)
         container.start(self._now())
         container.catch_up(self._now())
@@ -251,9 +245,7 @@ class SimulatedRuntime:
     def _container(self, container_id: str) -> SimulatedContainer:
         found = self._containers.get(container_id)
         if found is None:
-            raise RuntimeFault(
-                "NOT_FOUND", f'an error occurred when try to find container "{container_id}": not found'
-            )
+            raise RuntimeFault("NOT_FOUND", f'an error occurred when try to find container "{container_id}": not found')
         return found
 
     def _running(self, container_id: str) -> SimulatedContainer:
@@ -261,9 +253,7 @@ class SimulatedRuntime:
         container.catch_up(self._now())
         if not container.running:
             state = container.state.state
-            raise RuntimeFault(
-                "UNKNOWN", f"failed to exec in container: container is in CONTAINER_{state} state"
-            )
+            raise RuntimeFault("UNKNOWN", f"failed to exec in container: container is in CONTAINER_{state} state")
         return container
 
     async def sandbox_process(self, sandbox_id: str) -> int:
@@ -339,9 +329,7 @@ class SimulatedRuntime:
         container = self._running(container_id)
         return await self._streams.exec(container, command, StreamOptions(stdin, stdout, stderr, tty))
 
-    async def attach_url(
-        self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
-    ) -> str:
+    async def attach_url(self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool) -> str:
         container = self._running(container_id)
         return await self._streams.attach(
             container, lambda: container.catch_up(self._now()), StreamOptions(stdin, stdout, stderr, tty)
@@ -357,9 +345,7 @@ class SimulatedRuntime:
 
     # Images
 
-    async def pull_image(
-        self, image: str, credentials: ImageCredentials | None, sandbox: SandboxConfig | None
-    ) -> str:
+    async def pull_image(self, image: str, credentials: ImageCredentials | None, sandbox: SandboxConfig | None) -> str:
         if sandbox is not None:
             await self._step(_life_of(sandbox).pull)
         pulled = image_names.pull(image)

@@ -39,9 +39,7 @@ class Continue(Exception):
     pass
 
 
-SHELLS = tuple(
-    f"{place}{name}" for place in ("", "/bin/", "/usr/bin/") for name in ("sh", "bash", "ash", "dash")
-)
+SHELLS = tuple(f"{place}{name}" for place in ("", "/bin/", "/usr/bin/") for name in ("sh", "bash", "ash", "dash"))
 
 
 def program(
@@ -141,9 +139,7 @@ class Shell:
     def _command(self, command: syntax.Command, stdin: bytes) -> Program:
         if isinstance(command, syntax.Simple):
             return (yield from self._simple(command, stdin))
-        return (
-            yield from self._redirected(command.redirects, stdin, lambda data: self._compound(command, data))
-        )
+        return (yield from self._redirected(command.redirects, stdin, lambda data: self._compound(command, data)))
 
     def _compound(self, command: syntax.Command, stdin: bytes) -> Program:
         match command:
@@ -205,11 +201,7 @@ class Shell:
                 command.redirects, stdin, lambda data: self._start(words[1:], values, data)
             )
             raise Exit(status)
-        return (
-            yield from self._redirected(
-                command.redirects, stdin, lambda data: self._start(words, values, data)
-            )
-        )
+        return (yield from self._redirected(command.redirects, stdin, lambda data: self._start(words, values, data)))
 
     def _start(self, words: list[str], values: Mapping[str, str], stdin: bytes) -> Program:
         builtin = _BUILTINS.get(words[0])

@@ -55,17 +55,13 @@ class StreamServer:
             return Response(404, b"404 page not found\n", content_type="text/plain; charset=utf-8")
         return handler(request)
 
-    async def exec(
-        self, container: SimulatedContainer, command: Sequence[str], options: StreamOptions
-    ) -> str:
+    async def exec(self, container: SimulatedContainer, command: Sequence[str], options: StreamOptions) -> str:
         async def serve(session: Session) -> None:
             await _Command(container.world(self._clock.now), session, options, self._clock).run(command)
 
         return await self._url("exec", lambda request: remotecommand.accept(request, options, serve))
 
-    async def attach(
-        self, container: SimulatedContainer, catch_up: Callable[[], None], options: StreamOptions
-    ) -> str:
+    async def attach(self, container: SimulatedContainer, catch_up: Callable[[], None], options: StreamOptions) -> str:
         async def serve(session: Session) -> None:
             said: list[Output] = []
             container.listeners.append(said.append)
@@ -106,9 +102,7 @@ class _Command:
         self._clock = clock
 
     async def run(self, command: Sequence[str]) -> None:
-        interactive = (
-            self._options.stdin and command[0] in SHELLS and not any("c" in each for each in command[1:2])
-        )
+        interactive = self._options.stdin and command[0] in SHELLS and not any("c" in each for each in command[1:2])
         code = await (self._converse() if interactive else self._once(command))
         for channel in (self._session.stdout, self._session.stderr):
             if channel is not None:

@@ -337,11 +337,7 @@ class _Parser:
         if self._at >= len(text):
             self.token = None
             return
-        if (
-            text[self._at].isdigit()
-            and text[self._at + 1 : self._at + 2] in ("<", ">")
-            and text[self._at + 1 :]
-        ):
+        if text[self._at].isdigit() and text[self._at + 1 : self._at + 2] in ("<", ">") and text[self._at + 1 :]:
             self._descriptor = int(text[self._at])
             self._at += 1
         for operator in _OPERATORS:
