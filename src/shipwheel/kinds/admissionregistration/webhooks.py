@@ -2,11 +2,134 @@
 
 from __future__ import annotations
 
+from shipwheel.api.errors import FieldError, duplicate, invalid, not_supported, required
+from shipwheel.api.meta import Obj
+from shipwheel.api.names import is_dns1035_label, is_fully_qualified_name
+from shipwheel.api.objectmeta import validate_label_selector
 from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.kinds.admissionregistration.rules import (
+    FAILURE_POLICIES,
+    MATCH_POLICIES,
+    REINVOCATION_POLICIES,
+    check_match_conditions,
+    check_operations_rule,
+    default_matching,
+    default_rules,
+    static_name_warnings,
+)
+from shipwheel.kinds.checks import Errors, check_rule
 from shipwheel.kinds.columns import AGE, NAME
 from shipwheel.kinds.declare import served
+from shipwheel.kinds.webhookclient import check_client_config, default_client_config
 
 _GROUP = "admissionregistration.k8s.io"
+_SIDE_EFFECTS = ("None", "NoneOnDryRun", "Some", "Unknown")
+_NO_SIDE_EFFECTS = ("None", "NoneOnDryRun")
+_REVIEW_VERSIONS = ("v1", "v1beta1")
+_TIMEOUT = 10
+_TIMEOUT_RANGE = (1, 30)
+
+
+class WebhookStrategy(Strategy):
+    allow_unconditional_update = False
+
+    def __init__(self, *, mutating: bool) -> None:
+        self._mutating = mutating
+
+    def default(self, configuration: Obj) -> None:
+        for hook in configuration.get("webhooks") or ():
+            if hook.get("failurePolicy") is None:
+                hook["failurePolicy"] = "Fail"
+            default_matching(hook)
+            if hook.get("timeoutSeconds") is None:
+                hook["timeoutSeconds"] = _TIMEOUT
+            if self._mutating and hook.get("reinvocationPolicy") is None:
+                hook["reinvocationPolicy"] = "Never"
+            default_rules(hook.get("rules"))
+            default_client_config(hook.get("clientConfig"))
+
+    def validate(self, configuration: Obj) -> list[FieldError]:
+        return self._validate(configuration, None)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return self._validate(new, old)
+
+    def _validate(self, configuration: Obj, old: Obj | None) -> list[FieldError]:
+        """What all the old webhooks had is wanted of the new ones; where one lacked it already, it is not."""
+        errors: Errors = []
+        hooks, before = configuration.get("webhooks") or [], (old or {}).get("webhooks") or []
+        effects = _NO_SIDE_EFFECTS if all(_is_free_of_effects(hook) for hook in before) else _SIDE_EFFECTS
+        known_version = all(_has_known_version(hook) for hook in before)
+        old_names = [hook.get("name", "") for hook in before]
+        same_conditions = old is not None and _conditions(hooks) == _conditions(before)
+        names: set[str] = set()
+        for index, hook in enumerate(hooks):
+            path, name = f"webhooks[{index}]", hook.get("name", "")
+            self._check_hook(hook, effects, path, errors)
+            if not same_conditions:
+                check_match_conditions(hook.get("matchConditions") or [], f"{path}.matchConditions", errors)
+            _check_versions(hook, known_version, f"{path}.admissionReviewVersions", errors)
+            if name in names and len(set(old_names)) == len(old_names):
+                errors.append(duplicate(f"{path}.name", name))
+            if name:
+                names.add(name)
+        return errors
+
+    def _check_hook(self, hook: Obj, effects: tuple[str, ...], path: str, errors: Errors) -> None:
+        errors += is_fully_qualified_name(hook.get("name", ""), f"{path}.name")
+        for index, rule in enumerate(hook.get("rules") or ()):
+            check_operations_rule(rule, f"{path}.rules[{index}]", errors)
+        choices = [("failurePolicy", FAILURE_POLICIES), ("matchPolicy", MATCH_POLICIES)]
+        for field, possible in choices:
+            if hook.get(field) is not None and hook[field] not in possible:
+                errors.append(not_supported(f"{path}.{field}", hook[field], possible))
+        effect = hook.get("sideEffects")
+        if effect is None:
+            errors.append(required(f"{path}.sideEffects", f"must specify one of {', '.join(effects)}"))
+        elif effect not in effects:
+            errors.append(not_supported(f"{path}.sideEffects", effect, effects))
+        timeout = hook.get("timeoutSeconds")
+        least, most = _TIMEOUT_RANGE
+        if timeout is not None and not least <= timeout <= most:
+            detail = f"the timeout value must be between {least} and {most} seconds"
+            errors.append(invalid(f"{path}.timeoutSeconds", timeout, detail))
+        for field in ("namespaceSelector", "objectSelector"):
+            errors += validate_label_selector(hook.get(field), f"{path}.{field}")
+        policy = hook.get("reinvocationPolicy")
+        if self._mutating and policy is not None and policy not in REINVOCATION_POLICIES:
+            errors.append(not_supported(f"{path}.reinvocationPolicy", policy, REINVOCATION_POLICIES))
+        check_client_config(hook.get("clientConfig") or {}, f"{path}.clientConfig", errors)
+
+    def warnings(self, new: Obj, old: Obj | None) -> list[str]:
+        return static_name_warnings(new)
+
+
+def _is_free_of_effects(hook: Obj) -> bool:
+    return hook.get("sideEffects") in _NO_SIDE_EFFECTS
+
+
+def _has_known_version(hook: Obj) -> bool:
+    return any(version in _REVIEW_VERSIONS for version in hook.get("admissionReviewVersions") or ())
+
+
+def _conditions(hooks: list[Obj]) -> list[list[Obj]]:
+    return [hook.get("matchConditions") or [] for hook in hooks]
+
+
+def _check_versions(hook: Obj, known_wanted: bool, path: str, errors: Errors) -> None:
+    versions, known = hook.get("admissionReviewVersions") or [], ", ".join(_REVIEW_VERSIONS)
+    if not versions:
+        errors.append(required(path, f"must specify one of {known}"))
+        return
+    for index, version in enumerate(versions):
+        if version in versions[:index]:
+            errors.append(invalid(f"{path}[{index}]", version, "duplicate version"))
+        else:
+            check_rule(is_dns1035_label, version, f"{path}[{index}]", errors)
+    if known_wanted and not _has_known_version(hook):
+        errors.append(invalid(path, versions, f"must include at least one of {known}"))
+
+
 _COLUMNS = (NAME, Column("Webhooks", lambda obj, now: len(obj.get("webhooks") or ()), type="integer"), AGE)
 
 RESOURCES = (
@@ -17,7 +140,7 @@ RESOURCES = (
         categories=("api-extensions",),
         namespaced=False,
         versions=(served(_GROUP, "v1", "MutatingWebhookConfiguration"),),
-        strategy=Strategy(),
+        strategy=WebhookStrategy(mutating=True),
         columns=_COLUMNS,
     ),
     Resource(
@@ -27,7 +150,7 @@ RESOURCES = (
         categories=("api-extensions",),
         namespaced=False,
         versions=(served(_GROUP, "v1", "ValidatingWebhookConfiguration"),),
-        strategy=Strategy(),
+        strategy=WebhookStrategy(mutating=False),
         columns=_COLUMNS,
     ),
 )

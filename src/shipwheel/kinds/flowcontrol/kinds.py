@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from shipwheel.api.meta import Obj, condition
-from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.api.resource import Column, Resource
 from shipwheel.kinds.columns import AGE, NAME, NONE, Value, dig, number, text
 from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.flowcontrol.flowschema import FlowSchemaStrategy
+from shipwheel.kinds.flowcontrol.prioritylevel import PriorityLevelStrategy
 
 _GROUP = "flowcontrol.apiserver.k8s.io"
 
@@ -33,7 +35,7 @@ RESOURCES = (
         singular="flowschema",
         namespaced=False,
         versions=(served(_GROUP, "v1", "FlowSchema"),),
-        strategy=Strategy(),
+        strategy=FlowSchemaStrategy(),
         columns=(
             NAME,
             Column("PriorityLevel", text("spec", "priorityLevelConfiguration", "name")),
@@ -50,7 +52,7 @@ RESOURCES = (
         singular="prioritylevelconfiguration",
         namespaced=False,
         versions=(served(_GROUP, "v1", "PriorityLevelConfiguration"),),
-        strategy=Strategy(),
+        strategy=PriorityLevelStrategy(),
         columns=(
             NAME,
             Column("Type", text("spec", "type")),
