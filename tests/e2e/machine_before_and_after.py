@@ -21,9 +21,18 @@ def lines(*command: str) -> list[str]:
     return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
+def read(path: Path) -> str:
+    try:
+        return path.read_text().replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
 def machine() -> set[str]:
     """Everything that somebody could leave behind."""
-    found = {f"process {Path(each, 'cmdline').read_text()}" for each in map(str, Path("/proc").glob("[0-9]*"))}
+    # One that has ended and is not yet buried has no command line.
+    commands = {command for each in Path("/proc").glob("[0-9]*") if (command := read(each / "cmdline"))}
+    found = {f"process {each}" for each in commands}
     found |= {f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     found |= {f"link {line.split(':')[1]}" for line in lines("ip", "-o", "link")}
     found |= {f"address {line}" for line in lines("ip", "-o", "-4", "addr", "show", "scope", "global")}
