@@ -252,6 +252,7 @@ class Registry:
         elif not strategy.allow_unconditional_update and not applying:
             field_error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
             raise invalid_object(resource.group, resource.kind, name, [field_error])
+        metadata["resourceVersion"] = old_metadata["resourceVersion"]
         if metadata.get("uid") and metadata["uid"] != old_metadata["uid"]:
             raise precondition_failed(resource, name, "UID", metadata["uid"], old_metadata["uid"])
         keep_system_metadata(metadata, old_metadata)
