@@ -133,6 +133,7 @@ class Kubelet:
         self.runtime_version = ""
         self._runtime_fault = "container runtime status check may not have completed yet"
         self._network_fault = "container runtime network not ready: it has not been asked yet"
+        self._pod_cidr = ""
         self._images: list[Image] = []
         self._workers: dict[str, PodWorker] = {}
         self._waiting: dict[str, Obj] = {}
@@ -583,8 +584,24 @@ class Kubelet:
         return self.node.object if self.node is not None else None
 
     def _on_node(self, kind: str, new: Obj | None, old: Obj | None) -> None:
-        if new is not None and self.node is not None:
-            self.node.seen(new)
+        if new is None or self.node is None:
+            return
+        self.node.seen(new)
+        spec = new.get("spec") or {}
+        cidr = ",".join(spec.get("podCIDRs") or ()) or spec.get("podCIDR", "")
+        if cidr and cidr != self._pod_cidr and self._group is not None:
+            self._pod_cidr = cidr
+            self._group.create_task(self._use_pod_cidr(cidr))
+
+    async def _use_pod_cidr(self, cidr: str) -> None:
+        """Tell the runtime the node's range; again while it does not listen."""
+        while True:
+            try:
+                await self.runtime.set_pod_cidr(cidr)
+                return
+            except RuntimeFault as fault:
+                log.warning("telling the runtime the pod CIDR %s: %s", cidr, fault.message)
+            await self.clock.sleep(RUNTIME_CHECK_SECONDS)
 
     def _runtime_handler(self, pod: Obj) -> str:
         """The runtime's name of the pod's RuntimeClass; LookupError when there is no such class."""
