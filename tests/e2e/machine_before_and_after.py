@@ -39,7 +39,8 @@ def machine() -> set[str]:
     found |= {f"route {line}" for line in lines("ip", "route", "show", "table", "all")}
     found |= {f"netns {line}" for line in lines("ip", "netns")}
     found |= {f"nft {line}" for line in lines("nft", "list", "ruleset")}
-    found |= {f"cgroup {path}" for path in Path("/sys/fs/cgroup").rglob("*") if path.is_dir()}
+    # Cgroups are the whole machine's; others may run clusters too.
+    found |= {f"cgroup {path}" for path in Path("/sys/fs/cgroup").rglob("*traceless*")}
     found |= {f"sysctl {name} {Path('/proc/sys', name).read_text()}" for name in SYSCTLS}
     for place in PLACES:
         found |= {f"file {path}" for path in Path(place).glob("*")}
