@@ -337,6 +337,17 @@ class TestWatch:
                 told = await asyncio.wait_for(waiting, 5)
             assert told.revision == later.mod_revision
 
+    async def test_progress_can_be_asked_for_by_many_at_once(self, store: Store) -> None:
+        async with watching(store, "/", await store.revision()) as progress:
+            first = asyncio.ensure_future(events(progress, 1))
+            await store.put("/a", b"")
+            await first
+            waiting = asyncio.ensure_future(anext(progress))
+            await asyncio.gather(*(store.request_progress() for _ in range(100)))
+            assert (await asyncio.wait_for(waiting, 5)).events == []
+            written = await store.put("/b", b"")
+            assert [event.current for event in await events(progress, 1)] == [written]
+
     async def test_progress_never_runs_ahead_of_events(self, store: Store) -> None:
         after = await store.revision()
 

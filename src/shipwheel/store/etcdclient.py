@@ -87,12 +87,14 @@ class Stream:
         self._method = method
         self._call = call
         self._endpoint = endpoint
+        self._writing = asyncio.Lock()
 
     async def send(self, request: dict[str, Any]) -> None:
         import grpc
 
         try:
-            await self._call.write(encode(self._method.request, request))
+            async with self._writing:  # gRPC breaks a stream that is written to while it is written to
+                await self._call.write(encode(self._method.request, request))
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
             raise Unreachable(f"{self._endpoint}: {_details(error)}") from error
 
