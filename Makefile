@@ -31,6 +31,7 @@ lint: setup
 	$(VENV)/bin/lint-imports
 
 test: setup packages
+	@tools/setup-clients $(VENV)
 	$(VENV)/bin/pytest $(ARGS)
 
 # Without whole clusters and without what needs root.
