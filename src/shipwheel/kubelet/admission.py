@@ -6,15 +6,16 @@ does not fit is failed with a reason that controllers understand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shipwheel.api import quantity
 from shipwheel.api.meta import Obj, labels_of
 from shipwheel.api.quantity import ZERO
 from shipwheel.kubelet import podspec
+from shipwheel.kubelet.eviction import REASON, refuses
 from shipwheel.kubelet.pod_worker import Ending
-from shipwheel.kubelet.resources import Amounts, add, pod_requests
+from shipwheel.kubelet.resources import Amounts, add, pod_requests, qos_class
 from shipwheel.kubelet.services import Record
 
 
@@ -31,20 +32,29 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class Admission:
     record: Record
+    conditions: Callable[[], frozenset[str]] = frozenset
+    """The pressures that the node is under."""
 
     def check(
         self, pod: Obj, others: Iterable[Obj], node: Obj | None, allocatable: Mapping[str, str]
     ) -> Verdict | None:
         """None to take the pod as it is; an event tells of a rejection."""
-        verdict = admit(pod, list(others), node, allocatable)
+        verdict = admit(pod, list(others), node, allocatable, self.conditions())
         if verdict is not None and verdict.reason:
             self.record(pod, None, "Warning", verdict.reason, verdict.message)
         return verdict
 
 
 def admit(
-    pod: Obj, others: Sequence[Obj], node: Obj | None, allocatable: Mapping[str, str]
+    pod: Obj,
+    others: Sequence[Obj],
+    node: Obj | None,
+    allocatable: Mapping[str, str],
+    conditions: frozenset[str] = frozenset(),
 ) -> Verdict | None:
+    refused = refuses(conditions, pod, qos_class(pod))
+    if refused:
+        return Verdict(REASON, refused)
     if not podspec.is_static(pod) and node is not None:
         wrong = misplaced(pod, node)
         if wrong:
@@ -159,8 +169,6 @@ def _count(name: str, amount: quantity.Quantity) -> int:
 
 def choose_victims(pod: Obj, others: Sequence[Obj], allocatable: Mapping[str, str]) -> list[Obj]:
     """The fewest and least guaranteed pods whose end makes room for a critical one; none when that is impossible."""
-    from shipwheel.kubelet.resources import qos_class
-
     priority = pod["spec"].get("priority") or 0
     ranks = {"BestEffort": 0, "Burstable": 1, "Guaranteed": 2}
     candidates = [

@@ -13,6 +13,7 @@ from typing import Any
 
 from shipwheel.api.meta import Obj
 from shipwheel.client.flags import LOG_FLAGS, Flag, format_duration, parse_duration
+from shipwheel.kubelet.eviction import HARD_DEFAULTS, Threshold, ThresholdError, parse_thresholds
 from shipwheel.kubelet.settings import KubeletConfig
 
 GROUP = "kubelet.config.k8s.io"
@@ -28,11 +29,13 @@ _BY_FLAG = {each.metadata["flag"]: each for each in _SETTINGS.values() if each.m
 
 
 def _flag(setting: dataclasses.Field[Any]) -> Flag:
-    default = setting.default
-    if default is dataclasses.MISSING:
-        default = {}
-    name: str = setting.metadata["flag"]
-    return Flag(name, setting.metadata["kind"], default, setting.metadata["help"])
+    default: Any = setting.default
+    if default is dataclasses.MISSING and callable(setting.default_factory):
+        default = setting.default_factory()
+    name, kind = setting.metadata["flag"], setting.metadata["kind"]
+    if kind == "thresholds":
+        kind, default = "string", ",".join(f"{signal}<{amount}" for signal, amount in default.items())
+    return Flag(name, kind, default, setting.metadata["help"])
 
 
 FLAGS: tuple[Flag, ...] = (
@@ -93,7 +96,20 @@ def from_flags(values: Mapping[str, Any], given: Iterable[str] = ()) -> KubeletC
 def _from_flag(setting: dataclasses.Field[Any], value: Any) -> Any:
     if setting.name == "register_with_taints":
         return tuple(_taint(each) for each in value)
+    if setting.metadata["kind"] == "thresholds":
+        return _thresholds(value)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _thresholds(text: str) -> dict[str, str]:
+    """`memory.available<1Gi,nodefs.available<10%`."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        signal, less, amount = part.partition("<")
+        if not less:
+            raise ConfigError(f"malformed pair, expect string<string: {part}")
+        found[signal.strip()] = amount.strip()
+    return found
 
 
 def _taint(text: str) -> Obj:
@@ -196,7 +212,7 @@ def _from_file(setting: dataclasses.Field[Any], place: str, value: Any, director
                 raise ValueError("it is no string")
             case "stringSlice":
                 return tuple(value)
-            case "mapStringString":
+            case "mapStringString" | "thresholds":
                 return {
                     str(key): each if isinstance(each, list) else str(each) for key, each in value.items()
                 }
@@ -213,9 +229,23 @@ def _seconds(value: Any) -> float:
     return parse_duration(str(value)) if value != 0 else 0.0
 
 
+def thresholds_of(config: KubeletConfig) -> tuple[Threshold, ...]:
+    """The eviction thresholds; ConfigError when one makes no sense."""
+    hard = dict(config.eviction_hard)
+    if config.merge_default_eviction_settings:
+        hard = {**HARD_DEFAULTS, **hard}
+    try:
+        return parse_thresholds(
+            hard, config.eviction_soft, config.eviction_soft_grace_period, config.eviction_minimum_reclaim
+        )
+    except ThresholdError as error:
+        raise ConfigError(str(error)) from error
+
+
 def validate(config: KubeletConfig) -> None:
     """ConfigError for what does not go together, in upstream's words."""
     problems = []
+    thresholds_of(config)
     if not 0 <= config.image_gc_high <= 100:
         problems.append(
             f"imageGCHighThresholdPercent (--image-gc-high-threshold) {config.image_gc_high} "

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from shipwheel.api import quantity
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj, is_being_deleted
 from shipwheel.client.client import Client
@@ -25,11 +26,14 @@ from shipwheel.client.resources import NODES, PODS, RUNTIME_CLASSES, SERVICES
 from shipwheel.kubelet import cgroups, node_status, podspec
 from shipwheel.kubelet.admission import Admission, shortage_message, shortages
 from shipwheel.kubelet.allocation import Allocations
-from shipwheel.kubelet.config import validate
+from shipwheel.kubelet.collector import Collector, LogPolicy
+from shipwheel.kubelet.config import thresholds_of, validate
 from shipwheel.kubelet.container_config import NodeSettings
 from shipwheel.kubelet.dns import DnsSettings, parse_resolv_conf
 from shipwheel.kubelet.downward import PodFacts
+from shipwheel.kubelet.eviction import Observation, reserved_by
 from shipwheel.kubelet.executor import Executor, Paths
+from shipwheel.kubelet.garbage import ImagePolicy
 from shipwheel.kubelet.images import ImageManager
 from shipwheel.kubelet.machine import Machine, default_address, read_machine
 from shipwheel.kubelet.messages import termination_message
@@ -40,13 +44,16 @@ from shipwheel.kubelet.objects import NoObjects, ObjectCache
 from shipwheel.kubelet.observed import ContainerObservation
 from shipwheel.kubelet.pleg import Pleg, RunningPod
 from shipwheel.kubelet.pod_worker import Ending, Kit, PodWorker
+from shipwheel.kubelet.pressure import Pressure, image_root
 from shipwheel.kubelet.probes import Prober
-from shipwheel.kubelet.runtime.base import Container, Image, Runtime, RuntimeFault
+from shipwheel.kubelet.runtime.base import Container, Runtime, RuntimeFault
+from shipwheel.kubelet.server.sampling import Sampler
 from shipwheel.kubelet.services import Cgroups, NodeView
 from shipwheel.kubelet.serving import serve
 from shipwheel.kubelet.settings import KubeletConfig
 from shipwheel.kubelet.static_pods import StaticPods
 from shipwheel.kubelet.status_manager import StatusManager
+from shipwheel.kubelet.usage import observe_node
 from shipwheel.kubelet.volumes.base import Host
 from shipwheel.kubelet.volumes.manager import VolumeManager
 from shipwheel.kubelet.volumes.mounting import Mounter, NoMounter
@@ -134,12 +141,13 @@ class Kubelet:
         self._runtime_fault = "container runtime status check may not have completed yet"
         self._network_fault = "container runtime network not ready: it has not been asked yet"
         self._pod_cidr = ""
-        self._images: list[Image] = []
         self._workers: dict[str, PodWorker] = {}
         self._waiting: dict[str, Obj] = {}
         """Static pods that came back while they were still ending."""
         self._group: asyncio.TaskGroup | None = None
         self._simulated = simulated
+        self._thresholds = () if simulated else thresholds_of(config)
+        self._image_root: Path | None = None
         self.metrics = Metrics()
         self._make_informers()
         self._assemble(cgroup_tree, mounter)
@@ -232,7 +240,8 @@ class Kubelet:
         if self.client is not None and self.recorder is not None:
             self.node = Node(self.client, self.clock, self._identity(), self.node_facts, self.recorder)
             self._node_watch.add_handler(self._on_node)
-        self.admission = Admission(self.record)
+        self._make_housekeepers()
+        self.admission = Admission(self.record, lambda: self.pressure.conditions)
         self._kit = Kit(
             runtime=self.runtime,
             runtime_name=self.runtime_name,
@@ -257,11 +266,63 @@ class Kubelet:
         )
         self.static = StaticPods(config, self.node_name, self.clock, self._on_static)
 
+    def _make_housekeepers(self) -> None:
+        """What keeps the node clean, and above water."""
+        config = self.config
+        self.sampler = Sampler(
+            self.runtime, self.clock, pods=self.pods, volumes=self.volumes.measured, root=self.root
+        )
+        self.collector = Collector(
+            self.runtime,
+            self.clock,
+            pods=lambda: [(worker.pod, worker.observed) for worker in self._workers.values()],
+            image_disk=lambda: self._signals().get("imagefs.available"),
+            record_node=self._record_node,
+            pod_logs=config.pod_logs_dir,
+            image_policy=ImagePolicy(
+                config.image_gc_high,
+                config.image_gc_low,
+                config.image_minimum_gc_age,
+                config.image_maximum_gc_age,
+            ),
+            log_policy=LogPolicy(
+                quantity.value(config.container_log_max_size),
+                config.container_log_max_files,
+                config.container_log_monitor_interval,
+            ),
+        )
+        self.pressure = Pressure(
+            clock=self.clock,
+            thresholds=self._thresholds,
+            transition=config.eviction_pressure_transition_period,
+            maximum_grace=config.eviction_max_pod_grace_period,
+            observe=self._signals,
+            sampler=self.sampler,
+            pods=lambda: [each.given for each in self._workers.values() if each.could_be_running],
+            reclaim_disk=self.collector.reclaim_disk,
+            end=self._end,
+            record=self.record,
+            record_node=self._record_node,
+            changed=self._hurry,
+        )
+
+    def _signals(self) -> dict[str, Observation]:
+        return observe_node(self.root, self._image_root, self.machine.memory)
+
+    def _end(self, uid: str, ending: Ending) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.terminate(ending)
+
+    def _hurry(self) -> None:
+        if self.node is not None:
+            self.node.hurry()
+
     def _make_cgroups(self) -> Cgroups:
         config = self.config
         if not config.cgroups_per_qos or self._simulated:
             return cgroups.NoCgroups(config.cgroup_root)
-        reserved = self._reservations()
+        reserved = Reservations(config.system_reserved, config.kube_reserved)
         left = max(0, self.machine.memory - reserved.of("memory").value())
         return cgroups.CgroupTree(
             config.cgroup_root or "/",
@@ -306,6 +367,8 @@ class Kubelet:
             ("objects", self.objects.run()),
             ("runtime", self._watch_runtime()),
             ("images", self._watch_images()),
+            ("garbage", self.collector.run()),
+            ("pressure", self.pressure.run()),
             ("housekeeping", self._housekeep()),
             ("static pods", self.static.run()),
             ("mirrors", self.mirrors.run()),
@@ -334,7 +397,9 @@ class Kubelet:
         self.runtime_name, self.runtime_version = info.name, info.version
         self._kit.runtime_name = info.name
         await self._check_runtime()
-        self._images = await self.runtime.images()
+        await self.collector.list_images()
+        disks = await self.runtime.image_filesystems()
+        self._image_root = image_root([each.mountpoint for each in disks])
 
     async def _follow_api(self) -> None:
         """Take pods from the API server, once the services are known that their environment names."""
@@ -359,8 +424,7 @@ class Kubelet:
             faults = (f"container runtime is down: {fault.message}", self._network_fault)
         self._runtime_fault, self._network_fault = faults
         if faults != before:
-            if self.node is not None:
-                self.node.hurry()
+            self._hurry()
             for worker in self._workers.values():
                 worker.wake()
 
@@ -368,7 +432,7 @@ class Kubelet:
         while True:
             await self.clock.sleep(IMAGES_SECONDS)
             try:
-                self._images = await self.runtime.images()
+                await self.collector.list_images()
             except RuntimeFault as fault:
                 log.warning("listing images: %s", fault.message)
 
@@ -563,13 +627,17 @@ class Kubelet:
             max_pods=limit,
             port=config.port,
             reservations=self._reservations(),
-            images=self._images,
+            images=self.collector.images,
+            pressures=self.pressure.conditions,
             max_images=config.node_status_max_images,
             faults=faults,
         )
 
     def _reservations(self) -> Reservations:
-        return Reservations(system=self.config.system_reserved, kube=self.config.kube_reserved)
+        capacity = {"memory": self.machine.memory, "ephemeral-storage": self.machine.storage}
+        return Reservations(
+            self.config.system_reserved, self.config.kube_reserved, reserved_by(self._thresholds, capacity)
+        )
 
     def _view(self) -> NodeView:
         services = self._services.list() if self._services is not None else []
@@ -612,6 +680,13 @@ class Kubelet:
         if found is None:
             raise LookupError(f'failed to get sandbox runtime: runtimeclass.node.k8s.io "{name}" not found')
         return found["handler"]
+
+    def _record_node(self, kind: str, reason: str, message: str) -> None:
+        """Record an event about the node."""
+        if self.recorder is not None and self.node is not None:
+            self.recorder.event(
+                self.node.reference, "Warning" if kind == "Warning" else "Normal", reason, message
+            )
 
     def record(self, pod: Obj, container: Obj | None, kind: str, reason: str, message: str) -> None:
         """Record an event about a pod, or one of its containers."""

@@ -16,7 +16,6 @@ from shipwheel.client.serving import health_answer, self_signed
 from shipwheel.kubelet import config as configuration
 from shipwheel.kubelet.server.auth import AuthConfig, Gate
 from shipwheel.kubelet.server.node import ServedNode
-from shipwheel.kubelet.server.sampling import Sampler
 from shipwheel.kubelet.server.server import KubeletServer
 from shipwheel.kubelet.settings import KubeletConfig
 
@@ -83,13 +82,7 @@ def _served(kubelet: Kubelet, metrics: Metrics) -> ServedNode:
         healthz=kubelet.unwell,
         configz=lambda: {"kubeletconfig": configuration.to_object(kubelet.config)},
         metrics=(metrics.exposition,),
-        sampler=Sampler(
-            kubelet.runtime,
-            kubelet.clock,
-            pods=kubelet.pods,
-            volumes=kubelet.volumes.measured,
-            root=kubelet.root,
-        ),
+        sampler=kubelet.sampler,
         cpus=kubelet.machine.cpus,
         root_directory=kubelet.config.root_dir,
     )

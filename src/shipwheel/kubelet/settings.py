@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from shipwheel.api.meta import Obj
 from shipwheel.client.flags import Type
+from shipwheel.kubelet.eviction import HARD_DEFAULTS
+
+Kind = Type | Literal["thresholds"]
+"""`thresholds` are written `signal<amount,...` on a command line, and are a map in the file."""
 
 
-def _setting(default: Any, kind: Type, *, file: str = "", flag: str = "", help: str = "") -> Any:
+def _setting(default: Any, kind: Kind, *, file: str = "", flag: str = "", help: str = "") -> Any:
     """A setting: where it stands in the file (`authentication.anonymous.enabled`), and its flag."""
     metadata = {"kind": kind, "file": file, "flag": flag, "help": help}
-    if isinstance(default, dict):
+    if isinstance(default, Mapping):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
@@ -307,6 +311,66 @@ class KubeletConfig:
             "volumes scheduled to this node."
         ),
     )
+
+    # Pressure
+
+    eviction_hard: Mapping[str, str] = _setting(
+        HARD_DEFAULTS,
+        "thresholds",
+        file="evictionHard",
+        flag="eviction-hard",
+        help="A set of eviction thresholds (e.g. memory.available<1Gi) that if met would trigger a pod eviction.",
+    )
+    eviction_soft: Mapping[str, str] = _setting(
+        {},
+        "thresholds",
+        file="evictionSoft",
+        flag="eviction-soft",
+        help=(
+            "A set of eviction thresholds (e.g. memory.available<1.5Gi) that if met over a corresponding grace "
+            "period would trigger a pod eviction."
+        ),
+    )
+    eviction_soft_grace_period: Mapping[str, str] = _setting(
+        {},
+        "mapStringString",
+        file="evictionSoftGracePeriod",
+        flag="eviction-soft-grace-period",
+        help=(
+            "A set of eviction grace periods (e.g. memory.available=1m30s) that correspond to how long a soft "
+            "eviction threshold must hold before triggering a pod eviction."
+        ),
+    )
+    eviction_minimum_reclaim: Mapping[str, str] = _setting(
+        {},
+        "mapStringString",
+        file="evictionMinimumReclaim",
+        flag="eviction-minimum-reclaim",
+        help=(
+            "A set of minimum reclaims (e.g. imagefs.available=2Gi) that describes the minimum amount of resource "
+            "the kubelet will reclaim when performing a pod eviction if that resource is under pressure."
+        ),
+    )
+    eviction_pressure_transition_period: float = _setting(
+        300.0,
+        "duration",
+        file="evictionPressureTransitionPeriod",
+        flag="eviction-pressure-transition-period",
+        help=(
+            "Duration for which the kubelet has to wait before transitioning out of an eviction pressure condition."
+        ),
+    )
+    eviction_max_pod_grace_period: int = _setting(
+        0,
+        "int",
+        file="evictionMaxPodGracePeriod",
+        flag="eviction-max-pod-grace-period",
+        help=(
+            "Maximum allowed grace period (in seconds) to use when terminating pods in response to a soft eviction "
+            "threshold being met."
+        ),
+    )
+    merge_default_eviction_settings: bool = _setting(False, "bool", file="mergeDefaultEvictionSettings")
 
     # Status
 
