@@ -86,9 +86,9 @@ class Connection(asyncio.Protocol):
         """OSError when the connection ends before the answer does. `keep`: the body, too."""
         self._reset()
         self._body = [] if keep else None
-        self._answer = asyncio.get_running_loop().create_future()
+        self._answer = answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        return await self._answer
+        return await answer
 
     def close(self) -> None:
         self._transport.close()

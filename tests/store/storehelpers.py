@@ -103,9 +103,7 @@ class EtcdServer:
 
     def ctl(self, *arguments: str) -> str:
         command = ["etcdctl", f"--endpoints={self.url}", *arguments]
-        return subprocess.run(
-            command, check=True, env={"ETCDCTL_API": "3"}, capture_output=True, text=True
-        ).stdout
+        return subprocess.run(command, check=True, env={"ETCDCTL_API": "3"}, capture_output=True, text=True).stdout
 
     def leases(self) -> set[str]:
         return set(self.ctl("lease", "list").splitlines()[1:])

@@ -72,9 +72,7 @@ class TestPut:
         written = await asyncio.gather(*(store.put(f"/{n}", b"") for n in range(50)))
         assert sorted(kv.mod_revision for kv in written) == list(range(before + 1, before + 51))
 
-    @pytest.mark.parametrize(
-        "key", ["/ä/ключ/鍵/🔑", "/a b%\"'\\", "/" + "k" * 2000, "/a\0b", "/\ue000\uffff"]
-    )
+    @pytest.mark.parametrize("key", ["/ä/ключ/鍵/🔑", "/a b%\"'\\", "/" + "k" * 2000, "/a\0b", "/\ue000\uffff"])
     async def test_of_any_key(self, store: Store, key: str) -> None:
         written = await store.put(key, b"1")
         assert await store.get(key) == written
@@ -174,9 +172,7 @@ class TestRange:
             if not page.remaining:
                 break
             await store.put("/p/9", b"later")
-            page = await store.range(
-                "/p/", start=page.items[-1].key + "\0", limit=limit, revision=first.revision
-            )
+            page = await store.range("/p/", start=page.items[-1].key + "\0", limit=limit, revision=first.revision)
             assert len(page.items) <= limit
             assert page.revision == first.revision
             items += page.items
@@ -361,9 +357,7 @@ class TestWatch:
             seen = after
             while seen < after + 100:
                 told = await asyncio.wait_for(anext(progress), 10)
-                assert [event.revision for event in told.events] == list(
-                    range(seen + 1, seen + 1 + len(told.events))
-                )
+                assert [event.revision for event in told.events] == list(range(seen + 1, seen + 1 + len(told.events)))
                 seen += len(told.events)
                 assert told.revision >= seen
                 if told.revision > seen:

@@ -57,11 +57,7 @@ class TestKill:
                 writer.wait(seconds)
             except subprocess.TimeoutExpired:
                 writer.send_signal(signal.SIGKILL)
-            lines = [
-                line.split()
-                for line in writer.stdout.read().splitlines(keepends=True)
-                if line.endswith(b"\n")
-            ]
+            lines = [line.split() for line in writer.stdout.read().splitlines(keepends=True) if line.endswith(b"\n")]
         assert writer.returncode == -signal.SIGKILL
         return {f"/{int(name)}/{int(number):08}": int(revision) for name, number, revision in lines}
 
@@ -166,11 +162,11 @@ class TestSync:
     async def test_is_shared_by_all_that_wait(self, disk: Disk, sqlite_path: str) -> None:
         async with opened(sqlite(sqlite_path)) as store:
             before = disk.syncs
-            await asyncio.gather(*(store.put(f"/{n}", b"") for n in range(100)))
+            await asyncio.gather(*(store.put(f"/{n}", b"") for n in range(50)))
             assert disk.syncs - before == 1
             disk.pause = asyncio.Event()
             puts = []
-            for n in range(100):
+            for n in range(50):
                 puts.append(asyncio.ensure_future(store.put(f"/{n}", b"2")))
                 await asyncio.sleep(0)
             disk.pause.set()
@@ -235,9 +231,7 @@ class TestDiskFull:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
         try:
-            await self._fill_up(
-                Path(sqlite_path), lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-            )
+            await self._fill_up(Path(sqlite_path), lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

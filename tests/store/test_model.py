@@ -98,11 +98,7 @@ class StoreMachine(RuleBasedStateMachine):
         revision = current.mod_revision if current else ABSENT
         wrong = self.model.between(0, self.model.revision + 3, which)
         expected = revision if which < 0.6 else wrong
-        work = (
-            self.store.delete(key, expected=expected)
-            if deletes
-            else self.store.put(key, value, expected=expected)
-        )
+        work = self.store.delete(key, expected=expected) if deletes else self.store.put(key, value, expected=expected)
         if expected == revision:
             assert self.run(work) == (self.model.delete(key) if deletes else self.model.put(key, value))
         else:
@@ -120,16 +116,11 @@ class StoreMachine(RuleBasedStateMachine):
 
         async def work() -> list[KeyValue | None]:
             return await asyncio.gather(
-                *(
-                    self.store.delete(key) if value is None else self.store.put(key, value)
-                    for key, value in writes
-                )
+                *(self.store.delete(key) if value is None else self.store.put(key, value) for key, value in writes)
             )
 
         outcomes = self.run(work())
-        done = sorted(
-            (outcome.mod_revision, index) for index, outcome in enumerate(outcomes) if outcome is not None
-        )
+        done = sorted((outcome.mod_revision, index) for index, outcome in enumerate(outcomes) if outcome is not None)
         for _, index in done:
             key, value = writes[index]
             expected = self.model.delete(key) if value is None else self.model.put(key, value)
@@ -156,9 +147,7 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             page = self.run(work)
             found = [
-                kv
-                for kv in self.model.at(revision).values()
-                if kv.key.startswith(prefix) and kv.key >= (start or "")
+                kv for kv in self.model.at(revision).values() if kv.key.startswith(prefix) and kv.key >= (start or "")
             ]
             assert page.items == (found[:limit] if limit else found)
             assert page.remaining == len(found) - len(page.items)
@@ -167,9 +156,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(prefix=PREFIXES, chance=CHANCE)
     def watch(self, prefix: str, chance: float) -> None:
         after = self.model.between(self.model.compacted, self.model.revision, chance)
-        due = [
-            event for event in self.model.events if event.revision > after and event.key.startswith(prefix)
-        ]
+        due = [event for event in self.model.events if event.revision > after and event.key.startswith(prefix)]
 
         async def work() -> list[Event]:
             async with watching(self.store, prefix, after) as progress:
@@ -252,9 +239,7 @@ class EtcdMachine(StoreMachine):
         super().begin()
 
 
-SETTINGS = settings(
-    deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), stateful_step_count=30
-)
+SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), stateful_step_count=30)
 
 
 def test_sqlite() -> None:

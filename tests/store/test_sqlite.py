@@ -64,9 +64,7 @@ class TestOpening:
             await sqlite(tmp_path).open()
 
     async def test_where_nothing_may_be_written(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            StoreError, match=r"Permission denied|Operation not permitted|Read-only|does not exist"
-        ):
+        with pytest.raises(StoreError, match=r"Permission denied|Operation not permitted|Read-only|does not exist"):
             await sqlite("/proc/self/store.db").open()
 
     async def test_makes_a_file_for_its_owner_only(self, sqlite_path: str) -> None:

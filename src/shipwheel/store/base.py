@@ -108,9 +108,7 @@ class Store(Protocol):
     async def get(self, key: str) -> KeyValue | None:
         """The newest value (a quorum read on etcd)."""
 
-    async def range(
-        self, prefix: str, *, start: str | None = None, limit: int = 0, revision: int = 0
-    ) -> Page:
+    async def range(self, prefix: str, *, start: str | None = None, limit: int = 0, revision: int = 0) -> Page:
         """The keys that begin with `prefix`, from `start` on (inclusive), at most `limit` of them (0: all),
         as they were at `revision` (0: now). Raises `Compacted`, `FutureRevision`."""
 

@@ -79,9 +79,7 @@ class EtcdStore:
         found = await self._client.call(RANGE, {"key": key.encode()})
         return key_value(found["kvs"][0]) if "kvs" in found else None
 
-    async def range(
-        self, prefix: str, *, start: str | None = None, limit: int = 0, revision: int = 0
-    ) -> Page:
+    async def range(self, prefix: str, *, start: str | None = None, limit: int = 0, revision: int = 0) -> Page:
         key, end = _group(prefix)
         if start is not None:
             key = max(key, start.encode())
@@ -124,9 +122,7 @@ class EtcdStore:
         held = key_value(before[0])
         return KeyValue(key, held.value, answer["header"]["revision"], held.create_revision)
 
-    async def _transact(
-        self, key: str, expected: int | None, success: list[dict[str, Any]]
-    ) -> dict[str, Any]:
+    async def _transact(self, key: str, expected: int | None, success: list[dict[str, Any]]) -> dict[str, Any]:
         """Do it if the key's revision is `expected`. Raises `Mismatch`."""
         request: dict[str, Any] = {"success": success}
         if expected is not None:

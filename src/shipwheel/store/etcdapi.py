@@ -55,9 +55,7 @@ class Method:
 
 
 def _method(service: str, name: str, messages: str) -> Method:
-    return Method(
-        f"/etcdserverpb.{service}/{name}", _MESSAGES[f"{messages}Request"], _MESSAGES[f"{messages}Response"]
-    )
+    return Method(f"/etcdserverpb.{service}/{name}", _MESSAGES[f"{messages}Request"], _MESSAGES[f"{messages}Response"])
 
 
 RANGE = _method("KV", "Range", "Range")

@@ -179,9 +179,7 @@ class EtcdClient:
                 self._next(member)
             if loop.time() > give_up:
                 names = ", ".join(member.endpoint for member in self._members)
-                raise Unreachable(
-                    f"etcd cannot be reached at {names}: {await self._current_member.trouble()}"
-                )
+                raise Unreachable(f"etcd cannot be reached at {names}: {await self._current_member.trouble()}")
             await asyncio.sleep(_PAUSE)
 
     @property

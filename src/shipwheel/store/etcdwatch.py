@@ -51,9 +51,7 @@ class EtcdWatch:
             try:
                 await self._stream.send({"progress": {}})
             except Unreachable as error:
-                _log.debug(
-                    "no progress from a broken stream: %s", error
-                )  # `follow` sees it too, and reconnects
+                _log.debug("no progress from a broken stream: %s", error)  # `follow` sees it too, and reconnects
 
     async def _follow_stream(self) -> AsyncGenerator[Progress, None]:
         truthful = tells_progress_truly((await self._client.call(STATUS, {})).get("version", ""))

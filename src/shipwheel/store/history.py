@@ -138,9 +138,7 @@ class History:
 
     def read(self, revision: int) -> KeyValue:
         """The write of that revision, which must be one that is kept and no deletion."""
-        row = self._one(
-            "SELECT key, revision, created, checksum, value FROM history WHERE revision = ?", revision
-        )
+        row = self._one("SELECT key, revision, created, checksum, value FROM history WHERE revision = ?", revision)
         return self._key_value(*row)
 
     def current(self) -> dict[str, int]:
@@ -150,9 +148,7 @@ class History:
 
     def expiring(self) -> list[tuple[int, int, str]]:
         """(Unix time in milliseconds, revision, key) of writes that expire, superseded ones too."""
-        return self._db.execute(
-            "SELECT expires, revision, key FROM history WHERE expires IS NOT NULL"
-        ).fetchall()
+        return self._db.execute("SELECT expires, revision, key FROM history WHERE expires IS NOT NULL").fetchall()
 
     def range(self, start: str, end: str | None, revision: int, limit: int) -> list[KeyValue]:
         """The first `limit` keys in [start, end) as they were at `revision`."""
@@ -197,9 +193,7 @@ class History:
             " (SELECT previous FROM history WHERE revision > ? AND revision <= ? AND previous > 0)",
             (after, upto),
         )
-        self._db.execute(
-            "DELETE FROM history WHERE revision > ? AND revision <= ? AND created = 0", (after, upto)
-        )
+        self._db.execute("DELETE FROM history WHERE revision > ? AND revision <= ? AND created = 0", (after, upto))
         self._db.execute("UPDATE compaction SET swept = ?", (upto,))
         self._swept = upto
 

@@ -56,9 +56,7 @@ def _check_header(path: str) -> None:
     if application != APPLICATION_ID and (application or version):
         raise Damaged(f"{path}: a database of another program (application id {application:#x})")
     if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: written by a newer version (schema {version}, this one knows {SCHEMA_VERSION})"
-        )
+        raise StoreError(f"{path}: written by a newer version (schema {version}, this one knows {SCHEMA_VERSION})")
 
 
 def _check_content(path: str) -> int:

@@ -140,7 +140,8 @@ class SqliteStore:
             await self._idle.wait()
         for watcher in self._watchers:
             watcher.fail(StoreError(f"{self._path}: closed"))
-        await self._opened.aclose()
+        with _file_errors(self._path):
+            await self._opened.aclose()
 
     # Reading
 
@@ -149,9 +150,7 @@ class SqliteStore:
         with self._read_errors():
             return self._history.read(revision) if revision else None
 
-    async def range(
-        self, prefix: str, *, start: str | None = None, limit: int = 0, revision: int = 0
-    ) -> Page:
+    async def range(self, prefix: str, *, start: str | None = None, limit: int = 0, revision: int = 0) -> Page:
         at = revision or self._revision
         if at > self._revision:
             raise FutureRevision(at, self._revision)
@@ -246,7 +245,7 @@ class SqliteStore:
             _log.error("%s: %s; no more writes", self._path, failure)
             self._refuse(f"{failure.strerror}; writing is possible again after a restart", requests)
         except BaseException as failure:
-            if self._refusal is None:  # not by `close`
+            if self._refusal is None:  # else: it was `close`
                 self._refuse(f"writing ended by {failure!r}", requests)
             raise
 

@@ -66,9 +66,7 @@ class Ring:
             raise Unsupported("the kernel is older than 5.4")
         submissions, completions = words[:2]
         _, self._tail, _, _, _, _, array = words[10:17]
-        self._completion_head, self._completion_tail, self._completion_mask, _, _, self._completions = words[
-            20:26
-        ]
+        self._completion_head, self._completion_tail, self._completion_mask, _, _, self._completions = words[20:26]
         size = max(array + submissions * _WORD.size, self._completions + completions * _COMPLETION.size)
         self._queues = mmap.mmap(self._fd, size)
         self._requests = mmap.mmap(self._fd, submissions * _SUBMISSION.size, offset=_OFFSET_SUBMISSIONS)
@@ -88,9 +86,7 @@ class Ring:
         (tail,) = _WORD.unpack_from(self._queues, self._completion_tail)
         (mask,) = _WORD.unpack_from(self._queues, self._completion_mask)
         while head != tail:
-            _, result, _ = _COMPLETION.unpack_from(
-                self._queues, self._completions + (head & mask) * _COMPLETION.size
-            )
+            _, result, _ = _COMPLETION.unpack_from(self._queues, self._completions + (head & mask) * _COMPLETION.size)
             head = (head + 1) & 0xFFFFFFFF
             _WORD.pack_into(self._queues, self._completion_head, head)
             yield result
