@@ -452,7 +452,8 @@ class Connection(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.feed(data)
             return
-        self._header_bytes += len(data)
+        if self._reading is None:
+            self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
