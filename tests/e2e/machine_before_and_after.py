@@ -36,7 +36,7 @@ def machine() -> set[str]:
     found |= {f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     found |= {f"link {line.split(':')[1]}" for line in lines("ip", "-o", "link")}
     found |= {f"address {line}" for line in lines("ip", "-o", "-4", "addr", "show", "scope", "global")}
-    found |= {f"route {line}" for line in lines("ip", "route", "show", "table", "all")}
+    found |= {f"route {line}" for line in lines("ip", "-4", "route", "show", "table", "all")}
     found |= {f"netns {line}" for line in lines("ip", "netns")}
     found |= {f"nft {line}" for line in lines("nft", "list", "ruleset")}
     # Cgroups are the whole machine's; others may run clusters too.

@@ -174,8 +174,8 @@ def test_down_leaves_no_trace(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         report = json.loads(done.stdout.splitlines()[-1])
         assert report["during"] > 5, "there should have been something to remove"
-        assert report["left"] == []
-        assert report["lost"] == []
+        assert "\n".join(report["left"]) == ""
+        assert "\n".join(report["lost"]) == ""
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 FIRST_DELAY = 0.0
 SECOND_DELAY = 0.5
 MAX_DELAY = 10.0
-STEADY = 2.0
+STEADY = 1.0
 """Seconds that a program must have run to be started again at once, however often it was killed."""
 STOP_TIMEOUT = 15.0
 PR_SET_PDEATHSIG = 1

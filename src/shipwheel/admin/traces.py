@@ -17,7 +17,8 @@ from pathlib import Path
 from shipwheel.admin.pki import write_private
 
 CNI_CHAIN = re.compile(r"CNI-(HOSTPORT-\w+|DN-\w+|FORWARD|ADMIN)")
-CNI_DIRECTORY = Path("/var/lib/cni")
+DIRECTORIES = (Path("/var/lib/cni"), Path("/run/containerd"))
+"""Where CNI keeps results and every containerd keeps its shims' sockets, whatever its configuration says."""
 SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 COMMANDS = ("iptables", "ip6tables")
 TABLES = ("nat", "filter")
@@ -32,7 +33,8 @@ class Before:
     """CNI's iptables chains, as `iptables/nat/CNI-HOSTPORT-DNAT`."""
     nft_tables: list[str]
     """As `ip nat`."""
-    cni_directory: bool
+    directories: list[str]
+    """Those of `DIRECTORIES` that were there."""
 
 
 def record(path: Path) -> None:
@@ -43,7 +45,7 @@ def record(path: Path) -> None:
         sysctls={name: _sysctl(name) for name in SYSCTLS if Path("/proc/sys", name).exists()},
         chains=[chain for command in COMMANDS for table in TABLES for chain in _cni_chains(command, table)],
         nft_tables=_nft_tables(),
-        cni_directory=CNI_DIRECTORY.exists(),
+        directories=[str(each) for each in DIRECTORIES if each.exists()],
     )
     write_private(path, json.dumps(asdict(before)).encode())
 
@@ -62,8 +64,14 @@ def erase(path: Path, *, others_run: bool) -> None:
     for name, value in before.sysctls.items():
         if _sysctl(name) != value:
             Path("/proc/sys", name).write_text(value)
-    if not before.cni_directory:
-        shutil.rmtree(CNI_DIRECTORY, ignore_errors=True)
+    for directory in DIRECTORIES:
+        if str(directory) not in before.directories and not _in_use(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _in_use(directory: Path) -> bool:
+    """Whether somebody else, meanwhile, has sockets in it."""
+    return any(each.is_socket() for each in directory.rglob("*"))
 
 
 def removal(saved: str, keep: Iterable[str]) -> list[list[str]]:
