@@ -1,0 +1,323 @@
+"""The scheduling framework: extension points, and the profile that runs its plugins at them in order.
+
+Upstream's framework asks each plugin about one node after the other; here a plugin answers for all nodes at once.
+A plugin is a class with a `name` and methods for the extension points it is for; which these are is seen from the
+methods it has:
+
+    pre_enqueue(pod) -> str                          why the pod must not be tried yet; "" when it may
+    sort_key(pod, queued_at) -> tuple                QueueSort: pods with smaller keys go first
+    pre_filter(cycle) -> Rejection | Mask | None     no node at all; or only these; or no opinion
+    filter(cycle) -> Iterable[Refusal]               nodes that will not do, and why
+    post_filter(cycle, diagnosis) -> PostFilterResult
+    pre_score(cycle, feasible) -> None
+    score(cycle, feasible) -> Floats | None          whole numbers for all rows; None: nothing to say
+    normalize(cycle, scores, feasible) -> Floats     from 0 to MAX_SCORE
+    reserve(cycle, node) -> str, unreserve(cycle, node)
+    permit(cycle, node) -> Permit
+    async pre_bind(cycle, node), async bind(cycle, node) -> bool, post_bind(cycle, node)
+
+`events` says what may make a pod schedulable that the plugin has refused. Plugins keep no state of their own about
+pods and nodes; what one of them works out for a pod goes into `cycle.state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from shipwheel.api.meta import Obj
+from shipwheel.client.client import Client
+from shipwheel.scheduler.events import Interest
+from shipwheel.scheduler.listers import Listers
+from shipwheel.scheduler.nodes import NodeRules
+from shipwheel.scheduler.pods import Shape
+from shipwheel.scheduler.table import Floats, Mask, NodeTable
+
+MAX_SCORE = 100
+
+
+class PluginError(Exception):
+    """A plugin failed; the pod's attempt fails with it, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The pod fits nowhere, whatever the nodes are."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Rows (of `cycle.rows`) that will not do."""
+
+    mask: Mask
+    reason: str
+    unresolvable: Mask | bool = False
+    """Where taking other pods away would not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """`approve`, `reject` or `wait` (at most `timeout` seconds)."""
+
+    verdict: str = "approve"
+    reason: str = ""
+    timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PostFilterResult:
+    """What could be done for a pod that fits nowhere."""
+
+    node: str = ""
+    """Promised to the pod; empty when nothing can be done."""
+    victims: Sequence[Obj] = ()
+    """Pods that have to go for it."""
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Cycle:
+    """One attempt to place one pod."""
+
+    pod: Obj
+    shape: Shape
+    table: NodeTable
+    rows: slice
+    """The rows that are asked about: all, or a single one."""
+    state: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        meta = self.pod["metadata"]
+        return f"{meta.get('namespace', '')}/{meta['name']}"
+
+    def none(self) -> Mask:
+        """No row."""
+        return np.zeros(self.rows.stop - self.rows.start, np.bool_)
+
+    def all(self) -> Mask:
+        return np.ones(self.rows.stop - self.rows.start, np.bool_)
+
+    def of_row(self, row: int) -> Cycle:
+        """The same attempt, asked about one node only."""
+        return Cycle(self.pod, self.shape, self.table, slice(row, row + 1))
+
+
+async def _unbound(pod: Obj, node: str) -> None:
+    raise PluginError("there is no API server to bind with")
+
+
+@dataclass(slots=True)
+class Handle:
+    """What plugins are given to work with."""
+
+    table: NodeTable
+    nodes: NodeRules
+    listers: Listers
+    bind: Callable[[Obj, str], Awaitable[None]] = _unbound
+    """Binds a pod to a node through the API."""
+    client: Client | None = None
+    """For plugins that write. There is none where decisions are only tried."""
+
+
+class Plugin(Protocol):
+    name: str
+    events: Sequence[Interest]
+
+
+PluginFactory = Callable[[Mapping[str, Any], Handle], Any]
+
+POINTS = {
+    "preEnqueue": "pre_enqueue",
+    "queueSort": "sort_key",
+    "preFilter": "pre_filter",
+    "filter": "filter",
+    "postFilter": "post_filter",
+    "preScore": "pre_score",
+    "score": "score",
+    "reserve": "reserve",
+    "permit": "permit",
+    "preBind": "pre_bind",
+    "bind": "bind",
+    "postBind": "post_bind",
+}
+"""Extension points of the configuration, and the methods that make a plugin one for them."""
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """Which rows were refused, by whom and why."""
+
+    count: int
+    """Nodes there are."""
+    refusals: list[tuple[str, Refusal]] = field(default_factory=list)
+    """(plugin, rows it was first to refuse); of several by the same plugin all count."""
+    rejected: str = ""
+    """Why it fits nowhere, when no node was looked at."""
+    plugins: set[str] = field(default_factory=set)
+    """Those whose refusal an event may undo."""
+    post_filter: str = ""
+
+    def message(self) -> str:
+        """`0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu.`"""
+        if not self.count:
+            return "no nodes available to schedule pods"
+        text = f"0/{self.count} nodes are available:"
+        if self.rejected:
+            text += f" {self.rejected}."
+        elif said := histogram(self.refusals):
+            text += f" {said}."
+        return f"{text} {self.post_filter}" if self.post_filter else text
+
+    def unresolvable(self, size: int) -> Mask:
+        """The rows where taking pods away does not help."""
+        if self.rejected:
+            return np.ones(size, np.bool_)
+        found = np.zeros(size, np.bool_)
+        for _, refusal in self.refusals:
+            found |= refusal.mask & refusal.unresolvable
+        return found
+
+
+def histogram(refusals: Iterable[tuple[str, Refusal]]) -> str:
+    """Reasons with the number of nodes that have them."""
+    numbers: dict[str, int] = {}
+    for _, refusal in refusals:
+        number = int(refusal.mask.sum())
+        if number:
+            numbers[refusal.reason] = numbers.get(refusal.reason, 0) + number
+    return ", ".join(sorted(f"{number} {reason}" for reason, number in numbers.items()))
+
+
+class Profile:
+    """A scheduler name, and its plugins at each extension point, in order."""
+
+    def __init__(
+        self, scheduler_name: str, plugins: Mapping[str, Sequence[Any]], weights: Mapping[str, int], handle: Handle
+    ) -> None:
+        self.scheduler_name = scheduler_name
+        self.handle = handle
+        self.plugins = plugins
+        """By extension point, as the configuration calls it."""
+        self.weights = weights
+        self.instances = list({id(each): each for point in plugins.values() for each in point}.values())
+
+    def at(self, point: str) -> Sequence[Any]:
+        return self.plugins.get(point, ())
+
+    def cycle(self, pod: Obj, shape: Shape) -> Cycle:
+        return Cycle(pod, shape, self.handle.table, slice(0, self.handle.table.size))
+
+    def feasible(self, cycle: Cycle, diagnosis: Diagnosis | None = None) -> Mask:
+        """The rows where the pod can go; `diagnosis` takes note of the others."""
+        left = cycle.table.alive[cycle.rows].copy()
+        limited = self._pre_filter(cycle, left, diagnosis)
+        if limited is None:
+            return cycle.none()
+        left = limited
+        for plugin in self.at("filter"):
+            if not left.any():
+                break
+            with failing_as("Filter", plugin):
+                before = left.copy() if diagnosis is not None else left
+                for refusal in plugin.filter(cycle):
+                    if diagnosis is not None:
+                        newly = refusal.mask & before
+                        if not newly.any():
+                            continue
+                        diagnosis.plugins.add(plugin.name)
+                        diagnosis.refusals.append((plugin.name, Refusal(newly, refusal.reason, refusal.unresolvable)))
+                        left = left & ~refusal.mask
+                    else:
+                        left &= ~refusal.mask
+        return left
+
+    def _pre_filter(self, cycle: Cycle, left: Mask, diagnosis: Diagnosis | None) -> Mask | None:
+        limiting: list[str] = []
+        everything = left
+        for plugin in self.at("preFilter"):
+            with failing_as("PreFilter", plugin):
+                verdict = plugin.pre_filter(cycle)
+            if verdict is None:
+                continue
+            if isinstance(verdict, Rejection):
+                if diagnosis is not None:
+                    diagnosis.rejected = verdict.reason
+                    diagnosis.plugins.add(plugin.name)
+                return None
+            limiting.append(plugin.name)
+            left = left & verdict
+        if limiting and diagnosis is not None:
+            diagnosis.plugins.update(limiting)
+            names = " ".join(sorted(limiting))
+            if not left.any():
+                one = f"plugin {names}" if len(limiting) == 1 else f"plugin(s) [{names}] simultaneously"
+                diagnosis.rejected = f"node(s) didn't satisfy {one}"
+                return None
+            reason = f"node(s) didn't satisfy plugin(s) [{names}]"
+            diagnosis.refusals.append((limiting[0], Refusal(everything & ~left, reason, True)))
+        return left
+
+    def fits(self, cycle: Cycle) -> bool:
+        """Whether the single row of a cycle will do."""
+        return bool(self.feasible(cycle).any())
+
+    def scores(self, cycle: Cycle, feasible: Mask) -> dict[str, Floats]:
+        """Each scoring plugin's normalized scores, unweighted, for those that have something to say."""
+        for plugin in self.at("preScore"):
+            with failing_as("PreScore", plugin):
+                plugin.pre_score(cycle, feasible)
+        found: dict[str, Floats] = {}
+        for plugin in self.at("score"):
+            with failing_as("Score", plugin):
+                scores = plugin.score(cycle, feasible)
+                if scores is None:
+                    continue
+                if hasattr(plugin, "normalize"):
+                    scores = plugin.normalize(cycle, scores, feasible)
+                found[plugin.name] = scores
+        return found
+
+    def total(self, cycle: Cycle, feasible: Mask) -> Floats:
+        """The weighted sums."""
+        total = np.zeros(len(feasible))
+        for name, scores in self.scores(cycle, feasible).items():
+            total += scores * self.weights[name]
+        return total
+
+
+class failing_as:  # noqa: N801 - reads as a word
+    """Turns whatever a plugin raises into a PluginError that says who did."""
+
+    __slots__ = ("_plugin", "_point")
+
+    def __init__(self, point: str, plugin: Any) -> None:
+        self._point = point
+        self._plugin = plugin
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, PluginError):
+            raise PluginError(f'running {self._point} plugin "{self._plugin.name}": {error}') from error
+
+
+
+def reverse_normalized(scores: Floats, feasible: Mask) -> Floats:
+    """The more, the worse: MAX_SCORE for none."""
+    highest = scores[feasible].max(initial=0)
+    if highest == 0:
+        return np.full(len(scores), float(MAX_SCORE))
+    return MAX_SCORE - np.floor(scores * MAX_SCORE / highest)
+
+
+def normalized(scores: Floats, feasible: Mask) -> Floats:
+    """The highest becomes MAX_SCORE."""
+    highest = scores[feasible].max(initial=0)
+    return scores if highest == 0 else np.floor(scores * MAX_SCORE / highest)

@@ -1,0 +1,1 @@
+"""The rules, a module for those that are about the same thing, under upstream's names."""

@@ -1,0 +1,208 @@
+"""Room: whether what a pod asks for is left on a node, and how full or uneven the node would be with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from shipwheel.api.meta import Obj
+from shipwheel.scheduler.events import Action, ClusterEvent, Interest
+from shipwheel.scheduler.framework import MAX_SCORE, Cycle, Handle, Refusal
+from shipwheel.scheduler.plugins.basics import is_itself
+from shipwheel.scheduler.pods import Shape, Shapes, amounts
+from shipwheel.scheduler.table import Floats, Mask
+
+NATIVE = ("cpu", "memory", "ephemeral-storage")
+DEFAULT_RESOURCES = ({"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1})
+MAX_UTILIZATION = 100
+
+
+class NodeResourcesFit:
+    """Room for the pod's requests. Scores by the strategy of its arguments."""
+
+    name = "NodeResourcesFit"
+
+    def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
+        self._ignored = frozenset(args.get("ignoredResources") or ())
+        self._ignored_groups = frozenset(args.get("ignoredResourceGroups") or ())
+        strategy = args.get("scoringStrategy") or {}
+        resources = strategy.get("resources") or DEFAULT_RESOURCES
+        self._weights = {each["name"]: each.get("weight") or 1 for each in resources}
+        self._strategy = _strategy(strategy)
+        self._skip_empty = strategy.get("type") == "RequestedToCapacityRatio"
+        self._shapes = Shapes(256)
+        self.events = (
+            Interest("AssignedPod", Action.DELETE),
+            Interest("AssignedPod", Action.SCALE_DOWN),
+            Interest("UnscheduledPod", Action.SCALE_DOWN, is_itself),
+            Interest("Node", Action.ADD | Action.UPDATE_ALLOCATABLE, self._node_may_help),
+        )
+
+    def _node_may_help(self, pod: Obj, event: ClusterEvent) -> bool:
+        """The node, were it empty, has room for the pod, and more of something than before."""
+        assert event.new is not None
+        now = amounts((event.new.get("status") or {}).get("allocatable"))
+        wanted = {"pods": 1, **self._shapes.of(pod).requests}
+        if any(amount > now.get(name, 0) for name, amount in wanted.items() if not self._is_ignored(name)):
+            return False
+        if event.old is None:
+            return True
+        before = amounts((event.old.get("status") or {}).get("allocatable"))
+        return any(now.get(name, 0) > before.get(name, 0) for name in wanted)
+
+    def _is_ignored(self, resource: str) -> bool:
+        return resource in self._ignored or ("/" in resource and resource.split("/")[0] in self._ignored_groups)
+
+    def filter(self, cycle: Cycle) -> Iterable[Refusal]:
+        table, rows = cycle.table, cycle.rows
+        full = table.pod_count[rows] + 1 > table.pods_allowed[rows]
+        if full.any():
+            yield Refusal(full, "Too many pods")
+        for resource, amount in cycle.shape.requests.items():
+            if self._is_ignored(resource):
+                continue
+            if resource not in table.allocatable:
+                yield Refusal(cycle.all(), f"Insufficient {resource}", True)
+                continue
+            there = table.allocatable[resource][rows]
+            lacking = there - table.requested[resource][rows] < amount
+            if lacking.any():
+                yield Refusal(lacking, f"Insufficient {resource}", there < amount)
+
+    def score(self, cycle: Cycle, feasible: Mask) -> Floats:
+        total: Floats | float = 0.0
+        weights: Floats | float = 0.0
+        for resource, weight in self._weights.items():
+            wanted = _scored_request(cycle.shape, resource)
+            if not wanted and resource not in NATIVE:
+                continue
+            capacity = cycle.table.allocatable.get(resource)
+            if capacity is None:
+                continue
+            capacity = capacity[cycle.rows]
+            used = cycle.table.nonzero.get(resource, cycle.table.requested[resource])[cycle.rows] + wanted
+            score, counts = self._strategy(used, capacity), capacity > 0
+            if self._skip_empty:
+                counts = counts & (score > 0)
+            total = total + np.where(counts, score, 0) * weight
+            weights = weights + counts * weight
+        if isinstance(weights, float):
+            return np.zeros(cycle.rows.stop - cycle.rows.start)
+        mean = np.divide(total, weights, out=np.zeros_like(weights, np.float64), where=weights > 0)
+        return np.floor(mean + 0.5) if self._skip_empty else np.floor(mean)
+
+
+def _scored_request(shape: Shape, resource: str) -> int:
+    found = shape.nonzero_requests if resource in ("cpu", "memory") else shape.requests
+    return found.get(resource, 0)
+
+
+Strategy = Callable[[Floats, Floats], Floats]
+"""(used, capacity) -> score of one resource; what comes out for a capacity of 0 is not used."""
+
+
+def _strategy(given: Mapping[str, Any]) -> Strategy:
+    match given.get("type") or "LeastAllocated":
+        case "MostAllocated":
+            return _most_allocated
+        case "RequestedToCapacityRatio":
+            shape = (given.get("requestedToCapacityRatio") or {}).get("shape") or ()
+            return _broken_line([(each["utilization"], (each.get("score") or 0) * 10) for each in shape])
+        case _:
+            return _least_allocated
+
+
+def _share(part: Floats, capacity: Floats) -> Floats:
+    return np.floor(np.divide(part * MAX_SCORE, capacity, out=np.zeros_like(part), where=capacity > 0))
+
+
+def _least_allocated(used: Floats, capacity: Floats) -> Floats:
+    return _share(np.maximum(capacity - used, 0), capacity)
+
+
+def _most_allocated(used: Floats, capacity: Floats) -> Floats:
+    return _share(np.minimum(used, capacity), capacity)
+
+
+def _broken_line(points: Sequence[tuple[int, int]]) -> Strategy:
+    """Between the points of a shape, in whole numbers rounded towards zero."""
+    table = np.array([_on_line(points, utilization) for utilization in range(MAX_UTILIZATION + 1)], np.float64)
+
+    def score(used: Floats, capacity: Floats) -> Floats:
+        utilization = np.where(used > capacity, MAX_UTILIZATION, _share(used, capacity))
+        return table[utilization.astype(np.int64)]
+
+    return score
+
+
+def _on_line(points: Sequence[tuple[int, int]], utilization: int) -> int:
+    previous: tuple[int, int] | None = None
+    for x, y in points:
+        if utilization <= x:
+            if previous is None:
+                return y
+            rise = (y - previous[1]) * (utilization - previous[0])
+            return previous[1] + int(rise / (x - previous[0]))
+        previous = (x, y)
+    return points[-1][1]
+
+
+class NodeResourcesBalancedAllocation:
+    """Better where the pod makes the use of the resources more even."""
+
+    name = "NodeResourcesBalancedAllocation"
+    events: Sequence[Interest] = ()
+
+    def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
+        self._resources = tuple(each["name"] for each in args.get("resources") or DEFAULT_RESOURCES)
+
+    def score(self, cycle: Cycle, feasible: Mask) -> Floats | None:
+        requests = cycle.shape.requests
+        if not any(requests.get(resource) for resource in self._resources):
+            return None
+        with_pod: list[tuple[Floats, Mask]] = []
+        without: list[tuple[Floats, Mask]] = []
+        for resource in self._resources:
+            wanted = requests.get(resource, 0)
+            if not wanted and resource not in NATIVE:
+                continue
+            capacity = cycle.table.allocatable.get(resource)
+            if capacity is None:
+                continue
+            there = capacity[cycle.rows]
+            used = cycle.table.requested[resource][cycle.rows]
+            counts = there > 0
+            for amount, found in ((used + wanted, with_pod), (used, without)):
+                share = np.divide(amount, there, out=np.zeros_like(amount), where=counts)
+                found.append((np.minimum(share, 1.0), counts))
+        # Half of what is scored is how even it is, half how much the pod has to do with that.
+        size = cycle.rows.stop - cycle.rows.start
+        gain = _evenness(with_pod, size) - _evenness(without, size)
+        half = MAX_SCORE // 2
+        return half + np.trunc((half + gain) / 2)
+
+
+def _evenness(shares: Sequence[tuple[Floats, Mask]], size: int) -> Floats:
+    """100 where all resources are used to the same extent."""
+    if len(shares) < 2:
+        return np.full(size, float(MAX_SCORE))
+    number = sum(counts.astype(np.float64) for _, counts in shares)
+    if len(shares) == 2:
+        (first, _), (second, _) = shares
+        deviation = np.where(number == 2, np.abs((first - second) / 2), 0.0)
+    else:
+        divisor = np.maximum(number, 1)
+        mean = sum(share for share, _ in shares) / divisor
+        spread = sum(np.where(counts, (share - mean) ** 2, 0.0) for share, counts in shares)
+        deviation = np.where(number > 2, np.sqrt(spread / divisor), np.where(number == 2, _half_gap(shares), 0.0))
+    return np.trunc((1 - deviation) * MAX_SCORE)
+
+
+def _half_gap(shares: Sequence[tuple[Floats, Mask]]) -> Floats:
+    """Half the distance between the two that count."""
+    highest = np.max([np.where(counts, share, -np.inf) for share, counts in shares], axis=0)
+    lowest = np.min([np.where(counts, share, np.inf) for share, counts in shares], axis=0)
+    with np.errstate(invalid="ignore"):
+        return (highest - lowest) / 2
