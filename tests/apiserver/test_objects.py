@@ -164,14 +164,10 @@ class TestApplying:
         assert (entry["manager"], entry["operation"]) == ("one", "Apply")
         assert entry["fieldsV1"] == {"f:data": {"f:x": {}}}
         other = config_map("a", x="2")
-        error = await refused(
-            admin.patch(CONFIG_MAPS, "a", namespace, other, kind="apply", field_manager="two")
-        )
+        error = await refused(admin.patch(CONFIG_MAPS, "a", namespace, other, kind="apply", field_manager="two"))
         assert (error.code, error.reason) == (409, "Conflict")
         assert error.message == 'Apply failed with 1 conflict: conflict with "one": .data.x'
-        forced = await admin.patch(
-            CONFIG_MAPS, "a", namespace, other, kind="apply", field_manager="two", force=True
-        )
+        forced = await admin.patch(CONFIG_MAPS, "a", namespace, other, kind="apply", field_manager="two", force=True)
         assert forced["data"] == {"x": "2"}
 
     async def test_what_is_no_longer_applied_goes(self, admin: Client, namespace: str) -> None:

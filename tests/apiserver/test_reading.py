@@ -59,6 +59,23 @@ class TestListing:
         assert third["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
         assert "continue" not in third["metadata"]
 
+    async def test_a_list_cannot_go_on_once_its_beginning_is_forgotten(
+        self, admin: Client, world: object, ten: str
+    ) -> None:
+        cache = world.server.cache  # type: ignore[attr-defined]
+        path = CONFIG_MAPS.path(ten)
+        first = await admin.call("GET", path, query={"limit": "4"})
+        await admin.create(
+            PODS, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}, ten
+        )
+        await cache.compact(await cache.store.revision())
+        with pytest.raises(ApiError) as caught:
+            await admin.call("GET", path, query={"limit": "4", "continue": first["metadata"]["continue"]})
+        assert (caught.value.code, caught.value.reason) == (410, "Expired")
+        token = caught.value.details["continue"]
+        second = await admin.call("GET", path, query={"limit": "4", "continue": token})
+        assert named(second) == ["c4", "c5", "c6", "c7"] and second["metadata"]["remainingItemCount"] == 2
+
     async def test_the_past_can_be_listed(self, admin: Client, ten: str) -> None:
         before = (await admin.list(CONFIG_MAPS, ten))["metadata"]["resourceVersion"]
         await admin.delete(CONFIG_MAPS, "c5", ten)
@@ -86,9 +103,7 @@ class TestListing:
         assert caught.value.code in (400, 422)
 
     async def test_tables(self, admin: Client, ten: str) -> None:
-        table = await admin.call(
-            "GET", CONFIG_MAPS.path(ten), accept="application/json;as=Table;v=v1;g=meta.k8s.io"
-        )
+        table = await admin.call("GET", CONFIG_MAPS.path(ten), accept="application/json;as=Table;v=v1;g=meta.k8s.io")
         assert [column["name"] for column in table["columnDefinitions"]] == ["Name", "Data", "Age"]
         assert table["rows"][0]["cells"][:2] == ["c0", 1]
         assert table["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
@@ -127,9 +142,7 @@ class TestWatching:
     async def test_a_deletion_shows_the_last_state_at_its_own_revision(self, admin: Client, ten: str) -> None:
         listing = await admin.list(CONFIG_MAPS, ten)
         watch = Watching(
-            admin.watch(
-                CONFIG_MAPS, ten, resource_version=listing["metadata"]["resourceVersion"], bookmarks=False
-            )
+            admin.watch(CONFIG_MAPS, ten, resource_version=listing["metadata"]["resourceVersion"], bookmarks=False)
         )
         await admin.delete(CONFIG_MAPS, "c1", ten)
         kind, obj = await watch.next()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -58,23 +59,23 @@ def config_for(directory: Path, data_file: Path) -> ApiServerConfig:
 
 
 def make_keys(directory: Path) -> None:
-    pki.ensure(
-        directory / "pki", api_hosts=["127.0.0.1", "localhost"], etcd_hosts=["127.0.0.1"], now=datetime.now(UTC)
-    )
+    pki.ensure(directory / "pki", api_hosts=["127.0.0.1", "localhost"], etcd_hosts=["127.0.0.1"], now=datetime.now(UTC))
+
+
+def read_authorities(directory: Path) -> list[str]:
+    return [(directory / f"pki/{name}.crt").read_text() for name in ("ca", "front-proxy-ca")]
 
 
 @contextlib.asynccontextmanager
 async def running(directory: Path, data_file: Path, clock: Clock | None = None) -> AsyncIterator[World]:
     """A server that has bootstrapped, until the block ends."""
-    import asyncio
-
     clock = clock or SystemClock()
     config = config_for(directory, data_file)
     store = SqliteStore(str(data_file), clock=clock)
     server = ApiServer(config, store, clock)
     await server.start()
     http = HttpServer(server.pipeline)
-    authorities = [Path(f"{directory}/pki/{name}.crt").read_text() for name in ("ca", "front-proxy-ca")]
+    authorities = read_authorities(directory)
     tls = server_tls(config.tls_cert_file, config.tls_private_key_file, client_ca=authorities)
     tasks = [asyncio.create_task(server.cache.run()), asyncio.create_task(server.custom_resources.run())]
     try:

@@ -227,9 +227,6 @@ class Reader:
         if revision < 0:
             await self.cache.freshen()
             return self._present(cache, wanted, start, options.limit, self.cache.revision)
-        await self.cache.reach(revision)
-        if cache.changed_at <= revision:
-            return self._present(cache, wanted, start, options.limit, revision)
         try:
             return await self._past(cache, wanted, revision, start, options.limit)
         except ApiError as error:
@@ -242,7 +239,7 @@ class Reader:
     async def _past(self, cache: ResourceCache, wanted: Filter, revision: int, start: str, limit: int) -> Selection:
         if revision > self.cache.revision:
             await self.cache.reach(revision)
-        if cache.changed_at <= revision:
+        if cache.changed_at <= revision and self.cache.compacted <= revision:
             return self._present(cache, wanted, start, limit, revision)
         scope = f"{wanted.namespace}/" if wanted.namespace and cache.resource.namespaced else ""
         found: list[Entry] = []

@@ -366,7 +366,7 @@ async def _compact(server: ApiServer) -> None:
         now = await server.store.revision()
         if before > 0:
             try:
-                await server.store.compact(before)
+                await server.cache.compact(before)
             except Exception as error:
                 log.warning("compaction of revision %d failed: %s", before, error)
         before = now

@@ -346,6 +346,9 @@ class WatchCache:
         self.store = store
         self.revision = 0
         """Everything up to here has been taken in."""
+        self.compacted = 0
+        """What was before here is forgotten. A list that began before it cannot go on, even where nothing has
+        changed since: clients count on a continue token's end."""
         self.caches: dict[str, ResourceCache] = {}
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._listeners: list[Callable[[ResourceCache, Change], None]] = []
@@ -373,6 +376,11 @@ class WatchCache:
             self.caches[prefix].load(items, revision)
         self.revision = revision
         self.connected.set()
+
+    async def compact(self, revision: int) -> None:
+        """Forget what was before `revision`. Raises `StoreError`."""
+        await self.store.compact(revision)
+        self.compacted = revision
 
     async def run(self) -> None:
         """Follow the store until cancelled; through losses of the store too."""

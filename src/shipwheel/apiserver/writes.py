@@ -90,7 +90,12 @@ def decode_body(
 ) -> Obj:
     """A body as an object of the expected kind. ApiError 400 for garbage, 415 for a format we do not know."""
     duplicates: list[str] | None = [] if options.field_validation != "Ignore" else None
-    obj = decode_any(raw, content_type, duplicates)
+    try:
+        obj = _decode(raw, content_type, duplicates)
+    except ValueError as error:
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {expected.kind}): {error} ({_summary(raw)})"
+        ) from None
     check_kind(obj, expected)
     if duplicates:
         what = f'{expected.kind} in version "{expected.version}"'
@@ -98,8 +103,16 @@ def decode_body(
     return obj
 
 
-def decode_any(raw: bytes, content_type: str, duplicates: list[str] | None = None) -> Obj:
+def decode_any(raw: bytes, content_type: str) -> Obj:
     """A body as an object of whatever kind. ApiError 400 for garbage, 415 for a format we do not know."""
+    try:
+        return _decode(raw, content_type, None)
+    except ValueError as error:
+        raise bad_request(str(error)) from None
+
+
+def _decode(raw: bytes, content_type: str, duplicates: list[str] | None) -> Obj:
+    """ValueError for garbage, ApiError 415 for a format we do not know."""
     form = codec.content_format(content_type)
     try:
         if form == "yaml":
@@ -107,10 +120,16 @@ def decode_any(raw: bytes, content_type: str, duplicates: list[str] | None = Non
         if form == "protobuf":
             return wire.decode_object(raw)
         return codec.decode_json(raw, strict_duplicates=duplicates)
-    except ValueError as error:
-        raise bad_request(str(error)) from None
     except KeyError as error:
         raise bad_request(f"no kind that has a protobuf form: {error}") from None
+
+
+def _summary(raw: bytes, limit: int = 30) -> str:
+    """The beginning of a body that nobody understood."""
+    if not raw:
+        return "<empty>"
+    start, more = raw[:limit], " ..." if len(raw) > limit else ""
+    return (start.decode(errors="replace") if raw[0] == ord("{") else start.hex()) + more
 
 
 def check_kind(obj: Obj, expected: GroupVersionKind) -> None:

@@ -11,9 +11,12 @@ from shipwheel.apiserver.admission.limit_ranger import LimitRanger
 from shipwheel.apiserver.admission.namespace_lifecycle import NAMESPACES, NamespaceLifecycle
 from shipwheel.apiserver.admission.node_restriction import NodeRestriction
 from shipwheel.apiserver.admission.priority import Priority
+from shipwheel.apiserver.admission.rbac_escalation import RbacEscalation
+from shipwheel.apiserver.admission.resource_quota import QUOTAS, ResourceQuota
 from shipwheel.apiserver.admission.service_account import ServiceAccount
 from shipwheel.apiserver.admission.storage import DefaultStorageClass, StorageObjectInUseProtection
 from shipwheel.apiserver.admission.tolerations import DefaultTolerationSeconds, TaintNodesByCondition
+from shipwheel.apiserver.bootstrap import LOOPBACK
 from shipwheel.client.flags import FlagError
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ _PLUGINS: dict[str, Callable[[ApiServer], Plugin]] = {
     "DefaultTolerationSeconds": lambda server: DefaultTolerationSeconds(),
     "DefaultStorageClass": lambda server: DefaultStorageClass(lambda: server.peek_all(_STORAGE_CLASSES)),
     "StorageObjectInUseProtection": lambda server: StorageObjectInUseProtection(),
+    "ResourceQuota": lambda server: ResourceQuota(
+        server, lambda namespace: server.peek_all(QUOTAS, namespace), LOOPBACK
+    ),
 }
 _OFF_BY_DEFAULT = frozenset({"NodeRestriction"})
 
@@ -53,4 +59,7 @@ def make_admission(server: ApiServer, config: ApiServerConfig) -> Admission:
     enabled = (set(_PLUGINS) - _OFF_BY_DEFAULT - set(config.disable_admission_plugins)) | set(
         config.enable_admission_plugins
     )
-    return Admission([make(server) for name, make in _PLUGINS.items() if name in enabled])
+    plugins = [make(server) for name, make in _PLUGINS.items() if name in enabled]
+    if "RBAC" in config.authorization_mode:
+        plugins.insert(0, RbacEscalation(server.rbac, server.authorizer))
+    return Admission(plugins)

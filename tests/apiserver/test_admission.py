@@ -1,0 +1,162 @@
+"""What the admission plugins change and refuse, through HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shipwheel.api.errors import ApiError
+from shipwheel.api.meta import GroupVersionResource, Obj
+from shipwheel.client.client import Client
+from shipwheel.client.resources import CONFIG_MAPS, PODS
+from tests.apiserver.world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+RBAC = "rbac.authorization.k8s.io"
+ROLES = GroupVersionResource(RBAC, "v1", "roles")
+ROLE_BINDINGS = GroupVersionResource(RBAC, "v1", "rolebindings")
+QUOTAS = GroupVersionResource("", "v1", "resourcequotas")
+LIMIT_RANGES = GroupVersionResource("", "v1", "limitranges")
+NODES = GroupVersionResource("", "v1", "nodes")
+PRIORITY_CLASSES = GroupVersionResource("scheduling.k8s.io", "v1", "priorityclasses")
+
+
+def pod(name: str, **spec: Any) -> Obj:
+    return {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}], **spec}}
+
+
+async def refused(awaitable: Any) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await awaitable
+    return caught.value
+
+
+async def test_a_pod_gets_its_account_token_priority_and_tolerations(admin: Client, namespace: str) -> None:
+    spec = (await admin.create(PODS, pod("p"), namespace))["spec"]
+    assert (spec["serviceAccountName"], spec["priority"], spec["preemptionPolicy"]) == (
+        "default", 0, "PreemptLowerPriority",
+    )  # fmt: skip
+    [volume] = spec["volumes"]
+    [mount] = spec["containers"][0]["volumeMounts"]
+    assert mount == {
+        "name": volume["name"],
+        "readOnly": True,
+        "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+    }
+    assert [each["key"] for each in spec["tolerations"]] == [
+        "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable",
+    ]  # fmt: skip
+
+
+async def test_an_account_that_is_not_there(admin: Client, namespace: str) -> None:
+    error = await refused(admin.create(PODS, pod("p", serviceAccountName="nobody"), namespace))
+    assert (error.code, error.message) == (
+        403,
+        f'pods "p" is forbidden: error looking up service account {namespace}/nobody: serviceaccount "nobody" '
+        "not found",
+    )
+
+
+async def test_priority_comes_from_the_class(admin: Client, namespace: str) -> None:
+    await admin.create(PRIORITY_CLASSES, {"metadata": {"name": "high"}, "value": 1000})
+    made = await admin.create(PODS, pod("p", priorityClassName="high"), namespace)
+    assert made["spec"]["priority"] == 1000
+    error = await refused(admin.create(PODS, pod("q", priorityClassName="none"), namespace))
+    assert error.message == 'pods "q" is forbidden: no PriorityClass with name none was found'
+
+
+async def test_limits_are_filled_in_and_kept(admin: Client, namespace: str) -> None:
+    limits = [{"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "500m"}, "max": {"cpu": "2"}}]
+    await admin.create(LIMIT_RANGES, {"metadata": {"name": "l"}, "spec": {"limits": limits}}, namespace)
+    made = await admin.create(PODS, pod("p"), namespace)
+    assert made["spec"]["containers"][0]["resources"] == {"limits": {"cpu": "1"}, "requests": {"cpu": "500m"}}
+    assert made["metadata"]["annotations"]["kubernetes.io/limit-ranger"] == (
+        "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
+    )
+    large = {"name": "c", "image": "i", "resources": {"limits": {"cpu": "3"}}}
+    error = await refused(admin.create(PODS, pod("q", containers=[large]), namespace))
+    assert error.message == ('pods "q" is forbidden: maximum cpu usage per Container is 2, but limit is 3')
+
+
+class TestQuota:
+    async def quota(self, admin: Client, namespace: str, hard: dict[str, str]) -> None:
+        """A quota as the controller has counted it."""
+        await admin.create(QUOTAS, {"metadata": {"name": "q"}, "spec": {"hard": hard}}, namespace)
+        status = {"status": {"hard": hard, "used": dict.fromkeys(hard, "0")}}
+        await admin.patch(QUOTAS, "q", namespace, status, subresource="status")
+
+    async def test_counting_objects(self, admin: Client, namespace: str) -> None:
+        await self.quota(admin, namespace, {"configmaps": "2"})
+        for name in ("a", "b"):
+            await admin.create(CONFIG_MAPS, {"metadata": {"name": name}}, namespace)
+        error = await refused(admin.create(CONFIG_MAPS, {"metadata": {"name": "c"}}, namespace))
+        assert (error.code, error.message) == (
+            403,
+            'configmaps "c" is forbidden: exceeded quota: q, requested: configmaps=1, used: configmaps=2, '
+            "limited: configmaps=2",
+        )
+        assert (await admin.get(QUOTAS, "q", namespace))["status"]["used"] == {"configmaps": "2"}
+
+    async def test_a_dry_run_takes_nothing(self, admin: Client, namespace: str) -> None:
+        await self.quota(admin, namespace, {"configmaps": "2"})
+        await admin.create(CONFIG_MAPS, {"metadata": {"name": "a"}}, namespace, dry_run=True)
+        assert (await admin.get(QUOTAS, "q", namespace))["status"]["used"] == {"configmaps": "0"}
+
+    async def test_what_must_be_said(self, admin: Client, namespace: str) -> None:
+        await self.quota(admin, namespace, {"limits.memory": "1Gi", "requests.cpu": "1"})
+        error = await refused(admin.create(PODS, pod("p"), namespace))
+        assert error.message == (
+            'pods "p" is forbidden: failed quota: q: must specify limits.memory for: c; requests.cpu for: c'
+        )
+
+
+class TestEscalation:
+    async def test_rights_are_passed_on_only_by_those_who_have_them(
+        self, admin: Client, world: World, namespace: str
+    ) -> None:
+        own = [{"apiGroups": [RBAC], "resources": ["roles", "rolebindings"], "verbs": ["create"]}]
+        pods = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
+        await admin.create(ROLES, {"metadata": {"name": "own"}, "rules": own}, namespace)
+        await admin.create(ROLES, {"metadata": {"name": "pods"}, "rules": pods}, namespace)
+        await admin.create(ROLE_BINDINGS, self.binding("ann", "own"), namespace)
+        async with world.client("ann") as ann:
+            error = await refused(ann.create(ROLES, {"metadata": {"name": "more"}, "rules": pods}, namespace))
+            assert error.code == 403
+            assert error.message.endswith(
+                "is attempting to grant RBAC permissions not currently held:\n"
+                '{APIGroups:[""], Resources:["pods"], Verbs:["get"]}'
+            )
+            assert (await refused(ann.create(ROLE_BINDINGS, self.binding("bob", "pods"), namespace))).code == 403
+            await admin.create(ROLE_BINDINGS, self.binding("ann", "pods", name="ann-pods"), namespace)
+            await ann.create(ROLES, {"metadata": {"name": "more"}, "rules": pods}, namespace)
+            await ann.create(ROLE_BINDINGS, self.binding("bob", "pods"), namespace)
+
+    def binding(self, user: str, role: str, *, name: str = "") -> Obj:
+        return {
+            "metadata": {"name": name or user},
+            "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": role},
+            "subjects": [{"kind": "User", "apiGroup": RBAC, "name": user}],
+        }
+
+
+class TestNodes:
+    async def test_a_kubelet_sees_only_its_own(self, admin: Client, world: World, namespace: str) -> None:
+        await admin.create(CONFIG_MAPS, {"metadata": {"name": "mine"}}, namespace)
+        await admin.create(CONFIG_MAPS, {"metadata": {"name": "other"}}, namespace)
+        volume = {"name": "v", "configMap": {"name": "mine"}}
+        await admin.create(PODS, pod("p", nodeName="n1", volumes=[volume]), namespace)
+        async with world.client("system:node:n1", "system:nodes") as kubelet:
+            await kubelet.create(NODES, {"metadata": {"name": "n1"}})
+            assert (await kubelet.get(CONFIG_MAPS, "mine", namespace))["metadata"]["name"] == "mine"
+            assert (await refused(kubelet.get(CONFIG_MAPS, "other", namespace))).code == 403
+            listed = await kubelet.list(PODS, field_selector="spec.nodeName=n1")
+            assert [each["metadata"]["name"] for each in listed["items"]] == ["p"]
+            assert (await refused(kubelet.list(PODS))).code == 403
+            error = await refused(kubelet.create(NODES, {"metadata": {"name": "n2"}}))
+            assert error.code == 403
+            labels = {"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}
+            assert (await refused(kubelet.patch(NODES, "n1", "", labels))).code == 403
+            await kubelet.delete(PODS, "p", namespace, grace_period=0)
+            assert (await refused(kubelet.get(CONFIG_MAPS, "mine", namespace))).code == 403
