@@ -48,7 +48,8 @@ def machine() -> set[str]:
 
 
 def main(directory: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+    for place in ("/run", "/var/log"):
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
     cluster = Cluster(directory, "traceless", "--port", "0")
     before = machine()
     cluster.up("--demo")

@@ -22,7 +22,7 @@ class ConfigMapStrategy(Strategy):
             errors.append(invalid(f"data[{key}]", key, "duplicate of key present in binaryData"))
         check_keys(binary, "binaryData", errors)
         if text_size(data) + encoded_size(binary) > MAX_SIZE:
-            errors.append(too_long("", MAX_SIZE))
+            errors.append(too_long("[]", MAX_SIZE))
         return errors
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
