@@ -18,7 +18,12 @@ from shipwheel.kubelet.volumes.mounting import Mounter
 
 
 class VolumeError(Exception):
-    """One volume cannot be made; the message is upstream's, without the part that names the volume."""
+    """One volume cannot be made; the message is upstream's, without the part that names the volume. `operation` is
+    what failed, as events name it."""
+
+    def __init__(self, message: str, *, operation: str = "MountVolume.SetUp") -> None:
+        super().__init__(message)
+        self.operation = operation
 
 
 class VolumesFailed(Exception):
@@ -43,6 +48,25 @@ class Objects(Protocol):
         """PEM of one ClusterTrustBundle, or of all that a signer and a label selector choose."""
 
 
+class Cluster(Protocol):
+    """Storage objects of the cluster. Every method raises ApiError."""
+
+    async def claim(self, namespace: str, name: str) -> Obj: ...
+
+    async def volume(self, name: str) -> Obj: ...
+
+    async def attachment(self, name: str) -> Obj: ...
+
+    async def csi_driver(self, name: str) -> Obj | None:
+        """None when the driver has no CSIDriver object."""
+
+    async def secret_of(self, namespace: str, name: str) -> Obj:
+        """A Secret that a PersistentVolume refers to, in whatever namespace."""
+
+    async def resized(self, claim: Obj, capacity: str) -> None:
+        """Say in a claim's status that its file system has grown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """What plugins need of the node."""
@@ -54,16 +78,35 @@ class Host:
     """Of a pod: its addresses, and what the node can allocate."""
     memory_capacity: int = 0
     """Bytes; the limit of a memory-backed volume without one."""
+    cluster: Cluster | None = None
+    """None where there is no API server (static pods only)."""
+    node_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A volume of a pod, to be had at `path`. `source` is its part of the specification (`volume["configMap"]`)."""
+    """A volume of a pod, to be had at `path`. `source` is its part of the specification (`volume["configMap"]`, or
+    of the PersistentVolume behind the pod's claim)."""
 
     pod: Obj
     name: str
     source: Any
     path: Path
+    """For a block device: where its file is to be."""
+    spec_name: str = ""
+    """The PersistentVolume's name; for others the volume's own."""
+    pv: Obj | None = None
+    claim: Obj | None = None
+    read_only: bool = False
+
+    @property
+    def block(self) -> bool:
+        """A device rather than a file system."""
+        return self.pv is not None and self.pv["spec"].get("volumeMode") == "Block"
+
+    @property
+    def mount_options(self) -> list[str]:
+        return list(self.pv["spec"].get("mountOptions") or ()) if self.pv else []
 
     @property
     def namespace(self) -> str:
@@ -98,19 +141,19 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Plugin:
     source: str
-    """The field of `spec.volumes[]` that chooses it."""
+    """The field of `spec.volumes[]`, or of a PersistentVolume's specification, that chooses it."""
     name: str
-    """Upstream's; also names the directory its volumes are in: `kubernetes.io/config-map`."""
+    """Upstream's; also names the directory its volumes are in: `kubernetes.io/configmap`."""
     set_up: Callable[[Request, Host], Awaitable[None]]
-    refreshed: bool = False
+    refreshed: Callable[[Request], bool] = lambda request: False
     """What it shows can change while the pod runs."""
     owned: bool = True
     """Its files are the pod's alone and are deleted with it."""
     read_only: bool = False
-    locate: Callable[[Request], Path] | None = None
-    """Where the volume is when it is not at the request's path."""
-    managed_ownership: bool = False
-    """`fsGroup` is applied to it."""
+    locate: Callable[[Request], Path] = lambda request: request.path
+    """Where containers find the volume."""
+    tear_down: Callable[[Path, Host], Awaitable[None]] | None = None
+    """What has to be done, besides unmounting, before the volume's directory is deleted."""
 
     @property
     def directory(self) -> str:

@@ -46,7 +46,7 @@ def _plugin(source: str, name: str, collect: Collect, *, in_memory: bool) -> Plu
         except PayloadError as error:
             raise VolumeError(str(error)) from error
 
-    return Plugin(source=source, name=name, set_up=set_up, refreshed=True, read_only=True)
+    return Plugin(source=source, name=name, set_up=set_up, refreshed=lambda request: True, read_only=True)
 
 
 async def _config_map(request: Request, host: Host) -> Files:
