@@ -293,7 +293,7 @@ class Executor:
             image=image,
             env=env,
             mounts=mounts,
-            devices=extras.devices,
+            devices=(*extras.devices, *self._volumes.devices_for(pod, container)),
             annotations=extras.annotations or {},
             target_id=_target(container, observed),
             cpuset_cpus=extras.cpuset_cpus,

@@ -29,6 +29,9 @@ class Volumes(Protocol):
         self, pod: Obj, container: Obj, env: Mapping[str, str] | None = None
     ) -> Sequence[Mount]: ...
 
+    def devices_for(self, pod: Obj, container: Obj) -> Sequence[Device]:
+        """Block volumes that the container has as devices."""
+
     async def refresh(self, pod: Obj) -> None:
         """Bring configMap, secret and projected volumes up to date."""
 
