@@ -33,7 +33,11 @@ def machine() -> set[str]:
     # One that has ended and is not yet buried has no command line.
     commands = {command for each in Path("/proc").glob("[0-9]*") if (command := read(each / "cmdline"))}
     found = {f"process {each}" for each in commands}
-    found |= {f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    # Mounts of other clusters, copied into this namespace, go away when those remove what they were mounted on.
+    found |= {
+        f"mount {each}" for each in mounts if "traceless" in each or each.startswith(("/run/netns", "/sys", "/var"))
+    }
     found |= {f"link {line.split(':')[1]}" for line in lines("ip", "-o", "link")}
     found |= {f"address {line}" for line in lines("ip", "-o", "-4", "addr", "show", "scope", "global")}
     found |= {f"route {line}" for line in lines("ip", "-4", "route", "show", "table", "all")}
@@ -50,7 +54,8 @@ def machine() -> set[str]:
 def main(directory: Path) -> None:
     for place in ("/run", "/var/log"):
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
-    cluster = Cluster(directory, "traceless", "--port", "0")
+    cluster = Cluster(directory / "traceless", "traceless", "--port", "0")
+    (directory / "traceless").mkdir()
     before = machine()
     cluster.up("--demo")
     container = {"name": "c", "image": "shipwheel.local/web:1", "ports": [{"containerPort": 80, "hostPort": 18081}]}
