@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -409,7 +408,7 @@ async def _has_nodes(client: Client, settings: Settings) -> bool:
     try:
         found = (await client.list(NODES))["items"]
         for each in found:
-            await _complete(client, each, settings)
+            await _complete(client, each)
     except (ApiError, ConnectionFailed):
         return False
     ready = {name_of(each) for each in found if is_condition_true(each, "Ready")}
@@ -425,13 +424,10 @@ async def _takes_pods(client: Client) -> bool:
     return True
 
 
-async def _complete(client: Client, node: Obj, settings: Settings) -> None:
+async def _complete(client: Client, node: Obj) -> None:
     """What a node may not say of itself: that it is one of the control plane."""
     if ROLE_LABEL not in (node["metadata"].get("labels") or {}):
         await client.patch(NODES, name_of(node), "", {"metadata": {"labels": {ROLE_LABEL: ""}}})
-    if settings.runtime == "containerd" and not (node.get("spec") or {}).get("podCIDR"):
-        cidr = str(next(ip_network(settings.pod_cidr).subnets(new_prefix=24)))
-        await client.patch(NODES, name_of(node), "", {"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}})
 
 
 def _complaints(layout: Layout) -> str:
