@@ -216,7 +216,8 @@ async def test_one_pod_goes_at_a_time() -> None:
 
     pressure = Pressure(
         clock, HARD, 300, 0, lambda: memory(1), Sampled(), lambda: running, nothing,  # type: ignore[arg-type]
-        lambda uid, ending: ended.append((uid, ending)), lambda *args: None, lambda *args: None, lambda: changes.append(1),
+        lambda uid, ending: ended.append((uid, ending)), lambda *args: None, lambda *args: None,
+        lambda: changes.append(1),
     )  # fmt: skip
     await pressure.look()
     await pressure.look()

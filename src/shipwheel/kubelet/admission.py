@@ -7,12 +7,12 @@ does not fit is failed with a reason that controllers understand.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shipwheel.api import quantity
 from shipwheel.api.meta import Obj, labels_of
 from shipwheel.api.quantity import ZERO
-from shipwheel.kubelet import podspec
+from shipwheel.kubelet import podspec, security, sysctls
 from shipwheel.kubelet.eviction import REASON, refuses
 from shipwheel.kubelet.pod_worker import Ending
 from shipwheel.kubelet.resources import Amounts, add, pod_requests, qos_class
@@ -30,16 +30,26 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """What the node allows, beside what fits."""
+
+    allowed_sysctls: Sequence[str] = ()
+    apparmor: bool = True
+    """The kernel enforces AppArmor profiles."""
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
     record: Record
     conditions: Callable[[], frozenset[str]] = frozenset
     """The pressures that the node is under."""
+    rules: Rules = field(default_factory=Rules)
 
     def check(
         self, pod: Obj, others: Iterable[Obj], node: Obj | None, allocatable: Mapping[str, str]
     ) -> Verdict | None:
         """None to take the pod as it is; an event tells of a rejection."""
-        verdict = admit(pod, list(others), node, allocatable, self.conditions())
+        verdict = admit(pod, list(others), node, allocatable, self.conditions(), self.rules)
         if verdict is not None and verdict.reason:
             self.record(pod, None, "Warning", verdict.reason, verdict.message)
         return verdict
@@ -51,23 +61,42 @@ def admit(
     node: Obj | None,
     allocatable: Mapping[str, str],
     conditions: frozenset[str] = frozenset(),
+    rules: Rules | None = None,
 ) -> Verdict | None:
     refused = refuses(conditions, pod, qos_class(pod))
     if refused:
         return Verdict(REASON, refused)
-    if not podspec.is_static(pod) and node is not None:
-        wrong = misplaced(pod, node)
-        if wrong:
-            return Verdict(reason=wrong[0], message=wrong[1])
+    forbidden = _forbidden(pod, rules or Rules())
+    if forbidden is not None:
+        return forbidden
     short = shortages(pod, others, allocatable)
-    if not short:
-        return None
-    if podspec.is_critical(pod):
+    wrong = [] if node is None else misplaced(pod, others, node)
+    if short and not wrong and podspec.is_critical(pod):
         victims = choose_victims(pod, others, allocatable)
         if victims:
-            ending = Ending("Preempting", "Preempted in order to admit critical pod", grace=None)
+            ending = Ending("Preempting", "Preempted in order to admit critical pod")
             return Verdict(victims=[each["metadata"]["uid"] for each in victims], ending=ending)
-    return Verdict(f"OutOf{short[0][0]}", shortage_message(short[0]))
+    if short:
+        return Verdict(f"OutOf{short[0][0]}", shortage_message(short[0]))
+    if wrong:
+        name, why = wrong[0]
+        return Verdict(name, f"Predicate {name} failed: {why}")
+    return None
+
+
+def _forbidden(pod: Obj, rules: Rules) -> Verdict | None:
+    why = sysctls.refusal(pod, rules.allowed_sysctls)
+    if why:
+        return Verdict(sysctls.REASON, why)
+    if not rules.apparmor and _wants_apparmor(pod):
+        return Verdict("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")
+    return None
+
+
+def _wants_apparmor(pod: Obj) -> bool:
+    """Whether a profile is asked for that must be enforced."""
+    profiles = (security.apparmor(pod, each) for each in podspec.all_containers(pod))
+    return any(each is not None and each.kind != "Unconfined" for each in profiles)
 
 
 def shortage_message(short: tuple[str, int, int, int]) -> str:
@@ -75,16 +104,53 @@ def shortage_message(short: tuple[str, int, int, int]) -> str:
     return f"Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
 
 
-def misplaced(pod: Obj, node: Obj) -> tuple[str, str] | None:
-    """(reason, message) when node selector, affinity or taints keep the pod away."""
+def misplaced(pod: Obj, others: Iterable[Obj], node: Obj) -> list[tuple[str, str]]:
+    """(the scheduler's predicate, why) for all that keeps the pod off this node."""
+    found = []
     labels = labels_of(node)
     selector = pod["spec"].get("nodeSelector") or {}
     if any(labels.get(key) != value for key, value in selector.items()) or not _affinity_fits(pod, node):
-        return (
-            "NodeAffinity",
-            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
-        )
-    return None
+        found.append(("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"))
+    taken = {port for other in others for port in _host_ports(other)}
+    if any(_collides(port, each) for port in _host_ports(pod) for each in taken):
+        found.append(("NodePorts", "node(s) didn't have free ports for the requested pod ports"))
+    if not podspec.is_static(pod) and not _tolerates(pod, node):
+        found.append(("TaintToleration", "node(s) had taints that the pod didn't tolerate"))
+    return found
+
+
+def _host_ports(pod: Obj) -> list[tuple[str, str, int]]:
+    """(address, protocol, port)"""
+    return [
+        (port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", port["hostPort"])
+        for container in (*podspec.containers(pod), *podspec.sidecars(pod))
+        for port in container.get("ports") or ()
+        if port.get("hostPort")
+    ]
+
+
+def _collides(left: tuple[str, str, int], right: tuple[str, str, int]) -> bool:
+    return left[1:] == right[1:] and (left[0] == right[0] or "0.0.0.0" in (left[0], right[0]))
+
+
+def _tolerates(pod: Obj, node: Obj) -> bool:
+    """Only taints that would end the pod matter here; the others are the scheduler's."""
+    tolerations = pod["spec"].get("tolerations") or ()
+    return all(
+        any(_tolerates_taint(each, taint) for each in tolerations)
+        for taint in node["spec"].get("taints") or ()
+        if taint["effect"] == "NoExecute"
+    )
+
+
+def _tolerates_taint(toleration: Obj, taint: Obj) -> bool:
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if toleration.get("key") not in (None, "", taint["key"]):
+        return False
+    if toleration.get("operator") == "Exists":
+        return True
+    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
 
 
 def _affinity_fits(pod: Obj, node: Obj) -> bool:

@@ -46,7 +46,14 @@ FLAGS: tuple[Flag, ...] = (
 )
 
 UNSUPPORTED: Mapping[str, Any] = {
-    "bootstrapKubeconfig": "",
+    "enableDebuggingHandlers": True,
+    "streamingConnectionIdleTimeout": "4h0m0s",
+    "cpuManagerReconcilePeriod": "10s",
+    "volumeStatsAggPeriod": "1m0s",
+    "shutdownGracePeriod": "0s",
+    "shutdownGracePeriodCriticalPods": "0s",
+    "memorySwap": {},
+    "logging": {},
     "cpuManagerPolicy": "none",
     "memoryManagerPolicy": "None",
     "topologyManagerPolicy": "none",
@@ -154,10 +161,12 @@ def from_object(
         if place in ("kind", "apiVersion"):
             continue
         setting = _BY_FILE.get(place)
+        if setting is not None and setting.metadata["kind"] == "duration" and _is_zero(value):
+            continue
         if setting is not None:
             changes[setting.name] = _from_file(setting, place, value, directory)
         elif place in UNSUPPORTED:
-            if value != UNSUPPORTED[place]:
+            if not _is_zero(value) and value != UNSUPPORTED[place]:
                 shown = UNSUPPORTED[place]
                 raise ConfigError(f"{place}: Unsupported value: {value!r}: only {shown!r} is supported")
         else:
@@ -222,6 +231,13 @@ def _from_file(setting: dataclasses.Field[Any], place: str, value: Any, director
     if is_path and value and directory is not None:
         return str(directory / value)
     return value
+
+
+def _is_zero(value: Any) -> bool:
+    """Upstream's own tools write what is not set as zero."""
+    if isinstance(value, dict):
+        return all(_is_zero(each) for each in value.values())
+    return value in (0, "", "0s", "0", None, [])
 
 
 def _seconds(value: Any) -> float:

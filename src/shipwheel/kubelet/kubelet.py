@@ -24,10 +24,10 @@ from shipwheel.client.informer import Informer, InformerFactory
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.resources import NODES, PODS, RUNTIME_CLASSES, SERVICES
 from shipwheel.kubelet import cgroups, node_status, podspec
-from shipwheel.kubelet.admission import Admission, shortage_message, shortages
+from shipwheel.kubelet.admission import Admission, Rules, shortage_message, shortages
 from shipwheel.kubelet.allocation import Allocations
 from shipwheel.kubelet.collector import Collector, LogPolicy
-from shipwheel.kubelet.config import thresholds_of, validate
+from shipwheel.kubelet.config import ConfigError, thresholds_of, validate
 from shipwheel.kubelet.container_config import NodeSettings
 from shipwheel.kubelet.dns import DnsSettings, parse_resolv_conf
 from shipwheel.kubelet.downward import PodFacts
@@ -35,7 +35,7 @@ from shipwheel.kubelet.eviction import Observation, reserved_by
 from shipwheel.kubelet.executor import Executor, Paths
 from shipwheel.kubelet.garbage import ImagePolicy
 from shipwheel.kubelet.images import ImageManager
-from shipwheel.kubelet.machine import Machine, default_address, read_machine
+from shipwheel.kubelet.machine import Machine, apparmor_enabled, default_address, read_machine, swap_in_use
 from shipwheel.kubelet.messages import termination_message
 from shipwheel.kubelet.mirror import Mirrors
 from shipwheel.kubelet.node import Identity, Node
@@ -78,6 +78,11 @@ async def run(
     The runtime is the one that the configuration names, if none is given.
     """
     validate(config)
+    if config.fail_swap_on and swap_in_use():
+        text = (
+            "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false"
+        )
+        raise ConfigError(text)
     simulated = config.container_runtime_endpoint == SIMULATED
 
     def finishes(uid: str) -> bool:
@@ -241,7 +246,11 @@ class Kubelet:
             self.node = Node(self.client, self.clock, self._identity(), self.node_facts, self.recorder)
             self._node_watch.add_handler(self._on_node)
         self._make_housekeepers()
-        self.admission = Admission(self.record, lambda: self.pressure.conditions)
+        self.admission = Admission(
+            self.record,
+            lambda: self.pressure.conditions,
+            Rules(config.allowed_unsafe_sysctls, apparmor=self._simulated or apparmor_enabled()),
+        )
         self._kit = Kit(
             runtime=self.runtime,
             runtime_name=self.runtime_name,
@@ -262,6 +271,7 @@ class Kubelet:
             ensure_mirror=self.mirrors.ensure,
             shortage=self._shortage,
             freed=self._wake_waiting,
+            resync_seconds=config.sync_frequency,
             started_at=int(self.clock.now().timestamp() * 1e9),
         )
         self.static = StaticPods(config, self.node_name, self.clock, self._on_static)
@@ -375,6 +385,8 @@ class Kubelet:
             ("serving", serve(self, self.metrics)),
         ):
             group.create_task(work, name=name)
+        if self.client is None and self.config.pod_cidr:
+            group.create_task(self._use_pod_cidr(self.config.pod_cidr))
         if self._informers is not None and self.recorder is not None and self.node is not None:
             group.create_task(self._informers.run(), name="informers")
             group.create_task(self.recorder.run(), name="events")

@@ -105,3 +105,12 @@ def default_address() -> str:
         return "127.0.0.1"
     finally:
         probe.close()
+
+
+def apparmor_enabled() -> bool:
+    return _read("/sys/module/apparmor/parameters/enabled") == "Y"
+
+
+def swap_in_use() -> bool:
+    """Whether the machine swaps; the first line of the list is its heading."""
+    return len(_read("/proc/swaps").splitlines()) > 1

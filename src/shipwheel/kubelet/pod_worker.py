@@ -35,7 +35,6 @@ from shipwheel.kubelet.volumes.base import VolumesFailed
 
 log = logging.getLogger(__name__)
 
-RESYNC_SECONDS = 60.0
 RETRY_SECONDS = 10.0
 TRANSIENT_RETRY_SECONDS = 1.0
 MOUNT_RETRY_SECONDS = 0.5
@@ -80,6 +79,8 @@ class Kit:
     """Why the pod network is not ready; empty when it is."""
     ensure_mirror: Callable[[Obj], None] = lambda pod: None
     """See to it that a static pod has its image at the API server."""
+    resync_seconds: float = 60.0
+    """A pod is looked at again after this time at the latest."""
     started_at: int = 0
     """Nanoseconds since 1970, of this kubelet."""
     shortage: Callable[[Obj], str] = lambda pod: ""
@@ -257,7 +258,7 @@ class PodWorker:
             restart_all=restart_all,
             resize_restarts=frozenset(each.container_id for each in resizes if each.restart),
         )
-        delay = RESYNC_SECONDS if actions.nothing else await self._act(pod, observed, actions)
+        delay = self.kit.resync_seconds if actions.nothing else await self._act(pod, observed, actions)
         if any(not each.restart for each in resizes):
             delay = min(delay, await self._resize(pod, resizes))
         if self._volumes_stale and self._prepared:
@@ -386,7 +387,7 @@ class PodWorker:
         observed = await self._look()
         told = self._tell(pod, observed)
         self._follow_probes(pod, observed, told)
-        return RESYNC_SECONDS if retry is None else retry
+        return self.kit.resync_seconds if retry is None else retry
 
     async def _kill_some(self, pod: Obj, observed: PodObservation, actions: Actions) -> None:
         ip = observed.ips[0] if observed.ips else ""

@@ -497,22 +497,6 @@ class KubeletConfig:
         flag="authorization-webhook-cache-unauthorized-ttl",
         help=("The duration to cache 'unauthorized' responses from the webhook authorizer."),
     )
-    enable_debugging_handlers: bool = _setting(
-        True,
-        "bool",
-        file="enableDebuggingHandlers",
-        flag="enable-debugging-handlers",
-        help=("Enables server endpoints for log collection and local running of containers and commands."),
-    )
-    streaming_idle_timeout: float = _setting(
-        14400.0,
-        "duration",
-        file="streamingConnectionIdleTimeout",
-        flag="streaming-connection-idle-timeout",
-        help=(
-            "Maximum time a streaming connection can be idle before the connection is automatically closed."
-        ),
-    )
     container_log_max_size: str = _setting(
         "10Mi",
         "string",
