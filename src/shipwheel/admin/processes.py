@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 CONTROL_PLANE = ("kube-controller-manager", "kube-scheduler")
 POLL = 0.02
 MAX_DELAY = 10.0
+NO_RATE_LIMIT = ("--kube-api-qps=1000", "--kube-api-burst=1000")
+"""Clients that are polite to a server far away would only be slow here; the server has limits of its own."""
 
 
 def programs(layout: Layout, settings: Settings) -> list[Program]:
@@ -116,6 +118,7 @@ def _controller_manager(layout: Layout, settings: Settings) -> Iterator[str]:
     yield f"--service-cluster-ip-range={settings.service_cidr}"
     yield f"--cluster-name={settings.name}"
     yield "--leader-elect=false"
+    yield from NO_RATE_LIMIT
 
 
 def _scheduler(layout: Layout, settings: Settings) -> Iterator[str]:
@@ -123,6 +126,7 @@ def _scheduler(layout: Layout, settings: Settings) -> Iterator[str]:
     yield "--bind-address=127.0.0.1"
     yield f"--secure-port={settings.ports['scheduler']}"
     yield "--leader-elect=false"
+    yield from NO_RATE_LIMIT
 
 
 def _kubelet(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
@@ -147,6 +151,7 @@ def _kubelet(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
     yield "--authorization-mode=Webhook"
     yield f"--cluster-domain={settings.domain}"
     yield "--container-logs-dir="
+    yield from NO_RATE_LIMIT
     yield f"--cgroup-root=/{layout.network}"
     yield f"--config={home}/config.yaml"
 
@@ -174,6 +179,7 @@ def _proxy(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
     yield "--conntrack-max-per-core=0"
     yield "--conntrack-tcp-timeout-established=0"
     yield "--conntrack-tcp-timeout-close-wait=0"
+    yield from NO_RATE_LIMIT
 
 
 def etcd_command(layout: Layout, settings: Settings) -> list[str]:
