@@ -72,7 +72,7 @@ class TestListing:
         with pytest.raises(ApiError) as caught:
             await admin.call("GET", path, query={"limit": "4", "continue": first["metadata"]["continue"]})
         assert (caught.value.code, caught.value.reason) == (410, "Expired")
-        token = caught.value.details["continue"]
+        token = caught.value.continue_token
         second = await admin.call("GET", path, query={"limit": "4", "continue": token})
         assert named(second) == ["c4", "c5", "c6", "c7"] and second["metadata"]["remainingItemCount"] == 2
 

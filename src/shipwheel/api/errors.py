@@ -133,6 +133,7 @@ class ApiError(Exception):
         *,
         details: Obj | None = None,
         headers: dict[str, str] | None = None,
+        continue_token: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -140,12 +141,14 @@ class ApiError(Exception):
         self.message = message
         self.details = details
         self.headers = headers or {}
+        self.continue_token = continue_token
+        """Of a list whose snapshot is gone: how to go on without it."""
 
     def to_status(self) -> Obj:
         status: Obj = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": {"continue": self.continue_token} if self.continue_token else {},
             "status": "Failure",
             "message": self.message,
         }
@@ -165,6 +168,7 @@ class ApiError(Exception):
             status.get("message", ""),
             details=status.get("details"),
             headers=headers,
+            continue_token=(status.get("metadata") or {}).get("continue", ""),
         )
 
 

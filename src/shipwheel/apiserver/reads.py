@@ -233,7 +233,7 @@ class Reader:
             if error.reason != "Expired":
                 raise
             gone = expired(INCONSISTENT_CONTINUE)
-            gone.details = {"continue": encode_token(-1, start.removesuffix("\0"))}
+            gone.continue_token = encode_token(-1, start.removesuffix("\0"))
             raise gone from None
 
     async def _past(self, cache: ResourceCache, wanted: Filter, revision: int, start: str, limit: int) -> Selection:
