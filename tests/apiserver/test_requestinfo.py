@@ -46,7 +46,19 @@ from shipwheel.apiserver.requestinfo import RequestInfo, _parse
             "GET",
             "/api/v1/namespaces/n/pods/p/proxy/a%2Fb/c",
             RequestInfo(
-                "get", "/api/v1/namespaces/n/pods/p/proxy/a/b/c", True, "", "v1", "n", "pods", "proxy", "p", "a%2Fb/c"
+                "get", "/api/v1/namespaces/n/pods/p/proxy/a/b/c", True, "", "v1", "n", "pods", "proxy", "p", "/a%2Fb/c"
+            ),
+        ),
+        (
+            "GET",
+            "/api/v1/nodes/n/proxy/",
+            RequestInfo("get", "/api/v1/nodes/n/proxy/", True, "", "v1", "", "nodes", "proxy", "n", "/"),
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/n/services/s/proxy/a/",
+            RequestInfo(
+                "get", "/api/v1/namespaces/n/services/s/proxy/a/", True, "", "v1", "n", "services", "proxy", "s", "/a/"
             ),
         ),
     ],

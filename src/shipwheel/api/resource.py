@@ -204,6 +204,8 @@ class Version:
     from_storage: Callable[[Obj], Obj] | None = None
     deprecation: str = ""
     """Text of the `Warning` header; empty when the version is not deprecated."""
+    removed_in: str = ""
+    """The release since which upstream no longer serves this version (`1.22`); empty while it does."""
     columns: tuple[Column, ...] | None = None
     """Where they differ from the resource's."""
     subresources: frozenset[str] | None = None
@@ -332,11 +334,17 @@ class Call:
     body: Obj | None = None
     """Decoded and defaulted; None for `connect`."""
     path: str = ""
-    """What follows the subresource in the URL (`proxy/...`)."""
+    """What follows the subresource in the URL: `/metrics` of `pods/x/proxy/metrics`."""
     query: Sequence[tuple[str, str]] = ()
     dry_run: bool = False
     request: Any = None
     """The HTTP request itself, for those that stream (`apiserver.http.Request`)."""
+
+    @property
+    def target(self) -> str:
+        """What a proxy asks of the other side: `path`, and the query as it came."""
+        query = self.request.raw_query
+        return f"{self.path}?{query}" if query else self.path
 
     def option(self, name: str, default: str = "") -> str:
         return next((value for key, value in self.query if key == name), default)

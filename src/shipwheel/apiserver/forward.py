@@ -62,6 +62,10 @@ class Forwarder:
     ) -> Answer:
         """Send the request to `target` (path and query) there, and its answer back. ApiError 503 when nobody
         answers."""
+        if not target.startswith("/"):
+            if request.method in ("GET", "HEAD"):
+                return _to_root(request)
+            target = f"/{target}"
         headers = [
             (name, value)
             for name, value in request.headers
@@ -119,6 +123,12 @@ class Forwarder:
             return await _declined(reader, writer, status, answered)
         kept = [(n, v) for n, v in answered if n.lower() not in ("content-length", "transfer-encoding")]
         return Upgrade(lambda tunnel: splice(tunnel, reader, writer), headers=kept)
+
+
+def _to_root(request: Request) -> Response:
+    """The root of what is proxied to ends with a slash, so that its relative links lead to where they should."""
+    query = f"?{request.raw_query}" if request.raw_query else ""
+    return Response(301, headers=[("Location", f"{request.raw_path}/{query}")])
 
 
 def _stream_options(target: str) -> StreamOptions:

@@ -18,7 +18,7 @@ _NAMESPACE_SUBRESOURCES = {"status", "finalize"}
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """`rest` is the path after a subresource (`pods/x/proxy/REST`)."""
+    """`rest` is the path after a subresource, not decoded: `/metrics` of `pods/x/proxy/metrics`."""
 
     verb: str
     path: str
@@ -56,7 +56,9 @@ def _parse(method: str, raw_path: str, is_watch: bool) -> RequestInfo:
     resource = parts[0]
     name = parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""
-    rest = raw_path.split("/", raw_path.count("/") - len(parts) + 4)[-1] if len(parts) > 3 else ""
+    rest = "/".join(["", *raw_parts[len(raw_parts) - len(parts) + 3 :]])
+    if raw_path.endswith("/"):
+        rest += "/"
     if not name:
         if verb == "get":
             verb = "watch" if is_watch else "list"

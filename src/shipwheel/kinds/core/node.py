@@ -222,12 +222,12 @@ async def _proxy(server: Server, call: Call) -> Any:
     scheme, name, port = target_of(call, "node")
     node = await server.get(_NODES, "", name)
     if not port or port == str(dig(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port") or 10250):
-        return await server.to_node(name, call.path or "/", call)
+        return await server.to_node(name, call.target, call)
     address = _address("InternalIP", node)
     require_proxyable(address)
     if not port.isdigit():
         raise bad_request(f'invalid node request "{call.name}"')
-    return await server.to_address(scheme or "http", address, int(port), call.path, call)
+    return await server.to_address(scheme or "http", address, int(port), call.target, call)
 
 
 RESOURCES = (

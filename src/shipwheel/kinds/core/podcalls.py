@@ -169,7 +169,7 @@ async def proxy(server: Server, call: Call) -> Any:
     address = addresses[0].get("ip", "") if addresses else ""
     require_proxyable(address)
     scheme = scheme or "http"
-    return await server.to_address(scheme, address, int(port or (443 if scheme == "https" else 80)), call.path, call)
+    return await server.to_address(scheme, address, int(port or (443 if scheme == "https" else 80)), call.target, call)
 
 
 # Binding

@@ -100,7 +100,7 @@ async def _proxy(server: Server, call: Call) -> Any:
     if not candidates:
         raise unavailable(f'no endpoints available for service "{call.name}"')
     address, number = random.choice(candidates)
-    return await server.to_address(scheme or "http", address, number, call.path, call)
+    return await server.to_address(scheme or "http", address, number, call.target, call)
 
 
 def _port_name(service: Obj, number: int) -> str:
