@@ -3,7 +3,8 @@
 Errors are plain text, as upstream's are: the API server passes them on as they come.
 """
 
-from __future__ import annotations
+from __future__ import asyncio
+import annotations
 
 import mimetypes
 from collections.abc import Awaitable, Callable
@@ -72,6 +73,8 @@ class KubeletServer:
             return _text(404, "404 page not found\n")
         if request.method not in methods:
             return _text(405, "405: Method Not Allowed")
+        # From here on in a task of its own: calls to the runtime have time limits (see `httpserver`).
+        await asyncio.sleep(0)
         try:
             return await route(request, [part for part in rest.split("/") if part])
         except RuntimeFault as fault:
