@@ -3,9 +3,9 @@
 Errors are plain text, as upstream's are: the API server passes them on as they come.
 """
 
-from __future__ import asyncio
-import annotations
+from __future__ import annotations
 
+import asyncio
 import mimetypes
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
