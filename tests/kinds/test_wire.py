@@ -237,7 +237,7 @@ def objects_of(schema: Schema, depth: int = 0) -> st.SearchStrategy[Any]:
 KINDS = sorted(
     {
         GroupVersionKind(version.group, version.version, resource.kind)
-        for resource in builtin_resources()
+        for resource in builtin_resources(older=False)
         for version in resource.versions
     }
 )

@@ -237,6 +237,8 @@ class Subresource:
     """Of the body; None: the resource's own."""
     schema: Schema | None = None
     """Of the body, where `kind` is another."""
+    also: tuple[GroupVersionKind, ...] = ()
+    """Versions of the past that a body may be in as well; their form is the same."""
     read: Callable[[Obj], Obj] | None = None
     update: Callable[[Obj, Obj], Obj] | None = None
     """(view, object) -> changed object."""

@@ -56,8 +56,8 @@ from shipwheel.client.httpserver import (
 
 log = logging.getLogger(__name__)
 
-_CUSTOM_FORMATS: tuple[codec.Format, ...] = ("json", "yaml")
-"""Custom resources have no protobuf."""
+_WITHOUT_PROTOBUF: tuple[codec.Format, ...] = ("json", "yaml")
+"""Custom resources have no protobuf, nor have versions that today's release lacks."""
 PathHandler = Callable[[Request, UserInfo], Awaitable[Answer]]
 
 
@@ -294,7 +294,7 @@ class Pipeline:
         if not sub.connect and info.verb != "get":
             gvk, schema = body_kind(resource, version, sub)
             raw = await read_body(request)
-            sent = decode_body(raw, request.header("content-type"), gvk, options)
+            sent = decode_body(raw, request.header("content-type"), gvk, options, also=sub.also)
             body = take_in_view(schema, gvk.kind, sent, options)
         call = self._make_call(request, info, user, resource, version, namespace, body, options)
         assert sub.call is not None
@@ -356,9 +356,8 @@ class Pipeline:
         *,
         is_watch: bool = False,
     ) -> Rendering:
-        form = codec.negotiate(
-            request.header("accept"), formats=_CUSTOM_FORMATS if resource.custom else codec.ALL_FORMATS, stream=is_watch
-        )
+        formats = _WITHOUT_PROTOBUF if resource.custom or version.removed_in else codec.ALL_FORMATS
+        form = codec.negotiate(request.header("accept"), formats=formats, stream=is_watch)
         include = request.parameter("includeObject") if form.as_kind == "Table" else ""
         if self._generation != self.scheme.generation:
             self._renderings.clear()

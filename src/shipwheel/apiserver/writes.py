@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -87,8 +87,11 @@ def decode_body(
     content_type: str,
     expected: GroupVersionKind,
     options: WriteOptions,
+    *,
+    also: Collection[GroupVersionKind] = (),
 ) -> Obj:
-    """A body as an object of the expected kind. ApiError 400 for garbage, 415 for a format we do not know."""
+    """A body as an object of the expected kind, or of one that says the same. ApiError 400 for garbage, 415 for a
+    format we do not know."""
     duplicates: list[str] | None = [] if options.field_validation != "Ignore" else None
     try:
         obj = _decode(raw, content_type, duplicates)
@@ -96,6 +99,8 @@ def decode_body(
         raise bad_request(
             f"the object provided is unrecognized (must be of type {expected.kind}): {error} ({_summary(raw)})"
         ) from None
+    if any(obj.get("apiVersion") == str(each.group_version) for each in also):
+        obj["apiVersion"] = str(expected.group_version)
     check_kind(obj, expected)
     if duplicates:
         what = f'{expected.kind} in version "{expected.version}"'
