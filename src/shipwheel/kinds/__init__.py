@@ -6,6 +6,7 @@ A package for each API group, a module for each kind that has something to say. 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 from shipwheel.api.resource import Resource
@@ -18,7 +19,7 @@ _MODULES = (
     "apps.deployment", "apps.replicaset", "apps.daemonset", "apps.statefulset", "apps.controllerrevision",
     "batch.job", "batch.cronjob",
     "autoscaling.horizontalpodautoscaler",
-    "policy.poddisruptionbudget",
+    "policy.poddisruptionbudget", "policy.podsecuritypolicy", "settings.podpreset",
     "networking.ingress", "networking.ingressclass", "networking.networkpolicy", "networking.ipaddress",
     "networking.servicecidr",
     "discovery.endpointslice",
@@ -37,6 +38,10 @@ _MODULES = (
 )  # fmt: skip
 
 
-def builtin_resources() -> list[Resource]:
-    """Every built-in kind as the API server serves it."""
-    return [resource for module in _MODULES for resource in import_module(f"shipwheel.kinds.{module}").RESOURCES]
+def builtin_resources(*, older: bool = True) -> list[Resource]:
+    """Every built-in kind as the API server serves it; without `older`, as upstream's current release does."""
+    resources = [each for module in _MODULES for each in import_module(f"shipwheel.kinds.{module}").RESOURCES]
+    if older:
+        return resources
+    of_today = ((resource, tuple(v for v in resource.versions if not v.removed_in)) for resource in resources)
+    return [replace(resource, versions=versions) for resource, versions in of_today if versions]

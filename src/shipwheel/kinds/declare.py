@@ -27,6 +27,18 @@ def served(group: str, version: str, kind: str, **facts: Any) -> Version:
     return Version(group, version, catalog.schema_for(GroupVersionKind(group, version, kind)), **facts)
 
 
+def older(
+    group: str, version: str, kind: str, *, since: str, until: str, replacement: str = "", **facts: Any
+) -> Version:
+    """A version of the past, which is still served here: deprecated in release `since`, gone upstream in `until`.
+
+    `replacement` is the group and version to use instead.
+    """
+    instead = f"{replacement} {kind}" if replacement else ""
+    text = deprecated(f"{group}/{version}", kind, since, until, instead)
+    return served(group, version, kind, deprecation=text, removed_in=until, **facts)
+
+
 def deprecated(group_version: str, kind: str, since: str, until: str = "", replacement: str = "") -> str:
     """The warning that a request in an old version gets (KEP-1693).
 

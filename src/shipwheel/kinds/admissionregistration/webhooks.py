@@ -6,7 +6,7 @@ from shipwheel.api.errors import FieldError, duplicate, invalid, not_supported, 
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import is_dns1035_label, is_fully_qualified_name
 from shipwheel.api.objectmeta import validate_label_selector
-from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.api.resource import Column, Resource, Strategy, Version
 from shipwheel.kinds.admissionregistration.rules import (
     FAILURE_POLICIES,
     MATCH_POLICIES,
@@ -19,7 +19,7 @@ from shipwheel.kinds.admissionregistration.rules import (
 )
 from shipwheel.kinds.checks import Errors, check_rule
 from shipwheel.kinds.columns import AGE, NAME
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 from shipwheel.kinds.webhookclient import check_client_config, default_client_config
 
 _GROUP = "admissionregistration.k8s.io"
@@ -55,27 +55,19 @@ class WebhookStrategy(Strategy):
         return self._validate(new, old)
 
     def _validate(self, configuration: Obj, old: Obj | None) -> list[FieldError]:
-        """What all the old webhooks had is wanted of the new ones; where one lacked it already, it is not."""
         errors: Errors = []
         hooks, before = configuration.get("webhooks") or [], (old or {}).get("webhooks") or []
-        effects = _NO_SIDE_EFFECTS if all(_is_free_of_effects(hook) for hook in before) else _SIDE_EFFECTS
         known_version = all(_has_known_version(hook) for hook in before)
-        old_names = [hook.get("name", "") for hook in before]
         same_conditions = old is not None and _conditions(hooks) == _conditions(before)
-        names: set[str] = set()
         for index, hook in enumerate(hooks):
-            path, name = f"webhooks[{index}]", hook.get("name", "")
-            self._check_hook(hook, effects, path, errors)
+            path = f"webhooks[{index}]"
+            self._check_hook(hook, path, errors)
             if not same_conditions:
                 check_match_conditions(hook.get("matchConditions") or [], f"{path}.matchConditions", errors)
             _check_versions(hook, known_version, f"{path}.admissionReviewVersions", errors)
-            if name in names and len(set(old_names)) == len(old_names):
-                errors.append(duplicate(f"{path}.name", name))
-            if name:
-                names.add(name)
         return errors
 
-    def _check_hook(self, hook: Obj, effects: tuple[str, ...], path: str, errors: Errors) -> None:
+    def _check_hook(self, hook: Obj, path: str, errors: Errors) -> None:
         errors += is_fully_qualified_name(hook.get("name", ""), f"{path}.name")
         for index, rule in enumerate(hook.get("rules") or ()):
             check_operations_rule(rule, f"{path}.rules[{index}]", errors)
@@ -84,10 +76,8 @@ class WebhookStrategy(Strategy):
             if hook.get(field) is not None and hook[field] not in possible:
                 errors.append(not_supported(f"{path}.{field}", hook[field], possible))
         effect = hook.get("sideEffects")
-        if effect is None:
-            errors.append(required(f"{path}.sideEffects", f"must specify one of {', '.join(effects)}"))
-        elif effect not in effects:
-            errors.append(not_supported(f"{path}.sideEffects", effect, effects))
+        if effect is not None and effect not in _SIDE_EFFECTS:
+            errors.append(not_supported(f"{path}.sideEffects", effect, _SIDE_EFFECTS))
         timeout = hook.get("timeoutSeconds")
         least, most = _TIMEOUT_RANGE
         if timeout is not None and not least <= timeout <= most:
@@ -102,6 +92,50 @@ class WebhookStrategy(Strategy):
 
     def warnings(self, new: Obj, old: Obj | None) -> list[str]:
         return static_name_warnings(new)
+
+
+def _check_v1(new: Obj, old: Obj | None) -> list[FieldError]:
+    """v1 wants names of their own and no side effects that a dry run would have. Where a stored webhook lacks that
+    already, nothing is said of the others."""
+    errors: Errors = []
+    hooks, before = new.get("webhooks") or [], (old or {}).get("webhooks") or []
+    effects = _NO_SIDE_EFFECTS if all(map(_is_free_of_effects, before)) else _SIDE_EFFECTS
+    names = [hook.get("name", "") for hook in hooks]
+    old_names = [hook.get("name", "") for hook in before]
+    for index, hook in enumerate(hooks):
+        path, effect, name = f"webhooks[{index}]", hook.get("sideEffects"), names[index]
+        if effect is None:
+            errors.append(required(f"{path}.sideEffects", f"must specify one of {', '.join(effects)}"))
+        elif effect in _SIDE_EFFECTS and effect not in effects:
+            errors.append(not_supported(f"{path}.sideEffects", effect, effects))
+        if name and name in names[:index] and len(set(old_names)) == len(old_names):
+            errors.append(duplicate(f"{path}.name", name))
+    return errors
+
+
+def _of_v1beta1(configuration: Obj) -> Obj:
+    for hook in configuration.get("webhooks") or ():
+        for field, value in _DEFAULTS_OF_V1BETA1.items():
+            if hook.get(field) is None:
+                hook[field] = value
+        if not hook.get("admissionReviewVersions"):
+            hook["admissionReviewVersions"] = ["v1beta1"]
+    return configuration
+
+
+_DEFAULTS_OF_V1BETA1 = {
+    "failurePolicy": "Ignore",
+    "matchPolicy": "Exact",
+    "sideEffects": "Unknown",
+    "timeoutSeconds": 30,
+}
+
+
+def _versions(kind: str) -> tuple[Version, ...]:
+    return (
+        served(_GROUP, "v1", kind, check=_check_v1),
+        older(_GROUP, "v1beta1", kind, since="1.16", until="1.22", replacement=f"{_GROUP}/v1", to_storage=_of_v1beta1),
+    )
 
 
 def _is_free_of_effects(hook: Obj) -> bool:
@@ -139,7 +173,7 @@ RESOURCES = (
         singular="mutatingwebhookconfiguration",
         categories=("api-extensions",),
         namespaced=False,
-        versions=(served(_GROUP, "v1", "MutatingWebhookConfiguration"),),
+        versions=_versions("MutatingWebhookConfiguration"),
         strategy=WebhookStrategy(mutating=True),
         columns=_COLUMNS,
     ),
@@ -149,7 +183,7 @@ RESOURCES = (
         singular="validatingwebhookconfiguration",
         categories=("api-extensions",),
         namespaced=False,
-        versions=(served(_GROUP, "v1", "ValidatingWebhookConfiguration"),),
+        versions=_versions("ValidatingWebhookConfiguration"),
         strategy=WebhookStrategy(mutating=False),
         columns=_COLUMNS,
     ),

@@ -10,6 +10,7 @@ from shipwheel.api.errors import FieldError, forbidden, invalid, required
 from shipwheel.api.meta import Obj, annotations_of, is_condition_true
 from shipwheel.api.names import is_dns1035_label, is_dns1123_subdomain
 from shipwheel.api.resource import Column, Resource, Strategy, WriteContext, keep
+from shipwheel.kinds.apiextensions.olderdefinition import of_v1beta1, to_v1beta1
 from shipwheel.kinds.apiextensions.openapischema import (
     Demands,
     check_defaults,
@@ -21,7 +22,7 @@ from shipwheel.kinds.apiextensions.printing import check_columns, check_selectab
 from shipwheel.kinds.apiextensions.structural import check_structural, is_structural, subschemas
 from shipwheel.kinds.checks import Errors, check_enum, check_fixed, check_rule
 from shipwheel.kinds.columns import NAME, text
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.webhookclient import check_client_config, default_client_config
 
 _APPROVED = "api-approved.kubernetes.io"
@@ -424,7 +425,19 @@ RESOURCES = (
         short_names=("crd", "crds"),
         categories=("api-extensions",),
         namespaced=False,
-        versions=(served("apiextensions.k8s.io", "v1", "CustomResourceDefinition", check=_check_v1),),
+        versions=(
+            served("apiextensions.k8s.io", "v1", "CustomResourceDefinition", check=_check_v1),
+            older(
+                "apiextensions.k8s.io",
+                "v1beta1",
+                "CustomResourceDefinition",
+                since="1.16",
+                until="1.22",
+                replacement="apiextensions.k8s.io/v1",
+                to_storage=of_v1beta1,
+                from_storage=to_v1beta1,
+            ),
+        ),
         strategy=CustomResourceDefinitionStrategy(),
         columns=(NAME, Column("Created At", text("metadata", "creationTimestamp"), type="date")),
         subresources=(STATUS,),

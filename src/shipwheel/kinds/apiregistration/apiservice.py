@@ -18,7 +18,7 @@ from shipwheel.api.resource import Column, Resource, Strategy, WriteContext
 from shipwheel.kinds.checks import Errors, check_rule
 from shipwheel.kinds.columns import AGE, NAME, dig
 from shipwheel.kinds.core.keyeddata import encoded_size
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 
 _MAX_GROUP_PRIORITY = 20000
 _MAX_VERSION_PRIORITY = 1000
@@ -125,7 +125,17 @@ RESOURCES = (
         singular="apiservice",
         categories=("api-extensions",),
         namespaced=False,
-        versions=(served("apiregistration.k8s.io", "v1", "APIService"),),
+        versions=(
+            served("apiregistration.k8s.io", "v1", "APIService"),
+            older(
+                "apiregistration.k8s.io",
+                "v1beta1",
+                "APIService",
+                since="1.19",
+                until="1.22",
+                replacement="apiregistration.k8s.io/v1",
+            ),
+        ),
         strategy=APIServiceStrategy(),
         columns=(NAME, Column("Service", _service), Column("Available", _available), AGE),
         subresources=(STATUS,),

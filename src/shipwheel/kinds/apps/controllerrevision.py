@@ -9,7 +9,7 @@ from shipwheel.api.meta import GroupVersion, Obj, controller_of
 from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, check_immutable, check_nonnegative
 from shipwheel.kinds.columns import AGE, NAME, NONE
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 
 class ControllerRevisionStrategy(Strategy):
@@ -49,7 +49,11 @@ RESOURCES = (
         kind="ControllerRevision",
         plural="controllerrevisions",
         singular="controllerrevision",
-        versions=(served("apps", "v1", "ControllerRevision"),),
+        versions=(
+            served("apps", "v1", "ControllerRevision"),
+            older("apps", "v1beta2", "ControllerRevision", since="1.9", until="1.16", replacement="apps/v1"),
+            older("apps", "v1beta1", "ControllerRevision", since="1.8", until="1.16", replacement="apps/v1"),
+        ),
         strategy=ControllerRevisionStrategy(),
         columns=(
             NAME,

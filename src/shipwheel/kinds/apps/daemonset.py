@@ -6,6 +6,7 @@ from shipwheel.api.errors import FieldError, invalid, not_supported, required
 from shipwheel.api.meta import Obj
 from shipwheel.api.objectmeta import validate_label_selector
 from shipwheel.api.resource import Column, Resource, Strategy, WriteContext, keep
+from shipwheel.kinds.apps.older import TEMPLATE_GENERATION, daemon_set_of_extensions, daemon_set_to_extensions
 from shipwheel.kinds.checks import Errors, check_immutable, check_nonnegative
 from shipwheel.kinds.columns import (
     AGE,
@@ -16,7 +17,7 @@ from shipwheel.kinds.columns import (
     number,
     pod_template_columns,
 )
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.workload import (
     check_at_most_all,
     check_collision_count,
@@ -32,8 +33,6 @@ from shipwheel.kinds.workload import (
     workload_warnings,
 )
 
-TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
-"""Counts the changes of the template, as a field of that name did in extensions/v1beta1."""
 _COUNTS = (
     "currentNumberScheduled",
     "numberMisscheduled",
@@ -157,7 +156,21 @@ RESOURCES = (
         singular="daemonset",
         short_names=("ds",),
         categories=("all",),
-        versions=(served("apps", "v1", "DaemonSet"),),
+        versions=(
+            served("apps", "v1", "DaemonSet"),
+            older("apps", "v1beta2", "DaemonSet", since="1.9", until="1.16", replacement="apps/v1", orphans=True),
+            older(
+                "extensions",
+                "v1beta1",
+                "DaemonSet",
+                since="1.8",
+                until="1.16",
+                replacement="apps/v1",
+                to_storage=daemon_set_of_extensions,
+                from_storage=daemon_set_to_extensions,
+                orphans=True,
+            ),
+        ),
         strategy=DaemonSetStrategy(),
         columns=(
             NAME,

@@ -7,9 +7,15 @@ from datetime import datetime
 from shipwheel.api.errors import FieldError, forbidden, invalid, not_supported, required
 from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.resource import Column, Resource, Strategy, WriteContext, keep
+from shipwheel.kinds.apps.older import (
+    deployment_of_extensions,
+    deployment_of_v1beta1,
+    deployment_with_rollback,
+    rollback_subresource,
+)
 from shipwheel.kinds.checks import Errors, check_immutable, check_nonnegative
 from shipwheel.kinds.columns import AGE, NAME, dig, number, pod_template_columns, selector_text
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.scale import scale_subresource
 from shipwheel.kinds.workload import (
     check_at_most_all,
@@ -95,6 +101,9 @@ class DeploymentStrategy(Strategy):
         return workload_warnings(new, old, new["spec"].get("template"), "spec.template")
 
 
+_SUBRESOURCES = frozenset(("status", "scale"))
+"""Of the versions that cannot be asked to roll back."""
+
 _COUNTS = (
     "observedGeneration",
     "replicas",
@@ -139,7 +148,40 @@ RESOURCES = (
         singular="deployment",
         short_names=("deploy",),
         categories=("all",),
-        versions=(served("apps", "v1", "Deployment"),),
+        versions=(
+            served("apps", "v1", "Deployment", subresources=_SUBRESOURCES),
+            older(
+                "apps",
+                "v1beta2",
+                "Deployment",
+                since="1.9",
+                until="1.16",
+                replacement="apps/v1",
+                subresources=_SUBRESOURCES,
+            ),
+            older(
+                "apps",
+                "v1beta1",
+                "Deployment",
+                since="1.8",
+                until="1.16",
+                replacement="apps/v1",
+                to_storage=deployment_of_v1beta1,
+                from_storage=deployment_with_rollback,
+                orphans=True,
+            ),
+            older(
+                "extensions",
+                "v1beta1",
+                "Deployment",
+                since="1.8",
+                until="1.16",
+                replacement="apps/v1",
+                to_storage=deployment_of_extensions,
+                from_storage=deployment_with_rollback,
+                orphans=True,
+            ),
+        ),
         strategy=DeploymentStrategy(),
         columns=(
             NAME,
@@ -151,6 +193,6 @@ RESOURCES = (
                 "spec", "template", selector=lambda obj, now: selector_text(obj["spec"].get("selector"))
             ),
         ),
-        subresources=(STATUS, scale_subresource(GroupResource("apps", "deployments"))),
+        subresources=(STATUS, scale_subresource(GroupResource("apps", "deployments")), rollback_subresource()),
     ),
 )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from shipwheel.api.errors import FieldError
 from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.resource import Column, Resource, Strategy, WriteContext, keep
+from shipwheel.kinds.apps.older import select_by_template
 from shipwheel.kinds.checks import Errors, check_immutable, check_nonnegative
 from shipwheel.kinds.columns import AGE, NAME, label_selector, number, pod_template_columns
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.scale import scale_subresource
 from shipwheel.kinds.workload import (
     check_at_most_replicas,
@@ -85,7 +86,20 @@ RESOURCES = (
         singular="replicaset",
         short_names=("rs",),
         categories=("all",),
-        versions=(served("apps", "v1", "ReplicaSet"),),
+        versions=(
+            served("apps", "v1", "ReplicaSet"),
+            older("apps", "v1beta2", "ReplicaSet", since="1.9", until="1.16", replacement="apps/v1", orphans=True),
+            older(
+                "extensions",
+                "v1beta1",
+                "ReplicaSet",
+                since="1.8",
+                until="1.16",
+                replacement="apps/v1",
+                to_storage=select_by_template,
+                orphans=True,
+            ),
+        ),
         strategy=ReplicaSetStrategy(),
         columns=(
             NAME,

@@ -7,10 +7,11 @@ from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.names import name_is_dns_label
 from shipwheel.api.resource import Column, Resource, Strategy, WriteContext, keep
 from shipwheel.kinds.apps.deployment import ready_of_desired
+from shipwheel.kinds.apps.older import stateful_set_of_v1beta1
 from shipwheel.kinds.checks import Errors, check_label, check_nonnegative
 from shipwheel.kinds.columns import AGE, NAME, pod_template_columns
 from shipwheel.kinds.core.claimspec import check_claim_spec, claim_spec_warnings, default_claim_spec
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.scale import scale_subresource
 from shipwheel.kinds.workload import (
     check_at_most_replicas,
@@ -201,7 +202,20 @@ RESOURCES = (
         singular="statefulset",
         short_names=("sts",),
         categories=("all",),
-        versions=(served("apps", "v1", "StatefulSet"),),
+        versions=(
+            served("apps", "v1", "StatefulSet"),
+            older("apps", "v1beta2", "StatefulSet", since="1.9", until="1.16", replacement="apps/v1", orphans=True),
+            older(
+                "apps",
+                "v1beta1",
+                "StatefulSet",
+                since="1.8",
+                until="1.16",
+                replacement="apps/v1",
+                to_storage=stateful_set_of_v1beta1,
+                orphans=True,
+            ),
+        ),
         strategy=StatefulSetStrategy(),
         columns=(NAME, Column("Ready", ready_of_desired), AGE, *pod_template_columns("spec", "template")),
         subresources=(STATUS, scale_subresource(GroupResource("apps", "statefulsets"))),

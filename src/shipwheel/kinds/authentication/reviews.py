@@ -6,7 +6,7 @@ from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError, bad_request
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Call, Resource, Server, UserInfo
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 _GROUP = "authentication.k8s.io"
 
@@ -56,7 +56,10 @@ RESOURCES = (
         plural="tokenreviews",
         singular="tokenreview",
         namespaced=False,
-        versions=(served(_GROUP, "v1", "TokenReview"),),
+        versions=(
+            served(_GROUP, "v1", "TokenReview"),
+            older(_GROUP, "v1beta1", "TokenReview", since="1.19", until="1.22", replacement=f"{_GROUP}/v1"),
+        ),
         verbs=("create",),
         call=_review_token,
     ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from shipwheel.api.errors import FieldError, bad_request, invalid, invalid_object
 from shipwheel.api.meta import Obj
-from shipwheel.api.resource import Attributes, Call, Resource, Server, UserInfo
-from shipwheel.kinds.declare import served
+from shipwheel.api.resource import Attributes, Call, Resource, Server, UserInfo, Version
+from shipwheel.kinds.declare import older, served
 
 _GROUP = "authorization.k8s.io"
 
@@ -122,13 +124,31 @@ def _no_metadata(review: Obj, but: str = "") -> list[FieldError]:
     return [invalid("metadata", review["metadata"], detail)] if given else []
 
 
+def _versions(kind: str, **facts: Any) -> tuple[Version, ...]:
+    """v1, and v1beta1 with its conversions."""
+    past = older(_GROUP, "v1beta1", kind, since="1.19", until="1.22", replacement=f"{_GROUP}/v1", **facts)
+    return served(_GROUP, "v1", kind), past
+
+
+def _of_v1beta1(review: Obj) -> Obj:
+    return {**review, "spec": _renamed(review.get("spec") or {}, "group", "groups")}
+
+
+def _to_v1beta1(review: Obj) -> Obj:
+    return {**review, "spec": _renamed(review.get("spec") or {}, "groups", "group")}
+
+
+def _renamed(spec: Obj, old: str, new: str) -> Obj:
+    return {new if key == old else key: value for key, value in spec.items()}
+
+
 RESOURCES = (
     Resource(
         kind="SubjectAccessReview",
         plural="subjectaccessreviews",
         singular="subjectaccessreview",
         namespaced=False,
-        versions=(served(_GROUP, "v1", "SubjectAccessReview"),),
+        versions=_versions("SubjectAccessReview", to_storage=_of_v1beta1, from_storage=_to_v1beta1),
         verbs=("create",),
         call=_subject_access,
     ),
@@ -136,7 +156,7 @@ RESOURCES = (
         kind="LocalSubjectAccessReview",
         plural="localsubjectaccessreviews",
         singular="localsubjectaccessreview",
-        versions=(served(_GROUP, "v1", "LocalSubjectAccessReview"),),
+        versions=_versions("LocalSubjectAccessReview", to_storage=_of_v1beta1, from_storage=_to_v1beta1),
         verbs=("create",),
         call=_local_subject_access,
     ),
@@ -145,7 +165,7 @@ RESOURCES = (
         plural="selfsubjectaccessreviews",
         singular="selfsubjectaccessreview",
         namespaced=False,
-        versions=(served(_GROUP, "v1", "SelfSubjectAccessReview"),),
+        versions=_versions("SelfSubjectAccessReview"),
         verbs=("create",),
         call=_self_subject_access,
     ),
@@ -154,7 +174,7 @@ RESOURCES = (
         plural="selfsubjectrulesreviews",
         singular="selfsubjectrulesreview",
         namespaced=False,
-        versions=(served(_GROUP, "v1", "SelfSubjectRulesReview"),),
+        versions=_versions("SelfSubjectRulesReview"),
         verbs=("create",),
         call=_self_subject_rules,
     ),

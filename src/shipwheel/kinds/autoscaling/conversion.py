@@ -147,6 +147,36 @@ _FIELDS = {
 }
 
 
+def v2beta1_to_v2(autoscaler: Obj) -> Obj:
+    spec, status = dict(autoscaler.get("spec") or {}), dict(autoscaler.get("status") or {})
+    if spec.get("metrics"):
+        spec["metrics"] = [metric_from_flat(each) for each in spec["metrics"]]
+    if status.get("currentMetrics"):
+        status["currentMetrics"] = [metric_status_from_flat(each) for each in status["currentMetrics"]]
+    metadata = dict(autoscaler.get("metadata") or {})
+    annotations = dict(metadata.pop("annotations", None) or {})
+    behavior = _decoded(annotations, _BEHAVIOR, dict)
+    if behavior:
+        spec["behavior"] = _lower_first(behavior)
+    annotations.pop(_BEHAVIOR, None)
+    if annotations:
+        metadata["annotations"] = annotations
+    return {**autoscaler, "metadata": metadata, "spec": spec, "status": status}
+
+
+def v2_to_v2beta1(autoscaler: Obj) -> Obj:
+    spec, status = dict(autoscaler.get("spec") or {}), dict(autoscaler.get("status") or {})
+    if spec.get("metrics"):
+        spec["metrics"] = [metric_to_flat(each) for each in spec["metrics"]]
+    if status.get("currentMetrics"):
+        status["currentMetrics"] = [metric_status_to_flat(each) for each in status["currentMetrics"]]
+    metadata, behavior = dict(autoscaler["metadata"]), spec.pop("behavior", None)
+    if behavior:
+        kept = metadata.get("annotations") or {}
+        metadata["annotations"] = {**kept, _BEHAVIOR: _encoded(_upper_first(behavior))}
+    return {**autoscaler, "metadata": metadata, "spec": spec, "status": status}
+
+
 def metric_to_flat(metric: Obj) -> Obj:
     """A v2 metric in v2beta1's form."""
     return _flatten(metric, "target")

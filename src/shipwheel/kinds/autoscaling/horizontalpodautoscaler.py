@@ -7,11 +7,11 @@ from datetime import datetime
 from shipwheel.api.errors import FieldError
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Column, Resource
-from shipwheel.kinds.autoscaling.conversion import v1_to_v2, v2_to_v1
+from shipwheel.kinds.autoscaling.conversion import v1_to_v2, v2_to_v1, v2_to_v2beta1, v2beta1_to_v2
 from shipwheel.kinds.autoscaling.spec import check_autoscaler_spec, default_autoscaler_spec
 from shipwheel.kinds.checks import Errors
 from shipwheel.kinds.columns import AGE, NAME, NONE, UNKNOWN, UNSET, number
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.strategies import BuiltinStrategy
 from shipwheel.kinds.workload import check_counts
 
@@ -108,6 +108,24 @@ RESOURCES = (
                 "HorizontalPodAutoscaler",
                 to_storage=v1_to_v2,
                 from_storage=v2_to_v1,
+            ),
+            older(
+                "autoscaling",
+                "v2beta2",
+                "HorizontalPodAutoscaler",
+                since="1.23",
+                until="1.26",
+                replacement="autoscaling/v2",
+            ),
+            older(
+                "autoscaling",
+                "v2beta1",
+                "HorizontalPodAutoscaler",
+                since="1.22",
+                until="1.25",
+                replacement="autoscaling/v2",
+                to_storage=v2beta1_to_v2,
+                from_storage=v2_to_v2beta1,
             ),
         ),
         strategy=HorizontalPodAutoscalerStrategy(),

@@ -12,7 +12,7 @@ from shipwheel.api.resource import Column, Resource, WriteContext, keep
 from shipwheel.kinds.batch.jobspec import check_job_spec, default_job_template_spec, job_spec_warnings
 from shipwheel.kinds.checks import Errors, check_nonnegative
 from shipwheel.kinds.columns import AGE, NAME, NONE, UNSET, label_selector, pod_template_columns, since, text
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.strategies import BuiltinStrategy
 from shipwheel.kinds.workload import drop_disabled_in_template, name_warnings
 
@@ -147,7 +147,11 @@ RESOURCES = (
         singular="cronjob",
         short_names=("cj",),
         categories=("all",),
-        versions=(served("batch", "v1", "CronJob"),),
+        versions=(
+            served("batch", "v1", "CronJob"),
+            older("batch", "v1beta1", "CronJob", since="1.21", until="1.25", replacement="batch/v1", orphans=True),
+            older("batch", "v2alpha1", "CronJob", since="1.8", until="1.21", replacement="batch/v1"),
+        ),
         strategy=CronJobStrategy(),
         columns=(
             NAME,

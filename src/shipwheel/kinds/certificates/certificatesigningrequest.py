@@ -8,11 +8,11 @@ from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import FieldError, duplicate, forbidden, invalid, not_supported, required
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Column, Resource, Strategy, Subresource, WriteContext, keep
-from shipwheel.kinds.certificates.contents import certificate_complaint, request_complaint
+from shipwheel.kinds.certificates.contents import certificate_complaint, request_complaint, signer_of_kubelet
 from shipwheel.kinds.certificates.signername import check_signer_name
 from shipwheel.kinds.checks import Errors
 from shipwheel.kinds.columns import AGE, NAME, NONE, human_duration, text
-from shipwheel.kinds.declare import READ_WRITE, STATUS, served
+from shipwheel.kinds.declare import READ_WRITE, STATUS, older, served
 from shipwheel.kinds.diff import changes
 
 LEGACY_SIGNER = "kubernetes.io/legacy-unknown"
@@ -167,10 +167,7 @@ def _check_spec(spec: Obj, errors: Errors) -> None:
         if usage in usages[:index]:
             errors.append(duplicate(f"spec.usages[{index}]", usage))
     signer, seconds = spec.get("signerName", ""), spec.get("expirationSeconds")
-    if signer == LEGACY_SIGNER:
-        detail = "the legacy signerName is not allowed via this API version"
-        errors.append(invalid("spec.signerName", signer, detail))
-    else:
+    if signer != LEGACY_SIGNER:
         check_signer_name(signer, "spec.signerName", errors)
     if seconds is not None and seconds < _SHORTEST:
         detail = f"may not specify a duration less than {_SHORTEST} seconds (10 minutes)"
@@ -208,6 +205,26 @@ def _check_undecided(new: Obj, old: Obj, errors: Errors) -> None:
             errors.append(forbidden("status.conditions", detail))
 
 
+def _check_v1(new: Obj, old: Obj | None) -> list[FieldError]:
+    signer = (new.get("spec") or {}).get("signerName")
+    if old is not None or signer != LEGACY_SIGNER:
+        return []
+    return [invalid("spec.signerName", signer, "the legacy signerName is not allowed via this API version")]
+
+
+def _of_v1beta1(request: Obj) -> Obj:
+    """v1beta1 knew signers late: who says nothing gets the kubelets' or the one of old."""
+    spec = request.setdefault("spec", {})
+    if spec.get("usages") is None:
+        spec["usages"] = ["digital signature", "key encipherment"]
+    if spec.get("signerName") is None:
+        spec["signerName"] = signer_of_kubelet(spec.get("request", ""), spec["usages"]) or LEGACY_SIGNER
+    for condition in _conditions(request):
+        if not condition.get("status"):
+            condition["status"] = "True"
+    return request
+
+
 def _condition(request: Obj, now: datetime) -> str:
     status = request.get("status") or {}
     types = {each.get("type") for each in status.get("conditions") or ()}
@@ -229,7 +246,18 @@ RESOURCES = (
         singular="certificatesigningrequest",
         short_names=("csr",),
         namespaced=False,
-        versions=(served("certificates.k8s.io", "v1", "CertificateSigningRequest"),),
+        versions=(
+            served("certificates.k8s.io", "v1", "CertificateSigningRequest", check=_check_v1),
+            older(
+                "certificates.k8s.io",
+                "v1beta1",
+                "CertificateSigningRequest",
+                since="1.19",
+                until="1.22",
+                replacement="certificates.k8s.io/v1",
+                to_storage=_of_v1beta1,
+            ),
+        ),
         strategy=CertificateSigningRequestStrategy(),
         columns=(
             NAME,

@@ -37,3 +37,31 @@ def certificate_complaint(encoded: str) -> str:
         except ValueError as error:
             return f"x509: malformed certificate: {error}"
     return "" if found else "must contain at least one CERTIFICATE PEM block"
+
+
+_CLIENT_USAGES = ({"digital signature", "client auth"}, {"digital signature", "key encipherment", "client auth"})
+_SERVING_USAGES = ({"digital signature", "server auth"}, {"digital signature", "key encipherment", "server auth"})
+
+
+def signer_of_kubelet(encoded: str, usages: list[str]) -> str:
+    """The signer for a request that a kubelet makes for itself, empty for any other request."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    if request_complaint(encoded):
+        return ""
+    request = x509.load_pem_x509_csr(blocks(base64.b64decode(encoded))[0].text)
+    organizations = [each.value for each in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    names = [each.value for each in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if organizations != ["system:nodes"] or not names or not str(names[0]).startswith("system:node:"):
+        return ""
+    try:
+        alternatives = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        alternatives = x509.SubjectAlternativeName([])
+    kinds = {type(each) for each in alternatives}
+    if not kinds and set(usages) in _CLIENT_USAGES:
+        return "kubernetes.io/kube-apiserver-client-kubelet"
+    if kinds and kinds <= {x509.DNSName, x509.IPAddress} and set(usages) in _SERVING_USAGES:
+        return "kubernetes.io/kubelet-serving"
+    return ""

@@ -8,7 +8,7 @@ from shipwheel.api.names import is_qualified_name
 from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import NEGATIVE, Errors, check_rule
 from shipwheel.kinds.columns import AGE, NAME, text
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 _STRATEGIES = ("OldestEmulationVersion",)
 
@@ -48,7 +48,17 @@ RESOURCES = (
         kind="Lease",
         plural="leases",
         singular="lease",
-        versions=(served("coordination.k8s.io", "v1", "Lease"),),
+        versions=(
+            served("coordination.k8s.io", "v1", "Lease"),
+            older(
+                "coordination.k8s.io",
+                "v1beta1",
+                "Lease",
+                since="1.19",
+                until="1.22",
+                replacement="coordination.k8s.io/v1",
+            ),
+        ),
         strategy=LeaseStrategy(),
         columns=(NAME, Column("Holder", text("spec", "holderIdentity")), AGE),
     ),

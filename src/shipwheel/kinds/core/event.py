@@ -15,7 +15,7 @@ from shipwheel.api.names import byte_length, is_dns1123_subdomain, is_qualified_
 from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, check_immutable, check_rule
 from shipwheel.kinds.columns import since, text
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 TTL = 3600
 _SHORT = 128
@@ -54,6 +54,10 @@ class EventStrategy(Strategy):
 
 def _check_core(new: Obj, old: Obj | None) -> list[FieldError]:
     return _check_common(new, "reportingComponent")
+
+
+def _check_v1beta1(new: Obj, old: Obj | None) -> list[FieldError]:
+    return _check_common(new, "reportingController")
 
 
 def _check_events(new: Obj, old: Obj | None) -> list[FieldError]:
@@ -186,6 +190,16 @@ RESOURCES = (
         versions=(
             served("", "v1", "Event", check=_check_core),
             served("events.k8s.io", "v1", "Event", to_storage=to_core, from_storage=from_core, check=_check_events),
+            older(
+                "events.k8s.io",
+                "v1beta1",
+                "Event",
+                since="1.22",
+                until="1.25",
+                to_storage=to_core,
+                from_storage=from_core,
+                check=_check_v1beta1,
+            ),
         ),
         storage_version=GroupVersion("", "v1"),
         strategy=EventStrategy(),

@@ -39,6 +39,7 @@ from shipwheel.kinds.strategies import keep_metadata
 
 BINDING = GroupVersionKind("", "v1", "Binding")
 EVICTION = GroupVersionKind("policy", "v1", "Eviction")
+_OLDER_EVICTIONS = (GroupVersionKind("policy", "v1beta1", "Eviction"),)
 
 
 class PodStrategy(Strategy):
@@ -268,7 +269,14 @@ RESOURCES = (
                 strategy=_BindingStrategy(),
                 call=bind,
             ),
-            Subresource("eviction", ("create",), kind=EVICTION, schema=catalog.schema_for(EVICTION), call=evict),
+            Subresource(
+                "eviction",
+                ("create",),
+                kind=EVICTION,
+                schema=catalog.schema_for(EVICTION),
+                call=evict,
+                also=_OLDER_EVICTIONS,
+            ),
             Subresource("log", ("get",), call=log, connect=True),
             Subresource("exec", STREAM, kind=_options("PodExecOptions"), call=exec_, connect=True),
             Subresource("attach", STREAM, kind=_options("PodAttachOptions"), call=attach, connect=True),

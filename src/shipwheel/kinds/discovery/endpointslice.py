@@ -15,11 +15,11 @@ from shipwheel.api.names import (
     name_is_dns_subdomain,
 )
 from shipwheel.api.objectmeta import validate_labels
-from shipwheel.api.resource import Column, Resource, Strategy, WriteContext
+from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, Rule, check_enum, check_immutable, check_label, check_rule
 from shipwheel.kinds.columns import AGE, NAME, text, with_more
 from shipwheel.kinds.core.endpoints import check_endpoint_ip
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 _SHOWN = 3
 _ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
@@ -32,6 +32,7 @@ _MAX_HINTS = 8
 _MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 _CONTROLLERS = ("endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io")
 _HOST_NAME = "kubernetes.io/hostname"
+_ZONE = "topology.kubernetes.io/zone"
 
 
 class EndpointSliceStrategy(Strategy):
@@ -41,14 +42,6 @@ class EndpointSliceStrategy(Strategy):
                 port["name"] = ""
             if port.get("protocol") is None:
                 port["protocol"] = "TCP"
-
-    def prepare_for_create(self, endpoint_slice: Obj, ctx: WriteContext) -> None:
-        _drop_topology(endpoint_slice, set())
-
-    def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:
-        if new.get("endpoints") != old.get("endpoints"):
-            before = old.get("endpoints") or ()
-            _drop_topology(new, {(each.get("deprecatedTopology") or {}).get(_HOST_NAME, "") for each in before})
 
     def validate(self, endpoint_slice: Obj) -> list[FieldError]:
         return self._validate(endpoint_slice, None)
@@ -76,15 +69,6 @@ class EndpointSliceStrategy(Strategy):
             for position, address in enumerate(endpoint.get("addresses") or ()):
                 warnings += ip_warnings(address, f"endpoints[{index}].addresses[{position}]")
         return warnings
-
-
-def _drop_topology(endpoint_slice: Obj, known_nodes: set[str]) -> None:
-    """Topology is a field of v1beta1's: v1 has names of nodes and zones instead."""
-    for endpoint in endpoint_slice.get("endpoints") or ():
-        topology = endpoint.pop("deprecatedTopology", None) or {}
-        node = topology.get(_HOST_NAME)
-        if node and endpoint.get("nodeName") is None and node in known_nodes and not name_is_dns_subdomain(node):
-            endpoint["nodeName"] = node
 
 
 def _check_ports(ports: list[Obj], errors: Errors) -> None:
@@ -173,12 +157,63 @@ def _endpoints(endpoint_slice: Obj, now: datetime) -> str:
     return with_more([address for each in endpoints for address in each.get("addresses") or ()], _SHOWN)
 
 
+# Topology was a field of v1beta1's; v1 has names of nodes and zones instead.
+
+
+def _without_topology(endpoint_slice: Obj) -> Obj:
+    for endpoint in endpoint_slice.get("endpoints") or ():
+        topology = endpoint.pop("deprecatedTopology", None) or {}
+        if topology.get(_HOST_NAME) and endpoint.get("nodeName") is None:
+            endpoint["nodeName"] = topology[_HOST_NAME]
+    return endpoint_slice
+
+
+def _of_v1beta1(endpoint_slice: Obj) -> Obj:
+    for endpoint in endpoint_slice.get("endpoints") or ():
+        topology = endpoint.pop("topology", None) or {}
+        zone = topology.pop(_ZONE, None)
+        if zone is not None:
+            endpoint["zone"] = zone
+        if _HOST_NAME in topology and topology[_HOST_NAME] == endpoint.get("nodeName"):
+            del topology[_HOST_NAME]
+        if topology:
+            endpoint["deprecatedTopology"] = topology
+    return endpoint_slice
+
+
+def _to_v1beta1(endpoint_slice: Obj) -> Obj:
+    endpoints = [_with_topology(endpoint) for endpoint in endpoint_slice.get("endpoints") or ()]
+    return {**endpoint_slice, "endpoints": endpoints}
+
+
+def _with_topology(endpoint: Obj) -> Obj:
+    plain = {key: value for key, value in endpoint.items() if key not in ("deprecatedTopology", "zone")}
+    topology = dict(endpoint.get("deprecatedTopology") or {})
+    if endpoint.get("zone") is not None:
+        topology[_ZONE] = endpoint["zone"]
+    if endpoint.get("nodeName") is not None:
+        topology.setdefault(_HOST_NAME, endpoint["nodeName"])
+    return {**plain, "topology": topology} if topology else plain
+
+
 RESOURCES = (
     Resource(
         kind="EndpointSlice",
         plural="endpointslices",
         singular="endpointslice",
-        versions=(served("discovery.k8s.io", "v1", "EndpointSlice"),),
+        versions=(
+            served("discovery.k8s.io", "v1", "EndpointSlice", to_storage=_without_topology),
+            older(
+                "discovery.k8s.io",
+                "v1beta1",
+                "EndpointSlice",
+                since="1.21",
+                until="1.25",
+                replacement="discovery.k8s.io/v1",
+                to_storage=_of_v1beta1,
+                from_storage=_to_v1beta1,
+            ),
+        ),
         strategy=EndpointSliceStrategy(),
         columns=(
             NAME,

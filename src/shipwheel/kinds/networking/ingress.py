@@ -11,8 +11,9 @@ from shipwheel.api.resource import Column, Resource
 from shipwheel.kinds.checks import Errors
 from shipwheel.kinds.columns import AGE, NAME, NONE, text
 from shipwheel.kinds.core.service import load_balancer_addresses
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.networking.ingressspec import check_ingress_spec, check_ingress_status
+from shipwheel.kinds.networking.olderingress import of_v1beta1, to_v1beta1
 from shipwheel.kinds.strategies import BuiltinStrategy
 
 _SHOWN = 3
@@ -74,7 +75,29 @@ RESOURCES = (
         plural="ingresses",
         singular="ingress",
         short_names=("ing",),
-        versions=(served("networking.k8s.io", "v1", "Ingress"),),
+        versions=(
+            served("networking.k8s.io", "v1", "Ingress"),
+            older(
+                "networking.k8s.io",
+                "v1beta1",
+                "Ingress",
+                since="1.19",
+                until="1.22",
+                replacement="networking.k8s.io/v1",
+                to_storage=of_v1beta1,
+                from_storage=to_v1beta1,
+            ),
+            older(
+                "extensions",
+                "v1beta1",
+                "Ingress",
+                since="1.14",
+                until="1.22",
+                replacement="networking.k8s.io/v1",
+                to_storage=of_v1beta1,
+                from_storage=to_v1beta1,
+            ),
+        ),
         strategy=IngressStrategy(),
         columns=(
             NAME,

@@ -10,7 +10,7 @@ from shipwheel.api.names import byte_length, is_domain_prefixed_path, name_is_dn
 from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, check_fixed, check_rule
 from shipwheel.kinds.columns import AGE, NONE, text
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 from shipwheel.kinds.networking.ingressspec import check_typed_reference
 
 _MAX_CONTROLLER = 250
@@ -77,7 +77,17 @@ RESOURCES = (
         plural="ingressclasses",
         singular="ingressclass",
         namespaced=False,
-        versions=(served("networking.k8s.io", "v1", "IngressClass"),),
+        versions=(
+            served("networking.k8s.io", "v1", "IngressClass"),
+            older(
+                "networking.k8s.io",
+                "v1beta1",
+                "IngressClass",
+                since="1.19",
+                until="1.22",
+                replacement="networking.k8s.io/v1",
+            ),
+        ),
         strategy=IngressClassStrategy(),
         columns=(
             Column("Name", _name, format="name"),

@@ -21,11 +21,11 @@ _BAD_ENDINGS = ("/..", "/.")
 _NOT_AN_ADDRESS = "must be a DNS name, not an IP address"
 
 
-def check_ingress_spec(spec: Obj, old: Obj | None, errors: Errors, *, default_backend: str = "defaultBackend") -> None:
+def check_ingress_spec(spec: Obj, old: Obj | None, errors: Errors) -> None:
     """`old`: names of secrets and wildcard rules that were wrong before may stay so."""
     rules, backend = spec.get("rules") or [], spec.get("defaultBackend")
     if not rules and backend is None:
-        detail = f"either `{default_backend}` or `rules` must be specified"
+        detail = "either `defaultBackend` or `rules` must be specified"
         errors.append(invalid("spec", rules or None, detail))
     if backend is not None:
         _check_backend(backend, "spec.defaultBackend", errors)

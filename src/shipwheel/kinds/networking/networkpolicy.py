@@ -12,7 +12,7 @@ from shipwheel.api.objectmeta import validate_label_selector
 from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, check_cidr, check_range, check_rule
 from shipwheel.kinds.columns import AGE, NAME, label_selector
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
 _TYPES = ("Ingress", "Egress")
@@ -127,7 +127,12 @@ RESOURCES = (
         plural="networkpolicies",
         singular="networkpolicy",
         short_names=("netpol",),
-        versions=(served("networking.k8s.io", "v1", "NetworkPolicy"),),
+        versions=(
+            served("networking.k8s.io", "v1", "NetworkPolicy"),
+            older(
+                "extensions", "v1beta1", "NetworkPolicy", since="1.9", until="1.16", replacement="networking.k8s.io/v1"
+            ),
+        ),
         strategy=NetworkPolicyStrategy(),
         columns=(NAME, Column("Pod-Selector", label_selector("spec", "podSelector")), AGE),
     ),

@@ -10,7 +10,7 @@ from shipwheel.api.objectmeta import validate_conditions, validate_label_selecto
 from shipwheel.api.resource import Column, Resource
 from shipwheel.kinds.checks import Errors
 from shipwheel.kinds.columns import AGE, NAME, Value, number
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.strategies import BuiltinStrategy
 from shipwheel.kinds.workload import check_at_most_all, check_counts, check_number_or_percent
 
@@ -43,6 +43,39 @@ class PodDisruptionBudgetStrategy(BuiltinStrategy):
         return errors
 
 
+# An empty selector is everything today and was nothing in v1beta1. What the one has a word for and the other has
+# not is said with a label that no pod has.
+_ABSENT_LABEL = "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match"
+
+
+def _with_selector(budget: Obj, selector: Obj) -> Obj:
+    return {**budget, "spec": {**(budget.get("spec") or {}), "selector": selector}}
+
+
+def _asks_for_label(operator: str) -> Obj:
+    return {"matchExpressions": [{"key": _ABSENT_LABEL, "operator": operator}]}
+
+
+def _of_v1beta1(budget: Obj) -> Obj:
+    selector = (budget.get("spec") or {}).get("selector")
+    if selector is None:
+        return budget
+    if not selector:
+        return _with_selector(budget, _asks_for_label("Exists"))
+    if selector == _asks_for_label("DoesNotExist"):
+        return _with_selector(budget, {})
+    terms = [each for each in selector.get("matchExpressions") or () if each.get("key") != _ABSENT_LABEL]
+    rest = {key: value for key, value in selector.items() if key != "matchExpressions"}
+    return _with_selector(budget, {**rest, "matchExpressions": terms} if terms else rest)
+
+
+def _to_v1beta1(budget: Obj) -> Obj:
+    selector = (budget.get("spec") or {}).get("selector")
+    if selector == _asks_for_label("Exists"):
+        return _with_selector(budget, {})
+    return _with_selector(budget, _asks_for_label("DoesNotExist")) if selector == {} else budget
+
+
 def _limit(field: str) -> Value:
     def value(budget: Obj, now: datetime) -> str:
         limit = (budget.get("spec") or {}).get(field)
@@ -57,7 +90,19 @@ RESOURCES = (
         plural="poddisruptionbudgets",
         singular="poddisruptionbudget",
         short_names=("pdb",),
-        versions=(served("policy", "v1", "PodDisruptionBudget"),),
+        versions=(
+            served("policy", "v1", "PodDisruptionBudget"),
+            older(
+                "policy",
+                "v1beta1",
+                "PodDisruptionBudget",
+                since="1.21",
+                until="1.25",
+                replacement="policy/v1",
+                to_storage=_of_v1beta1,
+                from_storage=_to_v1beta1,
+            ),
+        ),
         strategy=PodDisruptionBudgetStrategy(),
         columns=(
             NAME,

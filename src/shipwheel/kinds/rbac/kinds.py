@@ -8,9 +8,9 @@ from shipwheel.api.errors import FieldError, invalid, not_supported, required
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import is_path_segment_name, name_is_dns_subdomain, name_is_path_segment
 from shipwheel.api.objectmeta import validate_label_selector
-from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.api.resource import Column, Resource, Strategy, Version
 from shipwheel.kinds.columns import AGE, NAME, Value, text
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 _GROUP = "rbac.authorization.k8s.io"
 _CREATED_AT = Column("Created At", text("metadata", "creationTimestamp"), type="date")
@@ -151,12 +151,19 @@ class BindingStrategy(Strategy):
         return errors
 
 
+def _versions(kind: str) -> tuple[Version, ...]:
+    return (
+        served(_GROUP, "v1", kind),
+        older(_GROUP, "v1beta1", kind, since="1.17", until="1.22", replacement=f"{_GROUP}/v1"),
+    )
+
+
 RESOURCES = (
     Resource(
         kind="Role",
         plural="roles",
         singular="role",
-        versions=(served(_GROUP, "v1", "Role"),),
+        versions=_versions("Role"),
         strategy=RoleStrategy(namespaced=True),
         columns=(NAME, _CREATED_AT),
     ),
@@ -164,7 +171,7 @@ RESOURCES = (
         kind="RoleBinding",
         plural="rolebindings",
         singular="rolebinding",
-        versions=(served(_GROUP, "v1", "RoleBinding"),),
+        versions=_versions("RoleBinding"),
         strategy=BindingStrategy(namespaced=True),
         columns=_BINDING_COLUMNS,
     ),
@@ -173,7 +180,7 @@ RESOURCES = (
         plural="clusterroles",
         singular="clusterrole",
         namespaced=False,
-        versions=(served(_GROUP, "v1", "ClusterRole"),),
+        versions=_versions("ClusterRole"),
         strategy=RoleStrategy(namespaced=False),
         columns=(NAME, _CREATED_AT),
     ),
@@ -182,7 +189,7 @@ RESOURCES = (
         plural="clusterrolebindings",
         singular="clusterrolebinding",
         namespaced=False,
-        versions=(served(_GROUP, "v1", "ClusterRoleBinding"),),
+        versions=_versions("ClusterRoleBinding"),
         strategy=BindingStrategy(namespaced=False),
         columns=_BINDING_COLUMNS,
     ),

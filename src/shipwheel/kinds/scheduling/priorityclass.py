@@ -8,7 +8,7 @@ from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, check_fixed
 from shipwheel.kinds.columns import AGE, NAME, number, text
 from shipwheel.kinds.core.podspec import check_preemption_policy
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 _SYSTEM = "system-"
 _SYSTEM_CLASSES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
@@ -60,7 +60,17 @@ RESOURCES = (
         singular="priorityclass",
         short_names=("pc",),
         namespaced=False,
-        versions=(served("scheduling.k8s.io", "v1", "PriorityClass"),),
+        versions=(
+            served("scheduling.k8s.io", "v1", "PriorityClass"),
+            older(
+                "scheduling.k8s.io",
+                "v1beta1",
+                "PriorityClass",
+                since="1.14",
+                until="1.22",
+                replacement="scheduling.k8s.io/v1",
+            ),
+        ),
         strategy=PriorityClassStrategy(),
         columns=(
             NAME,

@@ -14,7 +14,7 @@ from shipwheel.kinds.checks import NEGATIVE, Errors, check_fixed, check_immutabl
 from shipwheel.kinds.columns import AGE, NAME, NONE, UNSET, Value, dig, text
 from shipwheel.kinds.core.nodelabels import label_selector_warnings
 from shipwheel.kinds.core.volumesources import check_csi_driver_name
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 _GROUP = "storage.k8s.io"
 _FS_GROUP_POLICIES = ("File", "None", "ReadWriteOnceWithFSType")
@@ -198,7 +198,10 @@ RESOURCES = (
         plural="csidrivers",
         singular="csidriver",
         namespaced=False,
-        versions=(served(_GROUP, "v1", "CSIDriver"),),
+        versions=(
+            served(_GROUP, "v1", "CSIDriver"),
+            older(_GROUP, "v1beta1", "CSIDriver", since="1.19", until="1.22", replacement="storage.k8s.io/v1"),
+        ),
         strategy=CSIDriverStrategy(),
         columns=(
             NAME,
@@ -216,7 +219,10 @@ RESOURCES = (
         plural="csinodes",
         singular="csinode",
         namespaced=False,
-        versions=(served(_GROUP, "v1", "CSINode"),),
+        versions=(
+            served(_GROUP, "v1", "CSINode"),
+            older(_GROUP, "v1beta1", "CSINode", since="1.17", until="1.22", replacement="storage.k8s.io/v1"),
+        ),
         strategy=CSINodeStrategy(),
         columns=(
             NAME,
@@ -228,7 +234,10 @@ RESOURCES = (
         kind="CSIStorageCapacity",
         plural="csistoragecapacities",
         singular="csistoragecapacity",
-        versions=(served(_GROUP, "v1", "CSIStorageCapacity"),),
+        versions=(
+            served(_GROUP, "v1", "CSIStorageCapacity"),
+            older(_GROUP, "v1beta1", "CSIStorageCapacity", since="1.24", until="1.27", replacement="storage.k8s.io/v1"),
+        ),
         strategy=CSIStorageCapacityStrategy(),
         columns=(
             NAME,

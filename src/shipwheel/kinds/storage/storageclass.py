@@ -12,7 +12,7 @@ from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, check_fixed, check_rule
 from shipwheel.kinds.columns import AGE, text
 from shipwheel.kinds.core.nodelabels import DEPRECATED
-from shipwheel.kinds.declare import served
+from shipwheel.kinds.declare import older, served
 
 _MAX_PARAMETERS = 512
 _MAX_PARAMETERS_SIZE = 256 * 1024
@@ -117,7 +117,12 @@ RESOURCES = (
         singular="storageclass",
         short_names=("sc",),
         namespaced=False,
-        versions=(served("storage.k8s.io", "v1", "StorageClass"),),
+        versions=(
+            served("storage.k8s.io", "v1", "StorageClass"),
+            older(
+                "storage.k8s.io", "v1beta1", "StorageClass", since="1.19", until="1.22", replacement="storage.k8s.io/v1"
+            ),
+        ),
         strategy=StorageClassStrategy(),
         columns=(
             Column("Name", _name, format="name"),

@@ -10,7 +10,7 @@ from shipwheel.kinds.checks import MAX_INT32, Errors, check_immutable, check_rul
 from shipwheel.kinds.columns import AGE, NAME, dig, text
 from shipwheel.kinds.core.persistentvolume import check_inline_volume
 from shipwheel.kinds.core.volumesources import check_csi_driver_name
-from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.declare import STATUS, older, served
 
 _MAX_METADATA = 256 * 1024
 _MAX_MESSAGE = 1024
@@ -74,7 +74,17 @@ RESOURCES = (
         plural="volumeattachments",
         singular="volumeattachment",
         namespaced=False,
-        versions=(served("storage.k8s.io", "v1", "VolumeAttachment"),),
+        versions=(
+            served("storage.k8s.io", "v1", "VolumeAttachment"),
+            older(
+                "storage.k8s.io",
+                "v1beta1",
+                "VolumeAttachment",
+                since="1.19",
+                until="1.22",
+                replacement="storage.k8s.io/v1",
+            ),
+        ),
         strategy=VolumeAttachmentStrategy(),
         columns=(
             NAME,

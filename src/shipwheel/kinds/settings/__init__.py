@@ -1,0 +1,1 @@
+"""The `settings.k8s.io` group, of the past."""
