@@ -78,13 +78,18 @@ class VolumeManager:
         await self._set_up(pod, volumes)
 
     async def refresh(self, pod: Obj) -> None:
-        """Bring up to date what can change: ConfigMaps, Secrets, tokens, labels. Raises VolumesFailed."""
+        """Bring up to date what can change: ConfigMaps, Secrets, tokens, labels, the size of claims. Raises
+        VolumesFailed."""
         used = used_volumes(pod)
         changing = []
         for volume in _volumes(pod):
             found = self._found(pod, volume) if volume["name"] in used else None
             if found is not None and found[0].refreshed(found[1]):
                 changing.append(volume)
+                if found[1].claim is not None:
+                    # A claim that is on its way out does not disturb a pod that has it already.
+                    with contextlib.suppress(VolumesFailed):
+                        await self._resolve(pod, [volume])
         await self._set_up(pod, changing)
 
     async def _resolve(self, pod: Obj, volumes: Sequence[Obj]) -> None:
