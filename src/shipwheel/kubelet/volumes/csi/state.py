@@ -1,7 +1,7 @@
 """Where CSI volumes are on the node, how they are named, and the files that remember them.
 
-What must be known to take a volume away is in a file beside it (upstream: `vol_data.json`), written before the driver is
-called, so that a kubelet that was killed in between can still do so.
+What must be known to take a volume away is in a file beside it, `vol_data.json` as upstream, written before the driver
+is called, so that a kubelet that was killed in between can still do so.
 """
 
 from __future__ import annotations
