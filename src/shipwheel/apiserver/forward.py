@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
 from shipwheel.api.errors import ApiError, unavailable
+from shipwheel.apiserver.links import rewrite_page, through_proxy
 from shipwheel.client.httpclient import ConnectionFailed, Pool
 from shipwheel.client.httpclient import Stream as Incoming
 from shipwheel.client.httpserver import (
@@ -85,7 +86,7 @@ class Forwarder:
             raise unavailable(f"error trying to reach service: {error}") from error
         except OSError as error:
             raise unavailable(f"error trying to reach service: {error.strerror or error}") from error
-        return _relay(answer, request)
+        return await _relay(answer, request, to, target)
 
     async def forward_streams(self, request: Request, to: Destination, target: str) -> Answer:
         """The same for what kubelets stream. They speak SPDY; a WebSocket client's newer protocols are translated
@@ -213,12 +214,26 @@ async def _read_chunked(reader: asyncio.StreamReader) -> bytes:
         pieces.append(piece[:-2])
 
 
-def _relay(answer: Incoming, request: Request) -> Answer:
-    kept = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in getattr(answer, "headers", [])
-        if name.decode("latin-1").lower() not in _HOP_BY_HOP | {"content-length", "content-type"}
-    ]
+async def _whole(answer: Incoming) -> bytes:
+    try:
+        return b"".join([piece async for piece in answer])
+    except ConnectionFailed as error:
+        raise unavailable(f"error trying to reach service: {error}") from error
+    finally:
+        answer.close()
+
+
+async def _relay(answer: Incoming, request: Request, to: Destination, target: str) -> Answer:
+    path = target.partition("?")[0]
+    prefix = request.raw_path.removesuffix(path) if request.raw_path.endswith(path) else ""
+    hosts = frozenset((f"{to.host}:{to.port}", request.header("host")))
+    kept = []
+    for raw_name, raw_value in getattr(answer, "headers", []):
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name.lower() == "location" and prefix:
+            value = through_proxy(value, prefix=prefix, hosts=hosts)
+        if name.lower() not in _HOP_BY_HOP | {"content-length", "content-type"}:
+            kept.append((name, value))
 
     async def run(writer: StreamWriter) -> None:
         try:
@@ -234,4 +249,7 @@ def _relay(answer: Incoming, request: Request) -> Answer:
     if request.method == "HEAD" or answer.status in (204, 304):
         answer.close()
         return Response(answer.status, content_type=media, headers=kept)
+    if prefix and media.partition(";")[0].strip().lower() == "text/html" and not answer.header("content-encoding"):
+        page = await _whole(answer)
+        return Response(answer.status, rewrite_page(page, prefix=prefix, hosts=hosts), content_type=media, headers=kept)
     return Stream(run, status=answer.status, content_type=media, headers=kept)
