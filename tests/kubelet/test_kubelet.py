@@ -72,7 +72,7 @@ async def test_a_job_completes_and_keeps_its_containers(tmp_path: Path) -> None:
         assert (made.pod() or {})["status"]["podIP"]
         made.api.delete(r.PODS, "p", "ns")
         await made.until(lambda: made.phase() == "gone")
-        await made.until(lambda: not made.kubelet.pods())
+        await made.until(lambda: not made.kubelet.table.pods())
         assert await made.runtime.containers() == []
 
 
@@ -233,7 +233,7 @@ async def test_a_restarted_kubelet_ends_what_was_deleted_meanwhile(tmp_path: Pat
         made.api.delete(r.PODS, "p", "ns", gracePeriodSeconds=0)
         assert made.phase() == "gone"
         made.start()
-        await made.until(lambda: not made.kubelet.pods() and made.kubelet.pleg.known() == [], seconds=60)
+        await made.until(lambda: not made.kubelet.table.pods() and made.kubelet.pleg.known() == [], seconds=60)
         await made.until(lambda: not made.runtime._containers)
         assert await made.runtime.sandboxes() == []
 
@@ -327,7 +327,7 @@ async def test_static_pods_run_and_are_mirrored(tmp_path: Path) -> None:
 
         (tmp_path / "manifests" / "one.yaml").unlink()
         await made.until(lambda: made.phase("static-node1") == "gone")
-        await made.until(lambda: not made.kubelet.pods())
+        await made.until(lambda: not made.kubelet.table.pods())
         assert await made.running() == []
 
 
@@ -347,5 +347,5 @@ async def test_static_pods_run_without_an_api_server(tmp_path: Path) -> None:
         )  # fmt: skip
         made._task = asyncio.ensure_future(made.kubelet.run())
         await made.until(
-            lambda: made.kubelet.pods() and made.kubelet.pods()[0]["status"].get("phase") == "Running"
+            lambda: made.kubelet.table.pods() and made.kubelet.table.pods()[0]["status"].get("phase") == "Running"
         )

@@ -16,7 +16,6 @@ from shipwheel.api.clock import Clock, rfc3339_micro
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client, ConnectionFailed
-from shipwheel.client.events import EventRecorder
 from shipwheel.client.resources import LEASES, NODES
 from shipwheel.kubelet import node_status
 from shipwheel.kubelet.node_status import NodeFacts
@@ -51,26 +50,16 @@ class Node:
         clock: Clock,
         identity: Identity,
         facts: Callable[[], NodeFacts],
-        recorder: EventRecorder,
+        record: Callable[[str, str, str], None],
     ) -> None:
         self._client = client
         self._clock = clock
         self._identity = identity
         self._facts = facts
-        self._recorder = recorder
-        self._registered = asyncio.Event()
+        self._record = record
         self._hurry = asyncio.Event()
         self._reported = float("-inf")
         self.object: Obj | None = None
-
-    @property
-    def reference(self) -> Obj:
-        """For events about the node: its uid is its name, as upstream has it."""
-        name = self._identity.name
-        return {"kind": "Node", "apiVersion": "v1", "name": name, "uid": name}
-
-    async def wait_registered(self) -> None:
-        await self._registered.wait()
 
     def seen(self, node: Obj) -> None:
         """The node's object as a watch has it."""
@@ -98,7 +87,6 @@ class Node:
             await self._clock.sleep(delay)
             delay = min(delay * 2, _MAXIMUM_REGISTER_SECONDS)
         log.info("Successfully registered node %s", self._identity.name)
-        self._registered.set()
 
     async def _register_once(self) -> Obj:
         identity = self._identity
@@ -188,7 +176,7 @@ class Node:
             else:
                 word = each["reason"]
             text = f"Node {self._identity.name} status is now: {word}"
-            self._recorder.event(self.reference, "Normal", word, text)
+            self._record("Normal", word, text)
 
     async def _keep_lease(self) -> None:
         lease: Obj | None = None

@@ -20,16 +20,16 @@ from shipwheel.api.clock import Clock, parse_time
 from shipwheel.api.meta import Obj, is_being_deleted
 from shipwheel.kubelet import lifecycle, podspec, status
 from shipwheel.kubelet.allocation import Allocations, Resize
-from shipwheel.kubelet.container_config import NodeSettings, pod_log_directory
+from shipwheel.kubelet.container_config import pod_log_directory
 from shipwheel.kubelet.container_status import Waiting
-from shipwheel.kubelet.executor import Executor, KillFault, Paths, SandboxFault, StartFault
+from shipwheel.kubelet.executor import Executor, KillFault, SandboxFault, StartFault
 from shipwheel.kubelet.lifecycle import Actions
 from shipwheel.kubelet.observed import PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.probes import Prober
 from shipwheel.kubelet.resizing import Resizing
 from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault
-from shipwheel.kubelet.services import Cgroups, NodeView, Objects, Record, Volumes
+from shipwheel.kubelet.services import Cgroups, Objects, Record, Volumes
 from shipwheel.kubelet.status_manager import StatusManager
 from shipwheel.kubelet.volumes.base import VolumesFailed
 
@@ -61,7 +61,7 @@ class Kit:
     """What workers work with."""
 
     runtime: Runtime
-    runtime_name: str
+    runtime_name: Callable[[], str]
     executor: Executor
     pleg: Pleg
     prober: Prober
@@ -72,9 +72,9 @@ class Kit:
     cgroups: Cgroups
     clock: Clock
     record: Record
-    settings: NodeSettings
-    paths: Paths
-    view: Callable[[], NodeView]
+    pod_logs: str
+    """The directory of all pods' logs."""
+    host_ips: Sequence[str]
     network_fault: Callable[[], str]
     """Why the pod network is not ready; empty when it is."""
     ensure_mirror: Callable[[Obj], None] = lambda pod: None
@@ -312,8 +312,8 @@ class PodWorker:
         """Hand over the status that follows from what was observed."""
         previous = self.kit.statuses.get(self.uid)
         facts = status.Facts(
-            runtime_name=self.kit.runtime_name,
-            host_ips=self.kit.view().host_ips,
+            runtime_name=self.kit.runtime_name(),
+            host_ips=self.kit.host_ips,
             reasons=self.reasons,
             probes=self.kit.prober.results,
             resize_conditions=self.resizing.conditions,
@@ -379,7 +379,7 @@ class PodWorker:
             observed = await self._look()
             # Says that the sandbox is ready, before images are pulled.
             self._tell(pod, observed)
-        host_ips = self.kit.view().host_ips
+        host_ips = self.kit.host_ips
         addresses = status.order_ips(ips, host_ips) or (
             list(host_ips) if podspec.is_host_network(pod) else []
         )
@@ -544,7 +544,7 @@ class PodWorker:
             await self.kit.runtime.remove_sandbox(sandbox.id)
         self.kit.pleg.forget(self.uid)
         self.kit.executor.crash_backoff.forget(f"{self.uid}/")
-        logs = pod_log_directory(self.kit.settings.pod_logs, self.pod)
+        logs = pod_log_directory(self.kit.pod_logs, self.pod)
         await asyncio.to_thread(shutil.rmtree, logs, ignore_errors=True)
         if not self.kit.volumes.remove_pod_directory(self.uid):
             raise KillFault("volumes are still there")

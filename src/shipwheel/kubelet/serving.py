@@ -76,7 +76,7 @@ def _auth(config: KubeletConfig) -> AuthConfig:
 def _served(kubelet: Kubelet, metrics: Metrics) -> ServedNode:
     return ServedNode(
         name=kubelet.node_name,
-        pods=NodePods(kubelet.pods),
+        pods=NodePods(kubelet.table.pods),
         runtime=kubelet.runtime,
         clock=kubelet.clock,
         healthz=kubelet.unwell,
