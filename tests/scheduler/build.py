@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from shipwheel.scheduler.configuration import ProfileConfig
 from shipwheel.scheduler.framework import Handle, Profile
 from shipwheel.scheduler.listers import Listers
 from shipwheel.scheduler.nodes import NodeRules
 from shipwheel.scheduler.pods import Shapes
-from shipwheel.scheduler.registry import DEFAULTS, points_of
+from shipwheel.scheduler.profiles import build
 from shipwheel.scheduler.table import NodeTable, PodEntry
 
 from .model import Obj, World
@@ -45,12 +46,4 @@ def handle_of(world: World) -> Handle:
 
 def profile_of(handle: Handle, args: dict[str, Any] | None = None) -> Profile:
     """The default profile; `args` by plugin."""
-    points: dict[str, list[Any]] = {}
-    weights = {}
-    for factory, weight in DEFAULTS:
-        plugin = factory((args or {}).get(factory.name) or {}, handle)
-        weights[plugin.name] = weight
-        for point in points_of(factory):
-            if point != "score" or weight:
-                points.setdefault(point, []).append(plugin)
-    return Profile("default-scheduler", points, weights, handle)
+    return build(ProfileConfig(args=args or {}), handle)

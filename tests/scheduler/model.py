@@ -160,7 +160,9 @@ def clash(one: tuple[str, str, int], other: tuple[str, str, int]) -> bool:
 
 
 def terms(pod: Obj, kind: str, when: str) -> list[Any]:
-    return ((pod["spec"].get("affinity") or {}).get(kind) or {}).get(f"{when}DuringSchedulingIgnoredDuringExecution") or []
+    return ((pod["spec"].get("affinity") or {}).get(kind) or {}).get(
+        f"{when}DuringSchedulingIgnoredDuringExecution"
+    ) or []
 
 
 def means(world: World, owner: Obj, term: Obj, pod: Obj) -> bool:

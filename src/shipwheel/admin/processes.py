@@ -125,6 +125,8 @@ def _scheduler(layout: Layout, settings: Settings) -> Iterator[str]:
     yield f"--kubeconfig={layout.kubeconfig('scheduler')}"
     yield "--bind-address=127.0.0.1"
     yield f"--secure-port={settings.ports['scheduler']}"
+    # Whoever asks for too much is slowed down by the API server itself.
+    yield "--kube-api-qps=-1"
     yield "--leader-elect=false"
     yield from NO_RATE_LIMIT
 

@@ -17,6 +17,8 @@ class SchedulerConfig:
     kube_api_qps: float = 50
     kube_api_burst: int = 100
     bind_address: str = "0.0.0.0"
+    address: str = "0.0.0.0"
+    """The old name of `bind_address`."""
     secure_port: int = 10259
     tls_cert_file: str = ""
     tls_private_key_file: str = ""
@@ -28,15 +30,30 @@ class SchedulerConfig:
     leader_elect_retry_period: float = 2.0
     leader_elect_resource_name: str = "kube-scheduler"
     leader_elect_resource_namespace: str = "kube-system"
+    config: str = ""
+    policy_config_file: str = ""
     scheduler_name: str = "default-scheduler"
-    """The pods it is for: those whose `spec.schedulerName` this is."""
+    """The pods it is for, `spec.schedulerName`, where no configuration says it."""
+    pod_max_in_unschedulable_pods_duration: float = 300.0
+    seed: int = -1
+    """Where nodes are equally good, one is chosen at random; the same seed makes the same choices. -1: any."""
 
 
 _HELP = {
     "kubeconfig": "Path to kubeconfig file with authorization and master location information.",
+    "kube-api-qps": "QPS to use while talking with kubernetes apiserver. If negative, there is no limit.",
     "leader-elect": "Start a leader election client and gain leadership before executing the main loop.",
     "secure-port": "The port on which to serve HTTPS. If 0, don't serve HTTPS at all.",
     "scheduler-name": "Schedule the pods whose spec.schedulerName is this.",
+    "config": "The path to the configuration file (KubeSchedulerConfiguration, kubescheduler.config.k8s.io/v1).",
+    "policy-config-file": "File with scheduler policy configuration (kind Policy, predicates and priorities).",
+    "pod-max-in-unschedulable-pods-duration": "The maximum time a pod can stay in unschedulablePods.",
+    "seed": "Seed of the choice among nodes that score the same; -1 takes any.",
+}
+_DEPRECATED = {
+    "address": "use --bind-address instead.",
+    "policy-config-file": "use --config instead.",
+    "scheduler-name": "use --config instead.",
 }
 
 
@@ -45,12 +62,24 @@ def _flag(name: str, default: Any) -> Flag:
     kind: Any = {bool: "bool", int: "int", float: "float", str: "string", tuple: "stringSlice"}[type(default)]
     if dashed.endswith(("-duration", "-deadline", "-period")):
         kind = "duration"
-    return Flag(dashed, kind, default, _HELP.get(dashed, f"The {dashed.replace('-', ' ')}."))
+    said = _HELP.get(dashed, f"The {dashed.replace('-', ' ')}.")
+    return Flag(dashed, kind, default, said, deprecated=_DEPRECATED.get(dashed, ""))
 
 
 FLAGS: tuple[Flag, ...] = (*(_flag(field.name, field.default) for field in fields(SchedulerConfig)), *LOG_FLAGS)
 
 
 def from_flags(values: Mapping[str, Any]) -> SchedulerConfig:
-    """The configuration that flags mean."""
-    return SchedulerConfig(**{field.name: values[field.name.replace("_", "-")] for field in fields(SchedulerConfig)})
+    """The configuration that flags mean. What a file given with `--config` says about the same wins, as upstream.
+
+    ConfigurationError (a ValueError) when it cannot be used; OSError when it cannot be read.
+    """
+    config = SchedulerConfig(**{field.name: values[field.name.replace("_", "-")] for field in fields(SchedulerConfig)})
+    changes: dict[str, Any] = {}
+    if config.address != "0.0.0.0":
+        changes["bind_address"] = config.address
+    if config.config:
+        from shipwheel.scheduler.configuration import file_flags
+
+        changes.update(file_flags(config.config))
+    return SchedulerConfig(**{field.name: getattr(config, field.name) for field in fields(config)} | changes)

@@ -8,7 +8,7 @@ methods it has:
     sort_key(pod, queued_at) -> tuple                QueueSort: pods with smaller keys go first
     pre_filter(cycle) -> Rejection | Mask | None     no node at all; or only these; or no opinion
     filter(cycle) -> Iterable[Refusal]               nodes that will not do, and why
-    post_filter(cycle, diagnosis) -> PostFilterResult
+    post_filter(cycle, diagnosis, profile) -> PostFilterResult
     pre_score(cycle, feasible) -> None
     score(cycle, feasible) -> Floats | None          whole numbers for all rows; None: nothing to say
     normalize(cycle, scores, feasible) -> Floats     from 0 to MAX_SCORE
@@ -22,6 +22,7 @@ pods and nodes; what one of them works out for a pod goes into `cycle.state`.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -121,6 +122,7 @@ class Handle:
     listers: Listers
     bind: Callable[[Obj, str], Awaitable[None]] = _unbound
     """Binds a pod to a node through the API."""
+    rng: random.Random = field(default_factory=random.Random)
     client: Client | None = None
     """For plugins that write. There is none where decisions are only tried."""
 
@@ -291,7 +293,7 @@ class Profile:
         return total
 
 
-class failing_as:  # noqa: N801 - reads as a word
+class failing_as:
     """Turns whatever a plugin raises into a PluginError that says who did."""
 
     __slots__ = ("_plugin", "_point")
@@ -306,7 +308,6 @@ class failing_as:  # noqa: N801 - reads as a word
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, PluginError):
             raise PluginError(f'running {self._point} plugin "{self._plugin.name}": {error}') from error
-
 
 
 def reverse_normalized(scores: Floats, feasible: Mask) -> Floats:

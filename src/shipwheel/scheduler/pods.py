@@ -17,7 +17,6 @@ import orjson
 from shipwheel.api.meta import Obj
 from shipwheel.api.quantity import Quantity, parse
 from shipwheel.api.selectors import (
-
     NOTHING,
     LabelSelector,
     Requirement,
@@ -316,5 +315,3 @@ def tolerated(tolerations: Iterable[Obj], key: str, value: str, effect: str) -> 
         if operator == "Exists" or (operator == "Equal" and (toleration.get("value") or "") == value):
             return True
     return False
-
-

@@ -15,7 +15,7 @@ from shipwheel.scheduler.pods import Shape, Shapes, amounts
 from shipwheel.scheduler.table import Floats, Mask
 
 NATIVE = ("cpu", "memory", "ephemeral-storage")
-DEFAULT_RESOURCES = ({"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1})
+DEFAULT_RESOURCES: tuple[Mapping[str, Any], ...] = ({"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1})
 MAX_UTILIZATION = 100
 
 
@@ -29,7 +29,7 @@ class NodeResourcesFit:
         self._ignored_groups = frozenset(args.get("ignoredResourceGroups") or ())
         strategy = args.get("scoringStrategy") or {}
         resources = strategy.get("resources") or DEFAULT_RESOURCES
-        self._weights = {each["name"]: each.get("weight") or 1 for each in resources}
+        self._weights: dict[str, int] = {each["name"]: each.get("weight") or 1 for each in resources}
         self._strategy = _strategy(strategy)
         self._skip_empty = strategy.get("type") == "RequestedToCapacityRatio"
         self._shapes = Shapes(256)
@@ -53,7 +53,8 @@ class NodeResourcesFit:
         return any(now.get(name, 0) > before.get(name, 0) for name in wanted)
 
     def _is_ignored(self, resource: str) -> bool:
-        return resource in self._ignored or ("/" in resource and resource.split("/")[0] in self._ignored_groups)
+        group, slash, _ = resource.partition("/")
+        return resource in self._ignored or (bool(slash) and group in self._ignored_groups)
 
     def filter(self, cycle: Cycle) -> Iterable[Refusal]:
         table, rows = cycle.table, cycle.rows

@@ -37,7 +37,8 @@ class PodTopologySpread:
     def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
         self._handle = handle
         self._system_defaulted = args.get("defaultingType", "System") == "System"
-        self._defaults: Sequence[Obj] = SYSTEM_DEFAULTS if self._system_defaulted else args["defaultConstraints"] or ()
+        given = args.get("defaultConstraints") or ()
+        self._defaults: Sequence[Obj] = SYSTEM_DEFAULTS if self._system_defaulted else given
         self._selectors: OrderedDict[tuple[object, ...], LabelSelector] = OrderedDict()
         self._selectors_version = -1
         self.events = (
@@ -171,15 +172,14 @@ class PodTopologySpread:
         chosen = [each for each in self._defaults if each["whenUnsatisfiable"] == action]
         if not chosen:
             return ()
-        selector = self._selector(cycle)
+        selector = self.selector(cycle)
         if selector.is_everything:
             return ()
         pods = Pods(selector, frozenset((cycle.shape.namespace,)), living=True)
-        return tuple(
-            replace(constraint(each, cycle.shape.namespace, cycle.shape.labels), pods=pods) for each in chosen
-        )
+        return tuple(replace(constraint(each, cycle.shape.namespace, cycle.shape.labels), pods=pods) for each in chosen)
 
-    def _selector(self, cycle: Cycle) -> LabelSelector:
+    def selector(self, cycle: Cycle) -> LabelSelector:
+        """What the services and the owner of a pod select; everything if there are none."""
         listers = self._handle.listers
         if self._selectors_version != listers.workloads_version:
             self._selectors.clear()
