@@ -60,13 +60,19 @@ from shipwheel.kubelet.static_pods import StaticPods
 from shipwheel.kubelet.status_manager import StatusManager
 from shipwheel.kubelet.usage import observe_node
 from shipwheel.kubelet.volumes.base import Host
-from shipwheel.kubelet.volumes.manager import VolumeManager
+from shipwheel.kubelet.volumes.cluster import ApiCluster
+from shipwheel.kubelet.volumes.csi.driver import CsiDrivers
+from shipwheel.kubelet.volumes.csi.plugin import CsiVolumes
+from shipwheel.kubelet.volumes.csi.registration import CsiHandler, PluginWatcher
+from shipwheel.kubelet.volumes.csi.state import volumes_in_use
+from shipwheel.kubelet.volumes.manager import PLUGINS, VolumeManager
 from shipwheel.kubelet.volumes.mounting import Mounter, NoMounter
 
 log = logging.getLogger(__name__)
 
 SIMULATED = "simulated"
 """The endpoint that stands for no runtime at all: pods without processes."""
+PLUGIN_SECONDS = 0.5
 IMAGES_SECONDS = 60.0
 
 
@@ -158,6 +164,7 @@ class Kubelet:
             clock,
             parallel=1 if config.serialize_image_pulls else config.max_parallel_image_pulls or None,
         )
+        self._csi = CsiDrivers()
         self.volumes = VolumeManager(
             Host(
                 objects=self._objects,
@@ -165,8 +172,11 @@ class Kubelet:
                 clock=clock,
                 facts=self._pod_facts,
                 memory_capacity=self.machine.memory,
+                cluster=ApiCluster(client) if client else None,
+                node_name=self.node_name,
             ),
             self.root,
+            plugins=[*PLUGINS, CsiVolumes(self._csi).plugin()],
         )
         self.table = PodTable(
             clock,
@@ -358,7 +368,20 @@ class Kubelet:
             group.create_task(self.api.run(), name="api")
             group.create_task(self.node.run(), name="node")
             group.create_task(self._follow_pods(), name="api pods")
+            group.create_task(self._take_plugins(), name="plugins")
             self.api.record_node("Normal", "Starting", "Starting kubelet.")
+
+    async def _take_plugins(self) -> None:
+        """CSI drivers, as they come and go."""
+        assert self.client is not None
+        handler = CsiHandler(self._csi, self.client, self.node_name)
+        while self.node is None or self.node.object is None:
+            await self.clock.sleep(PLUGIN_SECONDS)
+        await handler.ensure_csi_node(self.clock)
+        try:
+            await PluginWatcher(self.root / "plugins_registry", self.clock, {"CSIPlugin": handler}).run()
+        finally:
+            await self._csi.close()
 
     async def _follow_pods(self) -> None:
         """Take pods from the API server, once the services are known that their environment names."""
@@ -431,6 +454,7 @@ class Kubelet:
             images=self._collector.images,
             pressures=self._pressure.conditions,
             max_images=config.node_status_max_images,
+            volumes_in_use=sorted(volumes_in_use(self.root)),
             faults=faults,
         )
 

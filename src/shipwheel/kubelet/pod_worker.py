@@ -108,6 +108,7 @@ class PodWorker:
     _gone: asyncio.Event = field(default_factory=asyncio.Event)
     _rejected: Obj | None = None
     _volumes_stale: bool = False
+    _volumes_due: float = 0.0
     _prepared: bool = False
     _mount_delay: float = 0.0
     """Seconds between attempts to mount what could not be mounted."""
@@ -261,8 +262,11 @@ class PodWorker:
         delay = self.kit.resync_seconds if actions.nothing else await self._act(pod, observed, actions)
         if any(not each.restart for each in resizes):
             delay = min(delay, await self._resize(pod, resizes))
-        if self._volumes_stale and self._prepared:
+        now = self.kit.clock.monotonic()
+        # Tokens expire and claims grow without any object of the pod's changing.
+        if self._prepared and (self._volumes_stale or now >= self._volumes_due):
             self._volumes_stale = False
+            self._volumes_due = now + self.kit.resync_seconds
             await self.kit.volumes.refresh(pod)
         return delay if overdue is None else min(delay, overdue)
 
@@ -441,7 +445,9 @@ class PodWorker:
             self._mount_delay = min(self._mount_delay * 2 or MOUNT_RETRY_SECONDS, MOUNT_RETRY_MAXIMUM)
             return self._mount_delay
         self._mount_delay = 0.0
-        self._prepared = True
+        if not self._prepared:
+            self._prepared = True
+            self._volumes_due = self.kit.clock.monotonic() + self.kit.resync_seconds
         return None
 
     async def _start_some(

@@ -508,7 +508,7 @@ async def test_others_may_write_the_csinode_meanwhile(place: Place) -> None:
 
 async def test_every_node_has_a_csinode(place: Place) -> None:
     handler = CsiHandler(place.drivers, place.api, "node-1")  # type: ignore[arg-type]
-    await handler.ensure_csi_node()
+    await handler.ensure_csi_node(place.clock)
     assert place.api.csi_node is not None
     assert place.api.csi_node["metadata"]["ownerReferences"][0]["kind"] == "Node"
 

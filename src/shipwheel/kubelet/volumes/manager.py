@@ -191,7 +191,8 @@ class VolumeManager:
     def remove_pod_directory(self, uid: str) -> bool:
         """Delete what the kubelet keeps of a pod, when its volumes are gone; returns whether they were."""
         directory = self._pods / uid
-        if self._host.mounter.mount_points(directory) or any(_entries(directory / "volumes")):
+        left = [each for part in ("volumes", "volumeDevices") for each in _entries(directory / part)]
+        if left or self._host.mounter.mount_points(directory):
             return False
         _remove_tree(directory)
         return True

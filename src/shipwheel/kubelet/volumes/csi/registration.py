@@ -200,10 +200,16 @@ class CsiHandler(PluginHandler):
                 if error.reason not in ("Conflict", "AlreadyExists"):
                     raise
 
-    async def ensure_csi_node(self) -> None:
-        """Make the node's CSINode if there is none: the scheduler looks at it even where no driver is."""
-        async with self._lock:
-            await self._change_csi_node(lambda drivers: drivers)
+    async def ensure_csi_node(self, clock: Clock) -> None:
+        """Make the node's CSINode if there is none, and try until it works: the scheduler looks at it even where no
+        driver is."""
+        while True:
+            try:
+                async with self._lock:
+                    return await self._change_csi_node(lambda drivers: drivers)
+            except (ApiError, ConnectionFailed) as error:
+                log.warning("the CSINode %s could not be made: %s", self._node, error)
+            await clock.sleep(RETRY_SECONDS)
 
     async def _write_csi_node(self, change: Callable[[list[Obj]], list[Obj]]) -> None:
         try:
