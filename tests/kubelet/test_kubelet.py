@@ -141,6 +141,19 @@ async def test_a_missing_volume_holds_a_pod_back(tmp_path: Path) -> None:
         await made.until(lambda: file.read_text() == "2", seconds=5)
 
 
+async def test_a_volume_follows_the_pods_own_labels(tmp_path: Path) -> None:
+    own = container("a", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    item = {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}
+    async with world(tmp_path) as made:
+        made.create(pod(own, meta={"labels": {"a": "1"}}, volumes=[{"name": "v", "downwardAPI": {"items": [item]}}]))
+        await made.until(lambda: made.phase() == "Running")
+        uid = (made.pod() or {})["metadata"]["uid"]
+        file = tmp_path / "root/pods" / uid / "volumes/kubernetes.io~downward-api/v/labels"
+        assert file.read_text() == 'a="1"'
+        made.api.change(r.PODS, "p", "ns", lambda obj: obj["metadata"].update(labels={"a": "2"}))
+        await made.until(lambda: file.read_text() == 'a="2"', seconds=5)
+
+
 async def test_an_image_that_is_not_there(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         made.create(pod(container("a", imagePullPolicy="Always")), '{"pull": {"error": "manifest unknown"}}')

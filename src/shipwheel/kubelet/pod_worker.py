@@ -142,6 +142,9 @@ class PodWorker:
             self._shortened.set()
         if is_being_deleted(pod):
             self._end.set()
+        if any(old["metadata"].get(name) != pod["metadata"].get(name) for name in ("labels", "annotations")):
+            # Volumes of the downward API show them.
+            self._volumes_stale = True
         if _matters(old, pod):
             self._woken.set()
 
