@@ -137,6 +137,7 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
         sampler=Sampler(runtime, clock, pods=lambda: [pod], root=tmp_path),
         cpus=4,
         log_directory=str(tmp_path / "log"),
+        root_directory=str(tmp_path / "root"),
     )
     gate = Gate(reviews, clock, "node-1", AuthConfig())  # type: ignore[arg-type]
     server = HttpServer(KubeletServer(node, gate).handle)
@@ -274,6 +275,16 @@ async def test_the_nodes_own_logs(kubelet: Kubelet, tmp_path: Path) -> None:
 async def test_run(kubelet: Kubelet) -> None:
     assert await kubelet.text("/run/ns/web/main?cmd=echo%20hi", method="POST") == (200, "hi\n")
     assert (await kubelet.ask("/run/ns/web/u2/main?cmd=true", method="POST")).status == 404
+
+
+async def test_checkpoints_are_the_runtimes_to_make(kubelet: Kubelet) -> None:
+    status, text = await kubelet.text("/checkpoint/ns/web/main", method="POST")
+    assert (status, text.startswith("checkpointing of ns/web/main failed (rpc error: code = Unimplemented")) == (
+        500,
+        True,
+    )
+    assert await kubelet.text("/checkpoint/ns/web/no", method="POST") == (404, "container no does not exist")
+    assert (await kubelet.ask("/checkpoint/ns/web/main?timeout=x", method="POST")).status == 404
 
 
 async def test_usage(kubelet: Kubelet) -> None:

@@ -310,6 +310,9 @@ class Runtime(Protocol):
 
     async def reopen_log(self, container_id: str) -> None: ...
 
+    async def checkpoint(self, container_id: str, location: str, timeout: int) -> None:
+        """Write the container's state to a file; seconds, 0 for the runtime's own limit."""
+
     async def exec_sync(self, container_id: str, command: Sequence[str], timeout: float) -> ExecResult:
         """Run a command to its end; RuntimeFault DEADLINE_EXCEEDED after `timeout` seconds (0: no limit)."""
 

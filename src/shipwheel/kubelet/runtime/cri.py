@@ -175,6 +175,13 @@ class CriRuntime:
     def answers(self, container_id: str) -> bool | None:
         return None
 
+    async def checkpoint(self, container_id: str, location: str, timeout: int) -> None:
+        await self._send(
+            "CheckpointContainer",
+            {"container_id": container_id, "location": location, "timeout": timeout},
+            self._timeout + timeout,
+        )
+
     async def usage(self) -> dict[str, Usage]:
         answer = await self._call("ListContainerStats")
         return {each.id: each for each in map(forms.usage, answer.get("stats", ()))}

@@ -143,6 +143,8 @@ AttachRequest container_id=1:string stdin=2:bool tty=3:bool stdout=4:bool stderr
 AttachResponse url=1:string
 PortForwardRequest pod_sandbox_id=1:string port=2:[int32]
 PortForwardResponse url=1:string
+CheckpointContainerRequest container_id=1:string location=2:string timeout=3:int64
+CheckpointContainerResponse
 ContainerStatsRequest container_id=1:string
 ContainerStatsResponse stats=1:ContainerStats
 ContainerStats attributes=1:ContainerAttributes cpu=2:CpuUsage memory=3:MemoryUsage

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import orjson
 
-from shipwheel.api.clock import parse_time
+from shipwheel.api.clock import parse_time, rfc3339
 from shipwheel.api.meta import Obj
 from shipwheel.client.httpserver import Answer, ClientGone, Request, Response, Stream, StreamWriter
 from shipwheel.client.serving import health_answer
@@ -57,6 +57,7 @@ class KubeletServer:
             "attach": (("GET", "POST"), self._attach),
             "portForward": (("GET", "POST"), self._port_forward),
             "run": (("POST",), self._run),
+            "checkpoint": (("POST",), self._checkpoint),
             "configz": (("GET",), self._configz),
             "metrics": (("GET",), self._metrics),
             "stats": (("GET",), self._stats),
@@ -289,6 +290,31 @@ class KubeletServer:
                 f"command '{' '.join(command)}' exited with {result.exit_code}: {output.decode(errors='replace')}",
             )
         return Response(200, output, content_type=_TEXT)
+
+    async def _checkpoint(self, request: Request, path: list[str]) -> Answer:
+        """`POST /checkpoint/NAMESPACE/POD/CONTAINER`: write a container's state to a file on the node."""
+        if len(path) != 3:
+            return _text(404, "404: Page Not Found")
+        namespace, pod_name, name = path
+        pod = self._pod(namespace, pod_name, "")
+        if pod is None:
+            return _text(404, "pod does not exist")
+        if podspec.find_container(pod, name) is None:
+            return _text(404, f"container {name} does not exist")
+        timeouts = [value for key, value in request.query if key == "timeout"] or ["0"]
+        if not timeouts[-1].isdigit():
+            return _text(404, "cannot parse value of timeout parameter")
+        place = Path(self._node.root_directory) / "checkpoints"
+        location = place / f"checkpoint-{pod_name}_{namespace}-{name}-{rfc3339(self._node.clock.now())}.tar"
+        container = await newest_container(self._node.runtime, pod["metadata"]["uid"], name)
+        try:
+            if container is None:
+                raise RuntimeFault("NOT_FOUND", f"container {name} not found")
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self._node.runtime.checkpoint(container.id, str(location), int(timeouts[-1]))
+        except RuntimeFault as fault:
+            return _text(500, f"checkpointing of {namespace}/{pod_name}/{name} failed ({fault})")
+        return _json({"items": [str(location)]})
 
     def _pod(self, namespace: str, name: str, uid: str) -> Obj | None:
         pod = self._node.pods.find(namespace, name)

@@ -288,6 +288,9 @@ class SimulatedRuntime:
                 )
         return found
 
+    async def checkpoint(self, container_id: str, location: str, timeout: int) -> None:
+        raise RuntimeFault("UNIMPLEMENTED", "a container without processes has no state to write down")
+
     # Commands and streams
 
     def _program(self, container: SimulatedContainer, command: Sequence[str]) -> Program:
