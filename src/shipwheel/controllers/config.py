@@ -1,76 +1,90 @@
-"""The controller manager's configuration and its flags, with upstream's names and defaults."""
+"""The controller manager's configuration, with upstream's names and defaults."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from shipwheel.api.meta import Obj
 from shipwheel.client.flags import LOG_FLAGS, Flag
+from shipwheel.controllers.flags import SECTIONS
 
-_LEADER = "Leader election"
-_SERVING = "Secure serving"
+_YEAR = 365 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerManagerConfig:
-    """Each field is the flag of its name; times are in seconds. Certificates and keys that flags name as files
-    are here as PEM text."""
+    """Each field is the flag of its name; times are in seconds. Certificates, keys and pod templates that flags
+    name as files are here by their contents."""
 
+    # Generic
     controllers: tuple[str, ...] = ("*",)
-    use_service_account_credentials: bool = False
-    # Connections
     kubeconfig: str = ""
+    master: str = ""
     kube_api_qps: float = 20
     kube_api_burst: int = 30
-    bind_address: str = "0.0.0.0"
-    secure_port: int = 10257
-    tls_cert_file: str = ""
-    tls_private_key_file: str = ""
-    client_ca_file: str = ""
-    authorization_always_allow_paths: tuple[str, ...] = ("/healthz", "/readyz", "/livez")
+    use_service_account_credentials: bool = False
+    cluster_name: str = "kubernetes"
+    cluster_cidr: tuple[str, ...] = ()
+    service_cluster_ip_range: tuple[str, ...] = ()
+    allocate_node_cidrs: bool = False
+    cidr_allocator_type: str = "RangeAllocator"
+    profiling: bool = False
     # Leader election
     leader_elect: bool = True
     leader_elect_lease_duration: float = 15
     leader_elect_renew_deadline: float = 10
     leader_elect_retry_period: float = 2
+    leader_elect_resource_lock: str = "leases"
     leader_elect_resource_name: str = "kube-controller-manager"
     leader_elect_resource_namespace: str = "kube-system"
-    # Cluster
-    cluster_name: str = "kubernetes"
-    cluster_cidr: tuple[str, ...] = ()
-    service_cluster_ip_range: tuple[str, ...] = ()
-    allocate_node_cidrs: bool = False
-    node_cidr_mask_size: int = 0
-    node_cidr_mask_size_ipv4: int = 0
-    node_cidr_mask_size_ipv6: int = 0
+    # Serving
+    bind_address: str = "0.0.0.0"
+    secure_port: int = 10257
+    tls_cert_file: str = ""
+    tls_private_key_file: str = ""
+    authentication_kubeconfig: str = ""
+    authorization_kubeconfig: str = ""
+    client_ca_file: str = ""
+    requestheader_client_ca_file: str = ""
+    requestheader_allowed_names: tuple[str, ...] = ()
+    requestheader_username_headers: tuple[str, ...] = ("x-remote-user",)
+    requestheader_group_headers: tuple[str, ...] = ("x-remote-group",)
+    authorization_always_allow_paths: tuple[str, ...] = ("/healthz", "/readyz", "/livez")
     # Identity
     root_ca: str = ""
     service_account_private_key: str = ""
-    legacy_service_account_token_clean_up_period: float = 365 * 24 * 3600
-    cluster_signing_certificates: Mapping[str, tuple[str, str]] | None = None
+    legacy_service_account_token_clean_up_period: float = _YEAR
+    cluster_signing_certificates: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """(certificate, key) by signer name; under the empty name those for all without their own."""
-    cluster_signing_duration: float = 365 * 24 * 3600
+    cluster_signing_duration: float = _YEAR
     # Numbers of workers
     concurrent_deployment_syncs: int = 5
-    concurrent_replica_set_syncs: int = 5
+    concurrent_replicaset_syncs: int = 5
     concurrent_rc_syncs: int = 5
     concurrent_statefulset_syncs: int = 5
     concurrent_daemonset_syncs: int = 2
     concurrent_job_syncs: int = 5
     concurrent_cron_job_syncs: int = 5
+    concurrent_ttl_after_finished_syncs: int = 5
     concurrent_endpoint_syncs: int = 5
     concurrent_service_endpoint_syncs: int = 5
+    mirroring_concurrent_service_endpoint_syncs: int = 5
     concurrent_namespace_syncs: int = 10
     concurrent_gc_syncs: int = 20
     concurrent_resource_quota_syncs: int = 5
     concurrent_serviceaccount_token_syncs: int = 5
-    concurrent_ttl_after_finished_syncs: int = 5
-    concurrent_ephemeralvolume_syncs: int = 5
     concurrent_horizontal_pod_autoscaler_syncs: int = 5
-    mirroring_concurrent_service_endpoint_syncs: int = 5
+    concurrent_ephemeralvolume_syncs: int = 5
+    concurrent_resourceclaim_syncs: int = 50
+    concurrent_device_taint_eviction_syncs: int = 50
+    concurrent_validating_admission_policy_status_syncs: int = 5
     # Nodes
+    node_cidr_mask_size: int = 0
+    node_cidr_mask_size_ipv4: int = 0
+    node_cidr_mask_size_ipv6: int = 0
     node_monitor_period: float = 5
     node_monitor_grace_period: float = 50
     node_startup_grace_period: float = 60
@@ -98,148 +112,99 @@ class ControllerManagerConfig:
     horizontal_pod_autoscaler_cpu_initialization_period: float = 300
     horizontal_pod_autoscaler_initial_readiness_delay: float = 30
     # Storage
-    pvclaimbinder_sync_period: float = 15
     attach_detach_reconcile_sync_period: float = 60
     disable_attach_detach_reconcile_sync: bool = False
+    disable_force_detach_on_timeout: bool = False
+    pvclaimbinder_sync_period: float = 15
+    enable_dynamic_provisioning: bool = True
+    pv_recycler_pod_nfs: Obj | None = None
+    """None: the pod that comes with it."""
+    pv_recycler_minimum_timeout_nfs: int = 300
+    pv_recycler_increment_timeout_nfs: int = 30
+    pv_recycler_pod_hostpath: Obj | None = None
+    pv_recycler_minimum_timeout_hostpath: int = 60
+    pv_recycler_timeout_increment_hostpath: int = 30
     local_path_provisioner: str = ""
-    """Directory on the nodes for the built-in provisioner of the default class; empty: there is none. Ours."""
+    local_path_helper_image: str = "registry.k8s.io/build-image/debian-base:bookworm-v1.0.6"
 
 
-_FILES = {
-    "root-ca-file": "root_ca",
-    "service-account-private-key-file": "service_account_private_key",
-}
 _SIGNERS = {
-    "kube-apiserver-client": "kubernetes.io/kube-apiserver-client",
-    "kubelet-client": "kubernetes.io/kube-apiserver-client-kubelet",
-    "kubelet-serving": "kubernetes.io/kubelet-serving",
-    "legacy-unknown": "kubernetes.io/legacy-unknown",
+    "": "",
+    "kube-apiserver-client-": "kubernetes.io/kube-apiserver-client",
+    "kubelet-client-": "kubernetes.io/kube-apiserver-client-kubelet",
+    "kubelet-serving-": "kubernetes.io/kubelet-serving",
+    "legacy-unknown-": "kubernetes.io/legacy-unknown",
 }
-_CIDRS = ("cluster-cidr", "service-cluster-ip-range")
+_DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(ControllerManagerConfig)}
 
-_HELP = {
-    "controllers": (
-        "A list of controllers to enable. '*' enables all on-by-default controllers, 'foo' enables the controller "
-        "named 'foo', '-foo' disables the controller named 'foo'."
+FLAGS: tuple[Flag, ...] = (
+    *(
+        Flag(name, kind, _DEFAULTS.get(name.replace("-", "_"), ""), text, group=section)
+        for section, rows in SECTIONS.items()
+        for name, kind, text in rows
     ),
-    "use-service-account-credentials": "If true, use individual service account credentials for each controller.",
-    "kubeconfig": "Path to kubeconfig file with authorization and master location information.",
-    "leader-elect": "Start a leader election client and gain leadership before executing the main loop.",
-    "cluster-cidr": "CIDR Range for Pods in cluster. Only used when --allocate-node-cidrs=true.",
-    "service-cluster-ip-range": "CIDR Range for Services in cluster. Only used when --allocate-node-cidrs=true.",
-    "allocate-node-cidrs": "Should CIDRs for Pods be allocated and set on the nodes.",
-    "secure-port": "The port on which to serve HTTPS. If 0, don't serve HTTPS at all.",
-    "terminated-pod-gc-threshold": (
-        "Number of terminated pods that can exist before the terminated pod garbage collector starts deleting "
-        "them. If <= 0, it is disabled."
-    ),
-    "local-path-provisioner": "Directory on the nodes where volumes of the built-in local-path class are made.",
-}
-_DURATIONS = frozenset(
-    {
-        "leader-elect-lease-duration", "leader-elect-renew-deadline", "leader-elect-retry-period",
-        "legacy-service-account-token-clean-up-period", "cluster-signing-duration", "node-monitor-period",
-        "node-monitor-grace-period", "node-startup-grace-period", "endpoint-updates-batch-period",
-        "endpointslice-updates-batch-period", "mirroring-endpointslice-updates-batch-period",
-        "namespace-sync-period", "resource-quota-sync-period", "horizontal-pod-autoscaler-sync-period",
-        "horizontal-pod-autoscaler-downscale-stabilization", "horizontal-pod-autoscaler-cpu-initialization-period",
-        "horizontal-pod-autoscaler-initial-readiness-delay", "pvclaimbinder-sync-period",
-        "attach-detach-reconcile-sync-period",
-    }
-)  # fmt: skip
-_RENAMED = {
-    "concurrent-replica-set-syncs": "concurrent-replicaset-syncs",
-    "concurrent-rc-syncs": "concurrent-rc-syncs",
-    "attach-detach-reconcile-sync-period": "attach-detach-reconcile-sync-period",
-    "disable-attach-detach-reconcile-sync": "disable-attach-detach-reconcile-sync",
-}
-_NOT_FLAGS = frozenset(
-    {
-        "root_ca",
-        "service_account_private_key",
-        "cluster_signing_certificates",
-        "namespace_deletion_grace_period",
-    }
+    *LOG_FLAGS,
 )
 
 
-def _flag_name(field: str) -> str:
-    name = field.replace("_", "-")
-    return _RENAMED.get(name, name)
-
-
-def _flag_of(field: str, default: Any) -> Flag:
-    name = _flag_name(field)
-    group = _LEADER if name.startswith("leader-elect") else ""
-    text = _HELP.get(name, f"The {name.replace('-', ' ')}.")
-    if name in _DURATIONS:
-        return Flag(name, "duration", float(default), text, group=group)
-    if name in _CIDRS:
-        return Flag(name, "stringSlice", (), text)
-    kind: Any = {bool: "bool", int: "int", float: "float", str: "string", tuple: "stringSlice"}[type(default)]
-    return Flag(name, kind, default, text, group=_SERVING if name == "secure-port" else group)
-
-
-def _flags() -> tuple[Flag, ...]:
-    flags = [
-        _flag_of(field.name, field.default) for field in fields(ControllerManagerConfig) if field.name not in _NOT_FLAGS
-    ]
-    flags += [
-        Flag("root-ca-file", "string", "", "Published to every namespace as kube-root-ca.crt."),
-        Flag(
-            "service-account-private-key-file",
-            "string",
-            "",
-            "PEM-encoded key used to sign service account tokens.",
-        ),
-        Flag(
-            "cluster-signing-cert-file",
-            "string",
-            "",
-            "PEM-encoded CA certificate used to issue certificates.",
-        ),
-        Flag("cluster-signing-key-file", "string", "", "PEM-encoded CA key used to issue certificates."),
-    ]
-    for part in _SIGNERS:
-        for kind, what in (("cert", "certificate"), ("key", "key")):
-            flags.append(
-                Flag(
-                    f"cluster-signing-{part}-{kind}-file",
-                    "string",
-                    "",
-                    f"PEM-encoded CA {what} of this signer alone.",
-                )
-            )
-    return (*flags, *LOG_FLAGS)
-
-
-FLAGS: tuple[Flag, ...] = _flags()
-
-
 def from_flags(values: Mapping[str, Any]) -> ControllerManagerConfig:
-    """The configuration that flags mean; FileNotFoundError and ValueError for files that cannot be used."""
+    """The configuration that flags mean. OSError for files that cannot be read, ValueError for what cannot be."""
     settings = {
-        field.name: values[_flag_name(field.name)]
-        for field in fields(ControllerManagerConfig)
-        if field.name not in _NOT_FLAGS
-    }
-    for flag, field_name in _FILES.items():
-        settings[field_name] = _read(values[flag])
+        field_name: values[name]
+        for name in values
+        if (field_name := name.replace("-", "_")) in _DEFAULTS
+    }  # fmt: skip
+    settings["root_ca"] = _read(values["root-ca-file"])
+    settings["service_account_private_key"] = _read(values["service-account-private-key-file"])
     settings["cluster_signing_certificates"] = _signers(values)
-    return ControllerManagerConfig(**settings)
+    for kind in ("nfs", "hostpath"):
+        settings[f"pv_recycler_pod_{kind}"] = _pod(values[f"pv-recycler-pod-template-filepath-{kind}"])
+    config = ControllerManagerConfig(**settings)
+    _check(config)
+    return config
+
+
+def _check(config: ControllerManagerConfig) -> None:
+    if config.profiling:
+        raise ValueError("--profiling: there are no profiling handlers")
+    if config.cidr_allocator_type != "RangeAllocator":
+        raise ValueError(f"--cidr-allocator-type: unknown allocator {config.cidr_allocator_type!r}")
+    if config.leader_elect_resource_lock != "leases":
+        raise ValueError(
+            f'resourceLock: Invalid value: "{config.leader_elect_resource_lock}": resourceLock is not leases'
+        )
+    if config.leader_elect_lease_duration <= config.leader_elect_renew_deadline:
+        raise ValueError("leaderElection: LeaseDuration must be greater than RenewDeadline")
+    if config.leader_elect_renew_deadline <= 1.2 * config.leader_elect_retry_period:
+        raise ValueError("leaderElection: RenewDeadline must be greater than RetryPeriod * JitterFactor")
 
 
 def _signers(values: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     signers: dict[str, tuple[str, str]] = {}
-    for part, signer in {"": "", **_SIGNERS}.items():
-        prefix = f"cluster-signing-{part}-" if part else "cluster-signing-"
-        certificate, key = values[f"{prefix}cert-file"], values[f"{prefix}key-file"]
+    for part, signer in _SIGNERS.items():
+        certificate = values[f"cluster-signing-{part}cert-file"]
+        key = values[f"cluster-signing-{part}key-file"]
         if bool(certificate) != bool(key):
-            raise ValueError(f"--{prefix}cert-file and --{prefix}key-file must be given together")
+            raise ValueError(f"--cluster-signing-{part}cert-file and its key-file must be given together")
         if certificate:
             signers[signer] = (_read(certificate), _read(key))
+    if "" in signers and len(signers) > 1:
+        raise ValueError("--cluster-signing-cert-file and signers' own files cannot be given together")
     return signers
 
 
 def _read(path: str) -> str:
     return Path(path).read_text() if path else ""
+
+
+def _pod(path: str) -> Obj | None:
+    """A pod from a manifest; its first volume is replaced by the one to empty."""
+    if not path:
+        return None
+    import yaml
+
+    pod = yaml.safe_load(_read(path))
+    if not isinstance(pod, dict) or not (pod.get("spec") or {}).get("volumes"):
+        raise ValueError("does not contain any volume(s)")
+    pod.setdefault("metadata", {}).setdefault("namespace", "default")
+    return pod

@@ -36,6 +36,10 @@ Reconcile = Callable[[str], Awaitable[float | None]]
 _BEHIND_SECONDS = 1.0
 
 
+class Retry(Exception):
+    """What a key needs cannot be done now, for the reason given; it is tried again."""
+
+
 class Controller(Protocol):
     async def run(self) -> None:
         """Work until cancelled."""
@@ -133,7 +137,7 @@ class Loop:
         """Reconcile one key, and queue it again when that failed or asked for it."""
         try:
             again = await self._reconcile(key)
-        except (ApiError, ConnectionFailed, ConfigError) as error:
+        except (Retry, ApiError, ConnectionFailed, ConfigError) as error:
             log.log(
                 logging.DEBUG if is_conflict(error) else logging.WARNING,
                 "%s: syncing %s failed: %s", self.queue.name, key, error,

@@ -12,8 +12,7 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from shipwheel import __version__
 from shipwheel.api.clock import Clock, SystemClock
@@ -24,165 +23,11 @@ from shipwheel.client.leader import ElectionConfig, LeaderElector
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.serving import Check, ComponentServer, ServingConfig
 from shipwheel.controllers.accounts import AccountClients
-from shipwheel.controllers.autoscaler import HorizontalPodAutoscalerController
-from shipwheel.controllers.bootstrap import BootstrapSigner, TokenCleaner
-from shipwheel.controllers.certificates import CsrApprover, CsrCleaner, CsrSigner
-from shipwheel.controllers.clusterrole_aggregation import ClusterRoleAggregationController
+from shipwheel.controllers.catalog import Descriptor, select
 from shipwheel.controllers.config import ControllerManagerConfig
-from shipwheel.controllers.cronjob import CronJobController
-from shipwheel.controllers.daemonset import DaemonSetController
-from shipwheel.controllers.deployment import DeploymentController
-from shipwheel.controllers.disruption import DisruptionController
-from shipwheel.controllers.endpoints import EndpointsController
-from shipwheel.controllers.endpointslice import EndpointSliceController
-from shipwheel.controllers.endpointslice_mirroring import EndpointSliceMirroringController
-from shipwheel.controllers.framework import Context, Controller
-from shipwheel.controllers.garbage_collector import GarbageCollector
-from shipwheel.controllers.job import JobController
-from shipwheel.controllers.namespace import NamespaceController
-from shipwheel.controllers.node_ipam import NodeIpamController
-from shipwheel.controllers.node_lifecycle import NodeLifecycleController
-from shipwheel.controllers.node_ttl import NodeTtlController
-from shipwheel.controllers.pod_gc import PodGarbageCollector
-from shipwheel.controllers.replicaset import ReplicaSetController, ReplicationControllerController
-from shipwheel.controllers.resource_quota import ResourceQuotaController
-from shipwheel.controllers.root_ca import RootCaPublisher
-from shipwheel.controllers.serviceaccount import ServiceAccountController
-from shipwheel.controllers.serviceaccount_tokens import LegacyTokenCleaner, ServiceAccountTokenController
-from shipwheel.controllers.statefulset import StatefulSetController
-from shipwheel.controllers.taint_eviction import TaintEvictionController
-from shipwheel.controllers.ttl_after_finished import TtlAfterFinishedController
+from shipwheel.controllers.framework import Context
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Descriptor:
-    """A controller as `--controllers` knows it."""
-
-    name: str
-    alias: str
-    account: str
-    """Its service account, and the source of its events; empty: the manager's own."""
-    make: Callable[[Context], Controller]
-    by_default: bool = True
-    needs: Callable[[ControllerManagerConfig], bool] = lambda config: True
-    """Whether it can do its work with this configuration; one that cannot is left out."""
-
-
-CONTROLLERS: tuple[Descriptor, ...] = (
-    # First, because it is what lets others act as service accounts of the old kind.
-    Descriptor(
-        "serviceaccount-token-controller",
-        "serviceaccount-token",
-        "",
-        ServiceAccountTokenController,
-        needs=lambda config: bool(config.service_account_private_key),
-    ),
-    Descriptor("serviceaccount-controller", "serviceaccount", "service-account-controller", ServiceAccountController),
-    Descriptor(
-        "legacy-serviceaccount-token-cleaner-controller",
-        "legacy-service-account-token-cleaner",
-        "legacy-service-account-token-cleaner",
-        LegacyTokenCleaner,
-    ),
-    Descriptor(
-        "root-ca-certificate-publisher-controller",
-        "root-ca-cert-publisher",
-        "root-ca-cert-publisher",
-        RootCaPublisher,
-        needs=lambda config: bool(config.root_ca),
-    ),
-    Descriptor("namespace-controller", "namespace", "namespace-controller", NamespaceController),
-    Descriptor("deployment-controller", "deployment", "deployment-controller", DeploymentController),
-    Descriptor("replicaset-controller", "replicaset", "replicaset-controller", ReplicaSetController),
-    Descriptor(
-        "replicationcontroller-controller",
-        "replicationcontroller",
-        "replication-controller",
-        ReplicationControllerController,
-    ),
-    Descriptor("statefulset-controller", "statefulset", "statefulset-controller", StatefulSetController),
-    Descriptor("daemonset-controller", "daemonset", "daemon-set-controller", DaemonSetController),
-    Descriptor("job-controller", "job", "job-controller", JobController),
-    Descriptor("cronjob-controller", "cronjob", "cronjob-controller", CronJobController),
-    Descriptor(
-        "ttl-after-finished-controller",
-        "ttl-after-finished",
-        "ttl-after-finished-controller",
-        TtlAfterFinishedController,
-    ),
-    Descriptor("endpointslice-controller", "endpointslice", "endpointslice-controller", EndpointSliceController),
-    Descriptor("endpoints-controller", "endpoint", "endpoint-controller", EndpointsController),
-    Descriptor(
-        "endpointslice-mirroring-controller",
-        "endpointslicemirroring",
-        "endpointslicemirroring-controller",
-        EndpointSliceMirroringController,
-    ),
-    Descriptor("node-lifecycle-controller", "nodelifecycle", "node-controller", NodeLifecycleController),
-    Descriptor("taint-eviction-controller", "", "taint-eviction-controller", TaintEvictionController),
-    Descriptor("ttl-controller", "ttl", "ttl-controller", NodeTtlController),
-    Descriptor(
-        "node-ipam-controller",
-        "nodeipam",
-        "node-controller",
-        NodeIpamController,
-        needs=lambda config: config.allocate_node_cidrs,
-    ),
-    Descriptor("pod-garbage-collector-controller", "podgc", "pod-garbage-collector", PodGarbageCollector),
-    Descriptor("resourcequota-controller", "resourcequota", "resourcequota-controller", ResourceQuotaController),
-    Descriptor("disruption-controller", "disruption", "disruption-controller", DisruptionController),
-    Descriptor(
-        "horizontal-pod-autoscaler-controller",
-        "horizontalpodautoscaling",
-        "horizontal-pod-autoscaler",
-        HorizontalPodAutoscalerController,
-    ),
-    Descriptor(
-        "clusterrole-aggregation-controller",
-        "clusterrole-aggregation",
-        "clusterrole-aggregation-controller",
-        ClusterRoleAggregationController,
-    ),
-    Descriptor(
-        "certificatesigningrequest-signing-controller",
-        "csrsigning",
-        "certificate-controller",
-        CsrSigner,
-        needs=lambda config: bool(config.cluster_signing_certificates),
-    ),
-    Descriptor("certificatesigningrequest-approving-controller", "csrapproving", "certificate-controller", CsrApprover),
-    Descriptor("certificatesigningrequest-cleaner-controller", "csrcleaner", "certificate-controller", CsrCleaner),
-    Descriptor("bootstrap-signer-controller", "bootstrapsigner", "bootstrap-signer", BootstrapSigner, by_default=False),
-    Descriptor("token-cleaner-controller", "tokencleaner", "token-cleaner", TokenCleaner, by_default=False),
-    # Last, so that it finds the informers that the others share.
-    Descriptor("garbage-collector-controller", "garbagecollector", "generic-garbage-collector", GarbageCollector),
-)
-
-
-def select(wanted: Sequence[str], known: Iterable[Descriptor] = CONTROLLERS) -> list[Descriptor]:
-    """The controllers that `--controllers` asks for; ValueError for a name that there is none of.
-
-    `foo` is on, `-foo` is off, `*` is all that are on by default; the first that says something about a
-    controller counts, by its name or its older alias.
-    """
-    known = list(known)
-    names = {name for each in known for name in (each.name, each.alias) if name}
-    unknown = [name for name in wanted if name != "*" and name.removeprefix("-") not in names]
-    if unknown:
-        raise ValueError(f'"{unknown[0]}" is not in the list of known controllers')
-    return [each for each in known if _is_on(each, wanted)]
-
-
-def _is_on(descriptor: Descriptor, wanted: Sequence[str]) -> bool:
-    own = {descriptor.name, descriptor.alias} - {""}
-    for name in wanted:
-        if name in own:
-            return True
-        if name.removeprefix("-") in own:
-            return False
-    return "*" in wanted and descriptor.by_default
 
 
 async def run(
@@ -262,7 +107,7 @@ class _Manager:
             client=clients.of(descriptor.account),
             informers=factory,
             clock=self._clock,
-            recorder=self.recorder.for_component(descriptor.account or descriptor.name),
+            recorder=self.recorder.for_component(descriptor.source or descriptor.name),
             metrics=self._metrics,
             config=self._config,
         )

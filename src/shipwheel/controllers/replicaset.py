@@ -150,7 +150,7 @@ class ReplicaSetController:
         self._loop = ctx.loop(
             queue,
             self.reconcile,
-            workers=workers or ctx.config.concurrent_replica_set_syncs,
+            workers=workers or ctx.config.concurrent_replicaset_syncs,
             informers=(self._sets, self._pods),
         )
         self._sets.add_handler(self._loop.on_event)

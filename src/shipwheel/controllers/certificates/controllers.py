@@ -87,7 +87,7 @@ class CsrSigner:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        pairs = ctx.config.cluster_signing_certificates or {}
+        pairs = ctx.config.cluster_signing_certificates
         # A signer with a CA of its own does not fall back to the common one, and if any has one nobody does.
         own = any(name for name in pairs)
         self._authorities = {
