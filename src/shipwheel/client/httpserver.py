@@ -49,8 +49,8 @@ class Request:
     """One request. Header names are lower case; the target is split but not decoded until asked."""
 
     __slots__ = (
-        "_body", "_connection", "_headers", "_query", "context", "keep_alive", "method", "raw_path",
-        "raw_query",
+        "_body", "_connection", "_headers", "_query", "context", "keep_alive", "method", "raw_path", "raw_query",
+        "takes_chunks",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +60,7 @@ class Request:
         target: bytes,
         headers: list[tuple[bytes, bytes]],
         keep_alive: bool,
+        takes_chunks: bool = True,
     ) -> None:
         self._connection = connection
         self._headers = headers
@@ -67,6 +68,8 @@ class Request:
         self._body: _Body | None = None
         self.method = method
         self.keep_alive = keep_alive
+        self.takes_chunks = takes_chunks
+        """Whether the peer knows chunked bodies; HTTP/1.0 does not."""
         path, _, query = target.partition(b"?")
         if not path.startswith(b"/") and b"://" in path:
             path = b"/" + path.split(b"://", 1)[1].partition(b"/")[2]
@@ -156,7 +159,7 @@ class Response:
         self.headers = headers
 
     def encode(self, *, close: bool, head_only: bool) -> bytes:
-        parts = [_STATUS_LINES.get(self.status) or f"HTTP/1.1 {self.status} \r\n".encode()]
+        parts = [_status_line(self.status)]
         # A 304 describes nothing anew: caches would take its type for that of what they have (RFC 9110, 15.4.5).
         if self.content_type and self.status != 304:
             parts.append(b"Content-Type: %b\r\n" % self.content_type.encode())
@@ -167,9 +170,14 @@ class Response:
         if close:
             parts.append(b"Connection: close\r\n")
         parts.append(b"\r\n")
-        if self.body and not head_only:
+        if self.body and not head_only and self.status not in {204, 304}:
             parts.append(self.body)
         return b"".join(parts)
+
+
+def _status_line(status: int) -> bytes:
+    """A proxied server may answer with a status that nobody has named."""
+    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode()
 
 
 def _encode_header(name: str, value: str) -> bytes:
@@ -219,19 +227,20 @@ def frame(data: bytes) -> bytes:
 class StreamWriter:
     """The sending side of a `Stream`. Writes never wait; `buffered` tells how far the peer is behind."""
 
-    __slots__ = ("_closed", "_connection")
+    __slots__ = ("_chunked", "_closed", "_connection")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, chunked: bool) -> None:
         self._connection = connection
+        self._chunked = chunked
         self._closed = connection.gone
 
     def write(self, data: bytes) -> None:
         if data:
-            self._connection.transport_write(frame(data))
+            self._connection.transport_write(frame(data) if self._chunked else data)
 
     def write_framed(self, chunk: bytes) -> None:
         """Write what `frame` made: one framing serves many watchers."""
-        self._connection.transport_write(chunk)
+        self._connection.transport_write(chunk if self._chunked else chunk[chunk.index(b"\n") + 1 : -2])
 
     @property
     def buffered(self) -> int:
@@ -434,6 +443,8 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._can_write = True
         self._closing = False
+        self._answering = False
+        """Whether an answer is on its way already, so that no other may be sent instead."""
         self.gone = asyncio.Event()
         self.remote_address = ""
         self.deadline = self._loop.time() + HEADER_TIMEOUT
@@ -460,7 +471,13 @@ class Connection(asyncio.Protocol):
             rest = data[upgrade.args[0] :]
             self._expect_upgrade(rest)
         except httptools.HttpParserError as error:
-            self._refuse(400, f"malformed HTTP request: {error}")
+            if self._current is not None and self._reading is None:
+                # What came before is well formed and gets its answers; what follows cannot be understood.
+                last = self._waiting[-1] if self._waiting else self._current
+                last.keep_alive = False
+                self.pause_reading()
+            else:
+                self._refuse(400, f"malformed HTTP request: {error}")
         if self._reading is None and self._header_bytes > MAX_HEADER_BYTES and not self._waiting:
             self._refuse(431, "request header fields too large")
 
@@ -503,7 +520,14 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        request = Request(self, parser.get_method().decode(), self._target, self._headers, parser.should_keep_alive())
+        request = Request(
+            self,
+            parser.get_method().decode(),
+            self._target,
+            self._headers,
+            parser.should_keep_alive(),
+            parser.get_http_version() != "1.0",
+        )
         self._header_bytes = 0
         for name, value in self._headers:
             if (name == b"content-length" and value != b"0") or name == b"transfer-encoding":
@@ -568,18 +592,30 @@ class Connection(asyncio.Protocol):
             self.close()
 
     async def _stream(self, request: Request, answer: Stream) -> None:
-        head = [_STATUS_LINES[answer.status], b"Content-Type: %b\r\n" % answer.content_type.encode()]
+        chunked = request.takes_chunks
+        # A body nobody has read to its end would be taken for the next request.
+        unread = request._body is not None and not request._body.complete
+        close = not request.keep_alive or not chunked or unread or self._server.closing
+        head = [_status_line(answer.status), b"Content-Type: %b\r\n" % answer.content_type.encode()]
         if answer.headers:
             head.extend(_encode_header(name, value) for name, value in answer.headers)
-        head.append(b"Transfer-Encoding: chunked\r\n\r\n")
+        if chunked:
+            head.append(b"Transfer-Encoding: chunked\r\n")
+        if close:
+            head.append(b"Connection: close\r\n")
+        head.append(b"\r\n")
+        self._answering = True
         self.transport_write(b"".join(head))
-        await in_task()
-        await answer.run(StreamWriter(self))
-        self.transport_write(b"0\r\n\r\n")
-        if not request.keep_alive or self._server.closing:
+        if request.method != "HEAD":
+            await in_task()
+            await answer.run(StreamWriter(self, chunked))
+            if chunked:
+                self.transport_write(b"0\r\n\r\n")
+        if close or not request.keep_alive or self._server.closing:
             self.close()
 
     async def _upgrade(self, answer: Upgrade) -> None:
+        self._answering = True
         head = [b"HTTP/1.1 101 Switching Protocols\r\n"]
         head.extend(_encode_header(name, value) for name, value in answer.headers)
         head.append(b"\r\n")
@@ -595,6 +631,7 @@ class Connection(asyncio.Protocol):
     def _finish(self, request: Request) -> None:
         self._task = None
         self._current = None
+        self._answering = False
         if request._body is not None and not request._body.complete:
             self.close()
         if self._closing:
@@ -622,7 +659,10 @@ class Connection(asyncio.Protocol):
             self._tunnel.feed(rest)
 
     def _refuse(self, status: int, message: str) -> None:
-        if not self._closing:
+        """Answer something that cannot go on, and close; half an answer is better cut off than mixed with this."""
+        if self._answering:
+            self.abort()
+        elif not self._closing:
             answer = Response(status, (message + "\n").encode(), content_type="text/plain; charset=utf-8")
             self.transport_write(answer.encode(close=True, head_only=False))
             self.close()
@@ -669,6 +709,11 @@ class Connection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         return self._current is not None
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """What works on the current request, when that has to wait."""
+        return self._task
 
     def peer_certificate(self) -> bytes | None:
         """The client certificate (DER) that TLS has verified, if the client sent one."""
@@ -746,8 +791,13 @@ class HttpServer:
             _, staying = await asyncio.wait(leaving, timeout=grace)
             for task in staying:
                 task.cancel()
+        working = [each.task for each in self.connections if each.task is not None]
         for connection in list(self.connections):
             connection.abort()
+        for each in working:
+            each.cancel()
+        if working:
+            await asyncio.wait(working)
         await asyncio.sleep(0)
 
 
