@@ -38,6 +38,7 @@ from shipwheel.scheduler.framework import (
     PostFilterResult,
     Profile,
     Refusal,
+    Waiting,
     failing_as,
 )
 from shipwheel.scheduler.listers import Listers
@@ -121,6 +122,8 @@ class Scheduler:
         )
         self.watch = ClusterWatch(client, clock, self.table, self.queue, self._shapes, listers, self.profiles)
         self._bindings: asyncio.Queue[Binding] = asyncio.Queue(WAITING_BINDINGS)
+        self._slow: asyncio.TaskGroup
+        """For bindings that wait for volumes or for a permit."""
 
     def refresh_metrics(self) -> None:
         self.metrics.refresh(self.queue, self.table, len(self.watch.assumed))
@@ -135,6 +138,7 @@ class Scheduler:
         """Follow the cluster and schedule, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
+                self._slow = group
                 group.create_task(self.watch.informers.run(), name="informers")
                 await self.watch.informers.wait_synced()
                 group.create_task(self.watch.pod_informers.run(), name="pods")
@@ -184,7 +188,11 @@ class Scheduler:
             self._fail(queued, profile, Failed(str(error)), started, promised)
         else:
             self.queue.done(queued)
-            await self._bindings.put(Binding(queued, profile, cycle, node, started))
+            binding = Binding(queued, profile, cycle, node, started)
+            if cycle.slow:
+                self._slow.create_task(self._bind_safely(binding), name=f"bind {queued.key}")
+            else:
+                await self._bindings.put(binding)
 
     async def _place(self, profile: Profile, cycle: Cycle) -> str:
         """The best node; Failed when there is none."""
@@ -347,6 +355,10 @@ class Scheduler:
                     if permit.verdict == "reject":
                         refused = permit.reason
                         break
+                    if permit.verdict == "wait":
+                        cycle.slow = True
+                        waiting = self._handle.waiting.setdefault(cycle.key, Waiting(cycle.pod, node))
+                        waiting.pending[plugin.name] = permit.timeout
         except PluginError:
             self._forget(profile, cycle, node)
             raise
@@ -391,16 +403,22 @@ class Scheduler:
 
     async def _bind_all(self) -> None:
         while True:
-            binding = await self._bindings.get()
-            try:
-                await self._bind(binding)
-            except asyncio.CancelledError:
-                raise
-            except (Failed, PluginError, ExtenderError, *_FAILURES) as error:
-                self._take_back(binding, error)
+            await self._bind_safely(await self._bindings.get())
+
+    async def _bind_safely(self, binding: Binding) -> None:
+        try:
+            await self._bind(binding)
+        except (Failed, PluginError, ExtenderError, *_FAILURES) as error:
+            self._take_back(binding, error)
 
     async def _bind(self, binding: Binding) -> None:
         profile, cycle, node = binding.profile, binding.cycle, binding.node
+        waiting = self._handle.waiting.get(cycle.key)
+        if waiting is not None:
+            try:
+                await self._permitted(waiting)
+            finally:
+                self._handle.waiting.pop(cycle.key, None)
         for plugin in profile.at("preBind"):
             with failing_as("PreBind", plugin):
                 await plugin.pre_bind(cycle, node)
@@ -414,6 +432,19 @@ class Scheduler:
                 if await plugin.bind(cycle, node):
                     break
         self._bound(binding)
+
+    async def _permitted(self, waiting: Waiting) -> None:
+        """Wait for the plugins that wait; Failed when one refuses or takes too long."""
+        started = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(min(waiting.pending.values(), default=0)):
+                await waiting.decided.wait()
+        except TimeoutError:
+            waiting.reject("rejected due to timeout after waiting")
+        result = "rejected" if waiting.refused else "allowed"
+        self.metrics.permit_wait.labels(result).observe(self._clock.monotonic() - started)
+        if waiting.refused:
+            raise Failed(waiting.refused)
 
     def _bound(self, binding: Binding) -> None:
         profile, queued = binding.profile, binding.queued

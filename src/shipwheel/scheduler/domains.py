@@ -21,6 +21,6 @@ def totals(column: LabelColumn, values: npt.NDArray[np.number], size: int) -> Fl
 
 def by_domain(column: LabelColumn, values: npt.NDArray[np.number], size: int) -> Floats:
     """The sum for each code, shifted by one: entry 0 stands for rows that are in no domain, and is 0."""
-    sums = np.bincount(column.codes[:size] + 1, weights=values[:size], minlength=column.size + 1)
+    sums = np.bincount(column.codes[:size] + 1, weights=values[:size], minlength=column.size + 1).astype(np.float64)
     sums[0] = 0
     return sums

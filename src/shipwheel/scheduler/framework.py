@@ -22,6 +22,7 @@ pods and nodes; what one of them works out for a pod goes into `cycle.state`.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +71,28 @@ class Permit:
     timeout: float = 0.0
 
 
+@dataclass(eq=False, slots=True)
+class Waiting:
+    """A pod that has its node but must wait until plugins permit it; `Handle.waiting` has them all by key."""
+
+    pod: Obj
+    node: str
+    pending: dict[str, float] = field(default_factory=dict)
+    """Plugins that have not decided, and how many seconds they may take."""
+    refused: str = ""
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def allow(self, plugin: str) -> None:
+        """A plugin has nothing against it any more."""
+        self.pending.pop(plugin, None)
+        if not self.pending:
+            self.decided.set()
+
+    def reject(self, reason: str) -> None:
+        self.refused = reason
+        self.decided.set()
+
+
 @dataclass(frozen=True, slots=True)
 class PostFilterResult:
     """What could be done for a pod that fits nowhere."""
@@ -91,6 +114,8 @@ class Cycle:
     rows: slice
     """The rows that are asked about: all, or a single one."""
     state: dict[str, Any] = field(default_factory=dict)
+    slow: bool = False
+    """Binding has to wait for something, so nobody must wait for the binding."""
 
     @property
     def key(self) -> str:
@@ -122,6 +147,7 @@ class Handle:
     listers: Listers
     bind: Callable[[Obj, str], Awaitable[None]] = _unbound
     """Binds a pod to a node through the API."""
+    waiting: dict[str, Waiting] = field(default_factory=dict)
     rng: random.Random = field(default_factory=random.Random)
     client: Client | None = None
     """For plugins that write. There is none where decisions are only tried."""

@@ -49,7 +49,7 @@ class NodeRules:
     def _affinity(self, shape: Shape) -> Mask:
         selected = np.ones(self._table.size, np.bool_)
         for key, value in (shape.spec.get("nodeSelector") or {}).items():
-            selected &= self._labels(key, lambda found, value=value: found == value)
+            selected &= self._labels(key, frozenset((value,)).__contains__)
         required = shape.node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
         if required is not None:
             selected &= self.any_term(required.get("nodeSelectorTerms") or ())

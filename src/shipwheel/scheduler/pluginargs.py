@@ -152,8 +152,6 @@ def _binding(args: Obj, path: str) -> Iterable[FieldError]:
         yield invalid(
             f"{path}.bindTimeoutSeconds", seconds, "invalid BindTimeoutSeconds, should not be a negative value"
         )
-    if args.get("shape"):
-        yield from _shape(args["shape"], f"{path}.shape")
 
 
 def _is_number(value: Any) -> bool:
@@ -176,7 +174,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "NodeResourcesFit": ("ignoredResources", "ignoredResourceGroups", "scoringStrategy"),
     "NodeResourcesBalancedAllocation": ("resources",),
     "PodTopologySpread": ("defaultConstraints", "defaultingType"),
-    "VolumeBinding": ("bindTimeoutSeconds", "shape"),
+    "VolumeBinding": ("bindTimeoutSeconds",),
 }
 _PLAIN = {
     "SchedulingGates", "PrioritySort", "NodeUnschedulable", "NodeName", "TaintToleration", "NodePorts",

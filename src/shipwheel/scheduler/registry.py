@@ -27,6 +27,8 @@ from shipwheel.scheduler.plugins.legacy import NodePreferAvoidPods, SelectorSpre
 from shipwheel.scheduler.plugins.preemption import DefaultPreemption
 from shipwheel.scheduler.plugins.resources import NodeResourcesBalancedAllocation, NodeResourcesFit
 from shipwheel.scheduler.plugins.spread import PodTopologySpread
+from shipwheel.scheduler.plugins.volumebinding import VolumeBinding
+from shipwheel.scheduler.plugins.volumes import NodeVolumeLimits, VolumeRestrictions, VolumeZone
 
 ENTRY_POINTS = "shipwheel.scheduler"
 
@@ -39,6 +41,10 @@ PLUGINS: tuple[PluginFactory, ...] = (
     NodeAffinity,
     NodePorts,
     NodeResourcesFit,
+    VolumeRestrictions,
+    NodeVolumeLimits,
+    VolumeBinding,
+    VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
     DefaultPreemption,

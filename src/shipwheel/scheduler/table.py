@@ -264,8 +264,10 @@ class NodeTable:
             self.images[image] = _longer(sizes, more, -1)
         for column in self._labels.values():
             column.codes = _longer(column.codes, more, -1)
-        for each in (*self._counters.values(), *self.carried.values()):
-            each.values = _longer(each.values, more)
+        for counter in self._counters.values():
+            counter.values = _longer(counter.values, more)
+        for carried in self.carried.values():
+            carried.values = _longer(carried.values, more)
 
     def _set_taints(self, row: int, taints: Iterable[Obj]) -> None:
         wanted = {(each["key"], each.get("value") or "", each["effect"]) for each in taints}

@@ -127,7 +127,7 @@ class InterPodAffinity:
             return None
         by_key: dict[str, Floats] = {}
         for term, counts, weight in (*own, *others):
-            weighed = counts[: table.size] * float(weight)
+            weighed = counts[: table.size].astype(np.float64) * weight
             known = by_key.get(term.topology_key)
             by_key[term.topology_key] = weighed if known is None else known + weighed
         total = np.zeros(table.size)

@@ -73,8 +73,8 @@ class NodeResourcesFit:
                 yield Refusal(lacking, f"Insufficient {resource}", there < amount)
 
     def score(self, cycle: Cycle, feasible: Mask) -> Floats:
-        total: Floats | float = 0.0
-        weights: Floats | float = 0.0
+        total: Any = 0.0
+        weights: Any = 0.0
         for resource, weight in self._weights.items():
             wanted = _scored_request(cycle.shape, resource)
             if not wanted and resource not in NATIVE:
