@@ -83,7 +83,7 @@ def make_pod(runtime: Runtime, tmp_path: Path) -> MakePod:
 async def test_it_says_what_it_is(runtime: Runtime) -> None:
     info = await runtime.info()
     assert info.name and info.version
-    assert {each.kind: each.ok for each in await runtime.conditions()} == {
+    assert {each.kind: each.ok for each in (await runtime.status()).conditions} == {
         "RuntimeReady": True,
         "NetworkReady": True,
     }

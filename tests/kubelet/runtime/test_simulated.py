@@ -346,6 +346,18 @@ def test_files_are_the_containers_own() -> None:
     assert {"/data/f": b"x\n", "/data/g": b""}.items() <= files.items()
 
 
+def test_files_can_be_copied_in_and_out() -> None:
+    files = {"/data/a": b"1", "/data/sub/b": b"2", "/other": b"3"}
+    there = World({}, "h", files)
+    here = World({}, "h", {})
+    sending = program(["tar", "cf", "-", "/data"], there)
+    assert sending is not None
+    archive = b"".join(event.data for event in sending if isinstance(event, Output))
+    receiving = program(["tar", "-xmf", "-", "-C", "/tmp"], here, stdin=archive)
+    assert receiving is not None and list(receiving) == []
+    assert here.files == {"/tmp/data/a": b"1", "/tmp/data/sub/b": b"2"}
+
+
 @pytest.mark.parametrize(
     "script",
     [

@@ -270,12 +270,32 @@ class RuntimeCondition:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RuntimeHandler:
+    """What one of the runtime's handlers can do; the default one has no name."""
+
+    name: str = ""
+    recursive_read_only_mounts: bool = False
+    user_namespaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStatus:
+    conditions: Sequence[RuntimeCondition] = ()
+    handlers: Sequence[RuntimeHandler] = ()
+    """Empty where the runtime does not tell (before CRI 1.30): then none of it can be counted on."""
+    supplemental_groups_policy: bool = False
+
+    def handler(self, name: str) -> RuntimeHandler:
+        return next((each for each in self.handlers if each.name == name), RuntimeHandler(name))
+
+
 class Runtime(Protocol):
     """Every method may raise `RuntimeFault`. Stopping and removing what is gone already succeeds."""
 
     async def info(self) -> RuntimeInfo: ...
 
-    async def conditions(self) -> list[RuntimeCondition]: ...
+    async def status(self) -> RuntimeStatus: ...
 
     async def set_pod_cidr(self, cidr: str) -> None:
         """Tell the runtime the node's address range (`UpdateRuntimeConfig`)."""

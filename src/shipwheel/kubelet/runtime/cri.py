@@ -24,7 +24,9 @@ from shipwheel.kubelet.runtime.base import (
     LinuxResources,
     RuntimeCondition,
     RuntimeFault,
+    RuntimeHandler,
     RuntimeInfo,
+    RuntimeStatus,
     Sandbox,
     SandboxConfig,
     Usage,
@@ -86,9 +88,9 @@ class CriRuntime:
             api_version=answer.get("runtime_api_version", ""),
         )
 
-    async def conditions(self) -> list[RuntimeCondition]:
+    async def status(self) -> RuntimeStatus:
         answer = await self._call("Status")
-        return [
+        conditions = [
             RuntimeCondition(
                 kind=each.get("type", ""),
                 ok=each.get("status", False),
@@ -97,6 +99,16 @@ class CriRuntime:
             )
             for each in answer.get("status", {}).get("conditions", ())
         ]
+        handlers = [
+            RuntimeHandler(
+                name=each.get("name", ""),
+                recursive_read_only_mounts=each.get("features", {}).get("recursive_read_only_mounts", False),
+                user_namespaces=each.get("features", {}).get("user_namespaces", False),
+            )
+            for each in answer.get("runtime_handlers", ())
+        ]
+        policy = answer.get("features", {}).get("supplemental_groups_policy", False)
+        return RuntimeStatus(conditions, handlers, policy)
 
     async def set_pod_cidr(self, cidr: str) -> None:
         await self._call("UpdateRuntimeConfig", runtime_config={"network_config": {"pod_cidr": cidr}})

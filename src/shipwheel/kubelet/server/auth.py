@@ -6,6 +6,7 @@ node's subresources whether they may. Its answers are kept for as long as upstre
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +107,9 @@ class Gate:
         return _ANONYMOUS if self._config.anonymous else None
 
     async def _review(self, token: str) -> UserInfo | None:
-        known, user = self._users.get(token)
+        # Not the token itself: what is kept must be of no use to who finds it.
+        key = hashlib.sha256(token.encode()).digest()
+        known, user = self._users.get(key)
         if known:
             return user
         answer = await self._client.create(
@@ -115,7 +118,7 @@ class Gate:
         )
         status = answer.get("status") or {}
         user = _user(status.get("user") or {}) if status.get("authenticated") else None
-        self._users.put(token, user, self._config.webhook_cache)
+        self._users.put(key, user, self._config.webhook_cache)
         return user
 
     async def _may(self, user: UserInfo, verb: str, subresource: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from shipwheel.kubelet.runtime.simulated.world import (
     FOREVER,
@@ -337,6 +337,50 @@ def _wc(world: World, words: list[str], stdin: bytes) -> Program:
     return 0
 
 
+def _tar(world: World, words: list[str], stdin: bytes) -> Program:
+    """As much as `kubectl cp` needs: `tar cf - PATH...` and `tar xf - -C DIRECTORY`."""
+    import io
+    import tarfile
+
+    rest = iter(words[2:])
+    options = words[1] if len(words) > 1 else ""
+    names, place = [], "/"
+    for word in rest:
+        if word == "-C":
+            place = next(rest, "/")
+        elif not word.startswith("-"):
+            names.append(word)
+    try:
+        if "x" in options:
+            with tarfile.open(fileobj=io.BytesIO(stdin)) as archive:
+                for member in archive.getmembers():
+                    file = archive.extractfile(member) if member.isfile() else None
+                    if file is not None:
+                        world.write(f"{place.rstrip('/')}/{member.name}", file.read())
+            return 0
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for path, content in (each for name in names for each in _files_below(world, name)):
+                member = tarfile.TarInfo(path.lstrip("/"))
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    except (OSError, tarfile.TarError) as error:
+        yield complain("tar", names[0] if names else place, error)
+        return 1
+    yield _said(out.getvalue())
+    return 0
+
+
+def _files_below(world: World, name: str) -> Iterator[tuple[str, bytes]]:
+    """A file, or everything in a directory. Raises OSError."""
+    if not world.is_directory(name):
+        yield name, world.read(name)
+        return
+    for each in world.names(name):
+        if each not in (".", "..") and not each.startswith("..2"):
+            yield from _files_below(world, f"{name.rstrip('/')}/{each}")
+
+
 def _pause(world: World, words: list[str], stdin: bytes) -> Program:
     yield FOREVER
     return 0
@@ -391,6 +435,7 @@ PROGRAMS: dict[str, _Known] = {
     "head": _tail,
     "grep": _grep,
     "wc": _wc,
+    "tar": _tar,
     "pause": _pause,
     "kill": _kill,
     "pkill": _kill,

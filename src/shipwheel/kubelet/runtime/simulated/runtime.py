@@ -26,7 +26,9 @@ from shipwheel.kubelet.runtime.base import (
     LinuxResources,
     RuntimeCondition,
     RuntimeFault,
+    RuntimeHandler,
     RuntimeInfo,
+    RuntimeStatus,
     Sandbox,
     SandboxConfig,
     Usage,
@@ -79,8 +81,10 @@ class SimulatedRuntime:
 
         return RuntimeInfo(name="simulated", version=__version__)
 
-    async def conditions(self) -> list[RuntimeCondition]:
-        return [RuntimeCondition("RuntimeReady", True), RuntimeCondition("NetworkReady", True)]
+    async def status(self) -> RuntimeStatus:
+        ready = [RuntimeCondition("RuntimeReady", True), RuntimeCondition("NetworkReady", True)]
+        able = RuntimeHandler(recursive_read_only_mounts=True, user_namespaces=True)
+        return RuntimeStatus(ready, [able], supplemental_groups_policy=True)
 
     async def set_pod_cidr(self, cidr: str) -> None:
         self._addresses.use([each.strip() for each in cidr.split(",") if each.strip()])
