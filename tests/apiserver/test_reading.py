@@ -47,6 +47,15 @@ class TestListing:
         assert caught.value.code == 400
         assert "field label not supported: data.n" in caught.value.message
 
+    @pytest.mark.parametrize("limit", ["-3", "0", "9223372036854775807"])
+    async def test_limits_that_limit_nothing(self, admin: Client, ten: str, limit: str) -> None:
+        path = CONFIG_MAPS.path(ten)
+        here = await admin.call("GET", path, query={"limit": limit})
+        assert len(here["items"]) == 10
+        past = {"limit": limit, "resourceVersion": here["metadata"]["resourceVersion"], "resourceVersionMatch": "Exact"}
+        await admin.delete(CONFIG_MAPS, "c9", ten)
+        assert len((await admin.call("GET", path, query=past))["items"]) == 10
+
     async def test_pages_are_of_one_moment(self, admin: Client, ten: str) -> None:
         path = CONFIG_MAPS.path(ten)
         first = await admin.call("GET", path, query={"limit": "4"})
@@ -95,6 +104,9 @@ class TestListing:
             {"resourceVersionMatch": "Nonsense", "resourceVersion": "1"},
             {"resourceVersionMatch": "Exact", "resourceVersion": "0"},
             {"resourceVersion": "minus one"},
+            {"limit": "1_0"},
+            {"limit": "9223372036854775808"},
+            {"timeoutSeconds": "soon"},
         ],
     )
     async def test_nonsense_is_refused(self, admin: Client, ten: str, query: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ INCONSISTENT_CONTINUE = (
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
+_INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 
 
@@ -96,7 +98,7 @@ def list_options(request: Request, resource: Resource, version: Version) -> List
     options = ListOptions(
         labels,
         fields,
-        _number(request, "limit"),
+        max(_number(request, "limit"), 0),
         request.parameter("continue"),
         request.parameter("resourceVersion"),
         request.parameter("resourceVersionMatch"),
@@ -113,10 +115,11 @@ def _number(request: Request, name: str) -> int:
     text = request.parameter(name)
     if not text:
         return 0
-    try:
-        return int(text)
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if not _INTEGER.fullmatch(text):
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    if not -(1 << 63) <= (number := int(text)) < 1 << 63:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return number
 
 
 def _check_match(options: ListOptions) -> None:
