@@ -27,14 +27,11 @@ _HIGH_WATER = 1 << 20
 
 
 class ConnectionFailed(OSError):
-    """The server could not be reached, or the connection broke before the answer was complete.
+    """The server could not be reached, or the connection broke before the answer was complete."""
 
-    `sent` tells whether the request may have reached the server.
-    """
 
-    def __init__(self, message: str, *, sent: bool = False) -> None:
-        super().__init__(message)
-        self.sent = sent
+class _IdleLost(ConnectionFailed):
+    """A connection that had been idle broke before any answer came."""
 
 
 @dataclass(slots=True)
@@ -104,20 +101,12 @@ class Pool:
     ) -> Response:
         """Send a request and wait for the whole answer."""
         async with self._slots:
-            try:
-                exchange = await self._exchange(method, target, headers, body, False, timeout)
-            except ConnectionFailed as failure:
-                if method != "GET" or not failure.sent:
-                    raise
-                # An idle connection may be closed by the server just as it is used again; asking twice is harmless.
-                exchange = await self._exchange(method, target, headers, body, False, timeout, fresh=True)
+            exchange = await self._ask(method, target, headers, body, False, timeout)
         return Response(exchange.status, exchange.headers, b"".join(exchange.chunks))
 
-    async def stream(
-        self, method: str, target: str, headers: Headers, body: bytes, *, timeout: float | None
-    ) -> Stream:
+    async def stream(self, method: str, target: str, headers: Headers, body: bytes, *, timeout: float | None) -> Stream:
         """Send a request and wait for the answer's head, at most `timeout` seconds."""
-        return await self._exchange(method, target, headers, body, True, timeout)
+        return await self._ask(method, target, headers, body, True, timeout)
 
     async def close(self) -> None:
         if self._reaper:
@@ -125,6 +114,17 @@ class Pool:
         for connection in list(self._open):
             connection.transport.abort()
         await asyncio.gather(*(connection.closed for connection in self._open))
+
+    async def _ask(
+        self, method: str, target: str, headers: Headers, body: bytes, streaming: bool, timeout: float | None
+    ) -> _Exchange:
+        try:
+            return await self._exchange(method, target, headers, body, streaming, timeout)
+        except _IdleLost:
+            # The server may close an idle connection just as it is used again; asking twice for the same is harmless.
+            if method != "GET":
+                raise
+            return await self._exchange(method, target, headers, body, streaming, timeout, fresh=True)
 
     async def _exchange(
         self,
@@ -145,10 +145,11 @@ class Pool:
         lines.append("\r\n")
         what = f"{method} {self.origin}{target}"
         connection = None if fresh else self._take_idle()
+        reused = connection is not None
         if connection is None:
-            connection = await self._connect(what)
+            connection = await self._connect(what, timeout)
         loop = asyncio.get_running_loop()
-        exchange = _Exchange(connection, streaming, what, loop.create_future())
+        exchange = _Exchange(connection, streaming, what, loop.create_future(), reused=reused)
         connection.exchange = exchange
         connection.transport.write("".join(lines).encode("latin-1") + body)
         timer = loop.call_later(timeout, exchange.time_out, timeout) if timeout is not None else None
@@ -162,10 +163,10 @@ class Pool:
                 timer.cancel()
         return exchange
 
-    async def _connect(self, what: str) -> _Connection:
+    async def _connect(self, what: str, timeout: float | None) -> _Connection:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(_CONNECT_SECONDS if timeout is None else min(timeout, _CONNECT_SECONDS)):
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self._released, self._open.discard),
                     self._host,
@@ -176,9 +177,7 @@ class Pool:
         except TimeoutError:
             raise ConnectionFailed(f"{what}: dial tcp {self._host}:{self._port}: i/o timeout") from None
         except ssl.SSLCertVerificationError as error:
-            raise ConnectionFailed(
-                f"{what}: tls: failed to verify certificate: {error.verify_message}"
-            ) from error
+            raise ConnectionFailed(f"{what}: tls: failed to verify certificate: {error.verify_message}") from error
         except OSError as error:
             raise ConnectionFailed(f"{what}: {error.strerror or error}") from error
         _keep_alive(connection.transport.get_extra_info("socket"))
@@ -213,14 +212,21 @@ class _Exchange:
     """One request's answer, as it arrives. It is also the `Stream` that a reader sees."""
 
     __slots__ = (
-        "_buffered", "_connection", "_error", "_what", "chunks", "ended", "headers", "ready", "status",
+        "_buffered", "_connection", "_error", "_reused", "_what", "chunks", "ended", "headers", "ready", "status",
         "streaming", "wake",
     )  # fmt: skip
 
     def __init__(
-        self, connection: _Connection, streaming: bool, what: str, ready: asyncio.Future[None]
+        self,
+        connection: _Connection,
+        streaming: bool,
+        what: str,
+        ready: asyncio.Future[None],
+        *,
+        reused: bool = False,
     ) -> None:
         self._connection = connection
+        self._reused = reused
         self._what = what
         self._error: ConnectionFailed | None = None
         self._buffered = 0
@@ -254,7 +260,8 @@ class _Exchange:
         self._notify()
 
     def failed(self, why: str) -> None:
-        self._error = ConnectionFailed(f"{self._what}: {why}", sent=True)
+        unanswered = _IdleLost if self._reused and not self.status else ConnectionFailed
+        self._error = unanswered(f"{self._what}: {why}")
         self.ended = True
         if not self.ready.done():
             self.ready.set_exception(self._error)
@@ -262,9 +269,7 @@ class _Exchange:
 
     def time_out(self, seconds: float) -> None:
         if not self.ready.done():
-            self.ready.set_exception(
-                ConnectionFailed(f"{self._what}: no answer within {seconds:g}s", sent=True)
-            )
+            self.ready.set_exception(ConnectionFailed(f"{self._what}: no answer within {seconds:g}s"))
             self.close()
 
     def close(self) -> None:
@@ -302,9 +307,7 @@ class _Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(
-        self, released: Callable[[_Connection], None], forget: Callable[[_Connection], None]
-    ) -> None:
+    def __init__(self, released: Callable[[_Connection], None], forget: Callable[[_Connection], None]) -> None:
         self._released = released
         self._forget = forget
         self._parser: Any = httptools.HttpResponseParser(self)
