@@ -96,7 +96,7 @@ class Discovery:
             raise page_not_found()
         listed: list[Obj] = []
         for resource, version in served:
-            listed.append(_old_entry(resource))
+            listed.append(_old_entry(resource, version))
             for sub in _subresources(resource, version):
                 listed.append(_old_subresource(resource, version, sub))
         return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": str(gv), "resources": listed}
@@ -164,7 +164,18 @@ def _subresources(resource: Resource, version: Version) -> list[Subresource]:
     )
 
 
-def _old_entry(resource: Resource) -> Obj:
+def _names(resource: Resource, version: Version) -> Obj:
+    """Short names and categories: in a kind's own group only, or kubectl would find it twice."""
+    names: Obj = {}
+    if version.group == resource.group:
+        if resource.short_names:
+            names["shortNames"] = list(resource.short_names)
+        if resource.categories:
+            names["categories"] = list(resource.categories)
+    return names
+
+
+def _old_entry(resource: Resource, version: Version) -> Obj:
     entry: Obj = {
         "name": resource.plural,
         "singularName": resource.singular or resource.kind.lower(),
@@ -172,10 +183,7 @@ def _old_entry(resource: Resource) -> Obj:
         "kind": resource.kind,
         "verbs": sorted(resource.verbs),
     }
-    if resource.short_names:
-        entry["shortNames"] = list(resource.short_names)
-    if resource.categories:
-        entry["categories"] = list(resource.categories)
+    entry |= _names(resource, version)
     if "watch" in resource.verbs:
         entry["storageVersionHash"] = _storage_hash(resource)
     return entry
@@ -219,10 +227,7 @@ def _aggregated_entry(resource: Resource, version: Version) -> Obj:
         "singularResource": resource.singular or resource.kind.lower(),
         "verbs": sorted(resource.verbs),
     }
-    if resource.short_names:
-        entry["shortNames"] = list(resource.short_names)
-    if resource.categories:
-        entry["categories"] = list(resource.categories)
+    entry |= _names(resource, version)
     subs = [
         {
             "subresource": sub.name,

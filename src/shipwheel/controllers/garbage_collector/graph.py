@@ -207,12 +207,10 @@ class Graph:
 
 
 def fits(reference: OwnerRef, dependent: Identity, owner: Identity) -> bool:
-    """A reference describes the object of its uid: the same group and kind and name, in a place where the
-    dependent may have an owner."""
-    group = reference.api_version.rpartition("/")[0]
+    """A reference describes the object of its uid: the same kind and name, in a place where the dependent may have an
+    owner. The group may differ: some objects are served under two (`apps` and `extensions`)."""
     return (
-        group == owner.api_version.rpartition("/")[0]
-        and reference.kind == owner.kind
+        reference.kind == owner.kind
         and reference.name == owner.name
         and owner.namespace in ("", dependent.namespace)
     )
