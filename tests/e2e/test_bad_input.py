@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from conftest import Cluster
+
+from tests.e2e.live import Cluster
 
 RULE = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Cluster, wait_for
+
+from tests.e2e.live import Cluster, wait_for
 
 KILLS = 20
 
@@ -30,7 +31,7 @@ class Writers:
     """Threads that create and change config maps without rest, and remember what the server acknowledged."""
 
     def __init__(self, cluster: Cluster, count: int) -> None:
-        from test_bad_input import Raw
+        from tests.e2e.test_bad_input import Raw
 
         self._raw = Raw(cluster)
         self.acknowledged: dict[str, int] = {}

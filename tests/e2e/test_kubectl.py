@@ -12,7 +12,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from conftest import Cluster, wait_for
+
+from tests.e2e.live import Cluster, wait_for
 
 IMAGE = "shipwheel.local/web:1"
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from conftest import BIN, Cluster, can_run_containers, wait_for
-from test_kubectl import pod
+
+from tests.e2e.live import BIN, Cluster, can_run_containers, wait_for
+from tests.e2e.test_kubectl import pod
 
 pytestmark = can_run_containers
 
@@ -147,9 +148,6 @@ def test_simulated_pods(tmp_path: Path) -> None:
         cluster.down()
 
 
-DRIVER = Path(__file__).parent / "machine_before_and_after.py"
-
-
 def test_down_leaves_no_trace(tmp_path: Path) -> None:
     """In namespaces of its own (network, mounts, processes), so that nothing but the cluster changes anything."""
     name = f"swt-{os.getpid()}"
@@ -168,8 +166,8 @@ def test_down_leaves_no_trace(tmp_path: Path) -> None:
         environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
         done = subprocess.run(
             ["nsenter", f"--net=/run/netns/{name}", "unshare", "--mount", "--pid", "--fork", "--mount-proc",
-             sys.executable, str(DRIVER), str(tmp_path)],
-            capture_output=True, text=True, timeout=100, check=False, env=environment,
+             sys.executable, "-m", "tests.e2e.machine_before_and_after", str(tmp_path)],
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=100, check=False, env=environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         report = json.loads(done.stdout.splitlines()[-1])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from urllib.request import urlopen
 
 import pytest
-from conftest import Cluster, wait_for
-from test_kubectl import IMAGE, In, deployment, pod
+
+from tests.e2e.live import Cluster, wait_for
+from tests.e2e.test_kubectl import IMAGE, In, deployment, pod
 
 
 @pytest.fixture

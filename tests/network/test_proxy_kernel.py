@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from netns import Namespace, connect, namespaces, run
 
 from shipwheel.network.proxy import conntrack, nft
 from shipwheel.network.proxy.model import Endpoint, ServicePort
 from shipwheel.network.proxy.nft import Table
 from shipwheel.network.proxy.rules import Facts, LocalDetection, contribution, render
 from shipwheel.network.proxy.topology import Place, reachable
+from tests.network.netns import Namespace, connect, namespaces, run
 
 pytestmark = [
     pytest.mark.root,

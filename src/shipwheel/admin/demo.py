@@ -16,7 +16,7 @@ from shipwheel.admin.processes import containerd_config, import_images
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
-from shipwheel.client.resources import DEPLOYMENTS, SERVICES
+from shipwheel.client.resources import DEPLOYMENTS, EVENTS, SERVICES
 
 NAME = "web"
 REPLICAS = 3
@@ -61,8 +61,15 @@ async def _deploy(layout: Layout) -> Obj:
             if status.get("readyReplicas", 0) >= REPLICAS:
                 return service
             if time.monotonic() > deadline:
-                raise ClusterError(f"the pods do not become ready: {status}")
+                raise ClusterError(f"the pods do not become ready:\n{await _warnings(client)}")
         raise AssertionError
+
+
+async def _warnings(client: Client) -> str:
+    """The last things that went wrong in the namespace."""
+    events = (await client.list(EVENTS, "default", field_selector="type=Warning"))["items"]
+    events.sort(key=lambda each: each.get("lastTimestamp") or "")
+    return "\n".join(f"{each['involvedObject']['name']}: {each['message']}" for each in events[-5:])
 
 
 async def _statuses(client: Client) -> AsyncIterator[Obj]:
