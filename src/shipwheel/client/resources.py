@@ -70,4 +70,6 @@ VALIDATING_ADMISSION_POLICIES = _R("admissionregistration.k8s.io", "v1", "valida
 RESOURCE_CLAIMS = _R("resource.k8s.io", "v1", "resourceclaims")
 RESOURCE_CLAIM_TEMPLATES = _R("resource.k8s.io", "v1", "resourceclaimtemplates")
 RESOURCE_SLICES = _R("resource.k8s.io", "v1", "resourceslices")
+STORAGE_VERSIONS = _R("internal.apiserver.k8s.io", "v1alpha1", "storageversions")
+
 DEVICE_CLASSES = _R("resource.k8s.io", "v1", "deviceclasses")

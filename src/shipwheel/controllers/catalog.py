@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from shipwheel.api.meta import GroupVersionResource
+from shipwheel.client.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, SERVICE_CIDRS, STORAGE_VERSIONS
 from shipwheel.controllers.autoscaler import HorizontalPodAutoscalerController
 from shipwheel.controllers.bootstrap import BootstrapSigner, TokenCleaner
 from shipwheel.controllers.certificates import CsrApprover, CsrCleaner, CsrSigner
@@ -13,6 +15,7 @@ from shipwheel.controllers.config import ControllerManagerConfig
 from shipwheel.controllers.cronjob import CronJobController
 from shipwheel.controllers.daemonset import DaemonSetController
 from shipwheel.controllers.deployment import DeploymentController
+from shipwheel.controllers.devices import DeviceTaintEvictionController, ResourceClaimController
 from shipwheel.controllers.disruption import DisruptionController
 from shipwheel.controllers.endpoints import EndpointsController
 from shipwheel.controllers.endpointslice import EndpointSliceController
@@ -28,9 +31,11 @@ from shipwheel.controllers.pod_gc import PodGarbageCollector
 from shipwheel.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from shipwheel.controllers.resource_quota import ResourceQuotaController
 from shipwheel.controllers.root_ca import RootCaPublisher
+from shipwheel.controllers.service_cidr import ServiceCidrController
 from shipwheel.controllers.serviceaccount import ServiceAccountController
 from shipwheel.controllers.serviceaccount_tokens import LegacyTokenCleaner, ServiceAccountTokenController
 from shipwheel.controllers.statefulset import StatefulSetController
+from shipwheel.controllers.storage_versions import StorageVersionGarbageCollector
 from shipwheel.controllers.taint_eviction import TaintEvictionController
 from shipwheel.controllers.ttl_after_finished import TtlAfterFinishedController
 from shipwheel.controllers.volumes import (
@@ -56,6 +61,8 @@ class Descriptor:
     source: str = ""
     """The component that its events name; empty: its name."""
     by_default: bool = True
+    uses: GroupVersionResource | None = None
+    """A resource that not every API server has; without it the controller is left out."""
     needs: Callable[[ControllerManagerConfig], bool] = lambda config: True
     """Whether it can do its work with this configuration; one that cannot is left out."""
 
@@ -129,6 +136,13 @@ CONTROLLERS: tuple[Descriptor, ...] = (
         "endpointslicemirroring-controller",
         "endpoint-slice-mirroring-controller",
     ),
+    _D(
+        "service-cidr-controller",
+        "",
+        ServiceCidrController,
+        "service-cidrs-controller",
+        uses=SERVICE_CIDRS,
+    ),
     # Nodes and pods
     _D(
         "node-lifecycle-controller",
@@ -196,6 +210,22 @@ CONTROLLERS: tuple[Descriptor, ...] = (
         "ephemeral-volume-controller",
         "ephemeral_volume",
     ),
+    # Devices
+    _D(
+        "resourceclaim-controller",
+        "resource-claim-controller",
+        ResourceClaimController,
+        "resource-claim-controller",
+        "resource_claim",
+        uses=RESOURCE_CLAIMS,
+    ),
+    _D(
+        "device-taint-eviction-controller",
+        "",
+        DeviceTaintEvictionController,
+        "device-taint-eviction-controller",
+        uses=RESOURCE_SLICES,
+    ),
     # Identity
     _D(
         "clusterrole-aggregation-controller",
@@ -214,6 +244,14 @@ CONTROLLERS: tuple[Descriptor, ...] = (
     _D("certificatesigningrequest-cleaner-controller", "csrcleaner", CsrCleaner, "certificate-controller"),
     _D("bootstrap-signer-controller", "bootstrapsigner", BootstrapSigner, "bootstrap-signer", by_default=False),
     _D("token-cleaner-controller", "tokencleaner", TokenCleaner, "token-cleaner", by_default=False),
+    # Housekeeping
+    _D(
+        "storageversion-garbage-collector-controller",
+        "storage-version-gc",
+        StorageVersionGarbageCollector,
+        "storage-version-garbage-collector",
+        uses=STORAGE_VERSIONS,
+    ),
     # Last, so that it finds the informers that the others share.
     _D("garbage-collector-controller", "garbagecollector", GarbageCollector, "generic-garbage-collector"),
 )

@@ -173,6 +173,8 @@ def _check(config: ControllerManagerConfig) -> None:
         raise ValueError(
             f'resourceLock: Invalid value: "{config.leader_elect_resource_lock}": resourceLock is not leases'
         )
+    if not config.leader_elect:
+        return
     if config.leader_elect_lease_duration <= config.leader_elect_renew_deadline:
         raise ValueError("leaderElection: LeaseDuration must be greater than RenewDeadline")
     if config.leader_elect_renew_deadline <= 1.2 * config.leader_elect_retry_period:

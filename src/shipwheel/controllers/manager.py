@@ -95,12 +95,24 @@ class _Manager:
     async def run_controllers(self) -> None:
         factory = InformerFactory(self._client, self._clock)
         async with AccountClients(self._client, self._config, self._clock, self._metrics) as clients:
+            self._selected = await self._usable()
             controllers = [(each, each.make(self._context(each, factory, clients))) for each in self._selected]
             async with asyncio.TaskGroup() as group:
                 group.create_task(factory.run(), name="informers")
                 for descriptor, controller in controllers:
                     log.info("started controller %s", descriptor.name)
                     self._running[descriptor.name] = group.create_task(controller.run(), name=descriptor.name)
+
+    async def _usable(self) -> list[Descriptor]:
+        """The selected controllers without those that need a resource that the server lacks."""
+        served = (await self._client.resources()).by_gvr
+        usable = []
+        for each in self._selected:
+            if each.uses is None or each.uses in served:
+                usable.append(each)
+            else:
+                log.info("skipped controller %s: the server does not have %s", each.name, each.uses)
+        return usable
 
     def _context(self, descriptor: Descriptor, factory: InformerFactory, clients: AccountClients) -> Context:
         return Context(

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from shipwheel.api.clock import rfc3339
-from shipwheel.api.errors import ApiError
-from shipwheel.api.meta import Obj, is_being_deleted, key_of, name_of, namespace_of, split_key, uid_of
+from shipwheel.api.meta import Obj, is_being_deleted, key_of, name_of, split_key, uid_of
 from shipwheel.client.informer import EventType
-from shipwheel.client.resources import NODES, PODS
-from shipwheel.controllers.framework import Context, is_not_found
+from shipwheel.client.resources import NODES
+from shipwheel.controllers.eviction import evict, reference_to
+from shipwheel.controllers.framework import Context
 from shipwheel.controllers.pods import tolerates
 
 
@@ -100,31 +99,14 @@ class TaintEvictionController:
 
     async def _evict(self, pod: Obj) -> None:
         self._event(pod, f"Marking for deletion Pod {key_of(pod)}")
-        client, namespace, name = self._ctx.client, namespace_of(pod), name_of(pod)
-        condition: Obj = {
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": rfc3339(self._ctx.clock.now()),
-        }
-        if pod["metadata"].get("generation"):
-            condition["observedGeneration"] = pod["metadata"]["generation"]
-        try:
-            patch = {"metadata": {"uid": uid_of(pod)}, "status": {"conditions": [condition]}}
-            await client.patch(PODS, name, namespace, patch, kind="strategic", subresource="status")
-            await client.delete(PODS, name, namespace, uid=uid_of(pod))
-        except ApiError as error:
-            if not is_not_found(error):
-                raise
+        await evict(
+            self._ctx.client,
+            self._ctx.clock,
+            pod,
+            reason="DeletionByTaintManager",
+            message="Taint manager: deleting due to NoExecute taint",
+        )
         self._evicted.inc()
 
     def _event(self, pod: Obj, message: str) -> None:
-        reference = {
-            "kind": "Pod",
-            "apiVersion": "v1",
-            "namespace": namespace_of(pod),
-            "name": name_of(pod),
-            "uid": uid_of(pod),
-        }
-        self._ctx.recorder.event(reference, "Normal", "TaintManagerEviction", message)
+        self._ctx.recorder.event(reference_to(pod), "Normal", "TaintManagerEviction", message)

@@ -210,7 +210,5 @@ def fits(reference: OwnerRef, dependent: Identity, owner: Identity) -> bool:
     """A reference describes the object of its uid: the same kind and name, in a place where the dependent may have an
     owner. The group may differ: some objects are served under two (`apps` and `extensions`)."""
     return (
-        reference.kind == owner.kind
-        and reference.name == owner.name
-        and owner.namespace in ("", dependent.namespace)
+        reference.kind == owner.kind and reference.name == owner.name and owner.namespace in ("", dependent.namespace)
     )
