@@ -78,7 +78,8 @@ async def runtime(request: pytest.FixtureRequest) -> AsyncIterator[Runtime]:
         yield simulated
         await simulated.close()
         return
-    cri = CriRuntime(request.getfixturevalue("containerd").config.endpoint)
+    private: Containerd = request.getfixturevalue("containerd")
+    cri = CriRuntime(private.config.endpoint, image_views=private.config.root / "views")
     yield cri
     for sandbox in await cri.sandboxes():
         await cri.stop_sandbox(sandbox.id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -43,13 +43,20 @@ class Channel:
         self._connecting = asyncio.Lock()
 
     async def call(
-        self, method: str, request: Message, response: Message, obj: dict[str, Any], *, timeout: float | None
+        self,
+        method: str,
+        request: Message,
+        response: Message,
+        obj: dict[str, Any],
+        *,
+        timeout: float | None,
+        metadata: Sequence[tuple[str, str]] = (),
     ) -> dict[str, Any]:
         """Call `/package.Service/Method` with one message and get one. `timeout` is in seconds, connecting
-        included."""
+        included; `metadata` are further headers."""
         try:
             async with asyncio.timeout(timeout):
-                answers = self._exchange(method, encode(request, obj), timeout)
+                answers = self._exchange(method, encode(request, obj), timeout, metadata)
                 messages = [raw async for raw in answers]
         except TimeoutError:
             raise GrpcError("DEADLINE_EXCEEDED", "context deadline exceeded") from None
@@ -70,7 +77,9 @@ class Channel:
             self._connection.close()
             self._connection = None
 
-    async def _exchange(self, method: str, message: bytes, timeout: float | None) -> AsyncGenerator[bytes, None]:
+    async def _exchange(
+        self, method: str, message: bytes, timeout: float | None, metadata: Sequence[tuple[str, str]] = ()
+    ) -> AsyncGenerator[bytes, None]:
         connection = await self._connected()
         headers = [
             (":method", "POST"),
@@ -80,6 +89,7 @@ class Channel:
             ("te", "trailers"),
             ("content-type", "application/grpc"),
             ("user-agent", self._user_agent),
+            *metadata,
         ]
         if timeout is not None:
             headers.append(("grpc-timeout", timeout_text(timeout)))

@@ -10,6 +10,8 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from shipwheel.client.grpc.channel import Channel, GrpcError
@@ -22,6 +24,7 @@ from shipwheel.kubelet.runtime.base import (
     Image,
     ImageCredentials,
     LinuxResources,
+    Mount,
     RuntimeCondition,
     RuntimeFault,
     RuntimeHandler,
@@ -32,6 +35,8 @@ from shipwheel.kubelet.runtime.base import (
     Usage,
 )
 from shipwheel.kubelet.runtime.cri_tables import messages
+from shipwheel.kubelet.runtime.image_views import ImageViews, mounts_images_itself
+from shipwheel.kubelet.volumes.mounting import Mounter
 
 _IMAGE_SERVICE = {"PullImage", "ListImages", "ImageStatus", "RemoveImage", "ImageFsInfo"}
 
@@ -46,14 +51,18 @@ class CriRuntime:
         image_endpoint: str = "",
         timeout: float = 120.0,
         pull_timeout: float | None = None,
+        image_views: Path | None = None,
     ) -> None:
         """Endpoints as the kubelet's flags name them (`unix:///run/containerd/containerd.sock`); seconds.
-        `pull_timeout` None: a pull may take as long as it takes (the runtime ends one without progress)."""
+        `pull_timeout` None: a pull may take as long as it takes (the runtime ends one without progress).
+        `image_views` is where images are mounted for runtimes that cannot mount them into containers."""
         self._runtime = Channel(endpoint)
         self._images = Channel(image_endpoint) if image_endpoint else self._runtime
         self._timeout = timeout
         self._pull_timeout = pull_timeout
         self._messages = messages()
+        self._views = ImageViews(self._runtime, image_views, Mounter()) if image_views else None
+        self._mounts_images: bool | None = None
 
     async def close(self) -> None:
         await self._runtime.close()
@@ -131,6 +140,8 @@ class CriRuntime:
     async def remove_sandbox(self, sandbox_id: str) -> None:
         with _gone_is_fine():
             await self._call("RemovePodSandbox", pod_sandbox_id=sandbox_id)
+        if self._views is not None:
+            await self._views.release(sandbox_id)
 
     async def sandboxes(self) -> list[Sandbox]:
         answer = await self._call("ListPodSandbox")
@@ -143,13 +154,32 @@ class CriRuntime:
     # Containers
 
     async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig) -> str:
+        mounts = [await self._image_mount(each, sandbox_id) if each.image else each for each in config.mounts]
         answer = await self._call(
             "CreateContainer",
             pod_sandbox_id=sandbox_id,
-            config=forms.container_config(config),
+            config=forms.container_config(replace(config, mounts=mounts)),
             sandbox_config=forms.sandbox_config(sandbox_config),
         )
         return _id(answer, "container_id", f'ContainerId is not set for container "{config.name}"')
+
+    async def _image_mount(self, mount: Mount, sandbox_id: str) -> Mount:
+        """The mount as the runtime can have it."""
+        if self._views is None:
+            return mount
+        if self._mounts_images is None:
+            info = await self.info()
+            self._mounts_images = mounts_images_itself(info.name, info.version)
+        if self._mounts_images:
+            return mount
+        image = await self._call("ImageStatus", image={"image": mount.image}, verbose=True)
+        status = await self._call("Status", verbose=True)
+        return await self._views.replace(
+            mount,
+            sandbox_id,
+            snapshotter=_detail(status, "config").get("containerd", {}).get("snapshotter", "overlayfs"),
+            chain=_detail(image, "info").get("chainID", ""),
+        )
 
     async def start_container(self, container_id: str) -> None:
         await self._call("StartContainer", container_id=container_id)
@@ -273,12 +303,19 @@ def _id(answer: dict[str, Any], name: str, complaint: str) -> str:
     return value
 
 
-def _process(answer: dict[str, Any]) -> int:
-    """The `pid` that containerd and CRI-O put into a verbose status."""
+def _detail(answer: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a verbose status tells as JSON; empty when it is something else."""
     try:
-        return int(json.loads(answer.get("info", {}).get("info", "{}")).get("pid", 0))
-    except (ValueError, TypeError):
-        return 0
+        found = json.loads(answer.get("info", {}).get(name, "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _process(answer: dict[str, Any]) -> int:
+    """The `pid` that containerd and CRI-O tell of."""
+    pid = _detail(answer, "info").get("pid", 0)
+    return pid if isinstance(pid, int) else 0
 
 
 @contextmanager
