@@ -109,17 +109,13 @@ def test_host_ports(mine: Obj, taken: Obj, fits: bool) -> None:
     ],
 )
 def test_taints(tolerations: list[Obj], fits: bool) -> None:
-    on = node(
-        {}, {"key": "down", "value": "yes", "effect": "NoExecute"}, {"key": "x", "effect": "NoSchedule"}
-    )
+    on = node({}, {"key": "down", "value": "yes", "effect": "NoExecute"}, {"key": "x", "effect": "NoSchedule"})
     assert reason(pod(tolerations=tolerations), on=on) == ("" if fits else "TaintToleration")
 
 
 def test_a_critical_pod_makes_room() -> None:
     critical = sized("3", "critical", 2_000_000_000)
-    verdict = admit(
-        critical, [sized("1", "low"), sized("2", "high", 5), sized("1", "other", 9)], node(), ROOM
-    )
+    verdict = admit(critical, [sized("1", "low"), sized("2", "high", 5), sized("1", "other", 9)], node(), ROOM)
     assert verdict is not None
     assert verdict.reason == ""
     assert set(verdict.victims) == {"low", "high"}
@@ -151,3 +147,17 @@ def test_apparmor_must_be_enforceable() -> None:
     assert reason(pod(own), rules=Rules(apparmor=True)) == ""
     own["securityContext"]["appArmorProfile"]["type"] = "Unconfined"
     assert reason(pod(own), rules=Rules(apparmor=False)) == ""
+
+
+def test_what_this_node_is_not_for() -> None:
+    assert reason(pod(os={"name": "linux"}, meta={"labels": {"kubernetes.io/os": "linux"}})) == ""
+    assert reason(pod(os={"name": "windows"})) == "PodOSNotSupported"
+    assert reason(pod(meta={"labels": {"kubernetes.io/os": "windows"}})) == "PodOSSelectorNodeLabelDoesNotMatch"
+
+
+def test_groups_of_images_can_be_left_out_only_where_the_runtime_can() -> None:
+    strict = pod(securityContext={"supplementalGroupsPolicy": "Strict"})
+    assert reason(strict) == ""
+    cannot = Rules(strict_groups=lambda: False)
+    assert reason(strict, rules=cannot) == "SupplementalGroupsPolicyNotSupported"
+    assert reason(pod(securityContext={"supplementalGroupsPolicy": "Merge"}), rules=cannot) == ""

@@ -97,9 +97,7 @@ def test_a_container() -> None:
 
 def test_a_container_tells_its_successor_what_it_is() -> None:
     handler = {"exec": {"command": ["bye"]}}
-    own = container(
-        lifecycle={"preStop": handler}, ports=[{"containerPort": 80}], terminationMessagePolicy="File"
-    )
+    own = container(lifecycle={"preStop": handler}, ports=[{"containerPort": 80}], terminationMessagePolicy="File")
     made = config_of(own, terminationGracePeriodSeconds=45)
     again, restored_container = restored(made.labels, made.annotations)
     assert again["metadata"] == {"name": "p", "namespace": "ns", "uid": "uid-1"}
@@ -175,9 +173,7 @@ def test_what_is_not_root_runs(context: Obj, image: Image | None) -> None:
 
 
 def test_the_kernel_may_not_allow_a_low_oom_score() -> None:
-    own = container(
-        resources={"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}
-    )
+    own = container(resources={"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}})
     owner = pod(own)
     node = NodeSettings(memory_capacity=10 << 30, minimum_oom_score=0)
     made = container_config(owner, own, node, Start(0, "x", None, {}))

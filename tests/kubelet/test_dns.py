@@ -33,9 +33,7 @@ def test_resolv_conf() -> None:
         "options ndots:2 timeout:1\noptions ndots:3 rotate\n"
     )
     found = parse_resolv_conf(text)
-    assert found == Resolver(
-        ("1.1.1.1", "8.8.8.8"), ("a.example", "b.example"), ("ndots:3", "timeout:1", "rotate")
-    )
+    assert found == Resolver(("1.1.1.1", "8.8.8.8"), ("a.example", "b.example"), ("ndots:3", "timeout:1", "rotate"))
 
 
 @pytest.mark.parametrize(

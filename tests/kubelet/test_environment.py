@@ -34,12 +34,8 @@ def made(
         except KeyError:
             raise FileNotFoundError(path) from None
 
-    owner = pod(
-        own, meta={"labels": {"app": "x"}, "annotations": {"note": 'say "hi"'}}, nodeName="n1", **spec
-    )
-    return environment(
-        owner, own, Sources(MAPS.get, SECRETS.get, FACTS, services, read if files is not None else None)
-    )
+    owner = pod(own, meta={"labels": {"app": "x"}, "annotations": {"note": 'say "hi"'}}, nodeName="n1", **spec)
+    return environment(owner, own, Sources(MAPS.get, SECRETS.get, FACTS, services, read if files is not None else None))
 
 
 @pytest.mark.parametrize(
@@ -123,11 +119,7 @@ def test_every_source() -> None:
             "unsupported fieldPath: spec.nope",
         ),
         (
-            {
-                "env": [
-                    {"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "K"}}}
-                ]
-            },
+            {"env": [{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "K"}}}]},
             'cannot find the volume "v" referenced by FileKeyRef',
         ),
     ],
@@ -139,9 +131,7 @@ def test_what_is_missing_is_named(own: Obj, message: str) -> None:
 
 
 def test_variables_from_a_file() -> None:
-    own = container(
-        env=[{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "K"}}}]
-    )
+    own = container(env=[{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "K"}}}])
     assert made(own, files={"v/f": "# note\nOTHER='1'\nK='two\nlines' # why\n"}) == {"A": "two\nlines"}
     with pytest.raises(EnvironmentFault, match="couldn't parse env file"):
         made(own, files={"v/f": "K=unquoted\n"})
@@ -202,17 +192,9 @@ def test_only_some_services_are_named() -> None:
         service("foreign", "other", "10.96.0.3", port),
         service("headless", "ns", "None", port),
     ]
-    named = {
-        name.partition("_SERVICE")[0]
-        for name in service_variables(every, "ns", True)
-        if name.endswith("_HOST")
-    }
+    named = {name.partition("_SERVICE")[0] for name in service_variables(every, "ns", True) if name.endswith("_HOST")}
     assert named == {"KUBERNETES", "OWN"}
-    named = {
-        name.partition("_SERVICE")[0]
-        for name in service_variables(every, "ns", False)
-        if name.endswith("_HOST")
-    }
+    named = {name.partition("_SERVICE")[0] for name in service_variables(every, "ns", False) if name.endswith("_HOST")}
     assert named == {"KUBERNETES"}
 
 

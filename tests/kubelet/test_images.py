@@ -24,15 +24,9 @@ class Registry:
         self.asked: list[tuple[str, str]] = []
 
     async def image_status(self, image: str) -> Image | None:
-        return (
-            Image(f"sha256:{image}", size=42)
-            if image in self.present or image.startswith("sha256:")
-            else None
-        )
+        return Image(f"sha256:{image}", size=42) if image in self.present or image.startswith("sha256:") else None
 
-    async def pull_image(
-        self, image: str, credentials: ImageCredentials | None, sandbox: SandboxConfig | None
-    ) -> str:
+    async def pull_image(self, image: str, credentials: ImageCredentials | None, sandbox: SandboxConfig | None) -> str:
         self.asked.append((image, credentials.username if credentials else ""))
         if image not in self.remote:
             raise RuntimeFault("NOT_FOUND", f"no {image}")
@@ -48,9 +42,7 @@ class Desk:
 
     async def ensure(self, image: str, policy: str = "IfNotPresent", *credentials: ImageCredentials) -> str:
         wanted = Wanted("uid-1", image, policy, credentials)
-        reference, _ = await self.manager.ensure(
-            wanted, lambda kind, reason, text: self.events.append((reason, text))
-        )
+        reference, _ = await self.manager.ensure(wanted, lambda kind, reason, text: self.events.append((reason, text)))
         return reference
 
 
@@ -104,9 +96,7 @@ def test_repositories(name: str, full: str) -> None:
 async def test_what_is_present_is_not_pulled() -> None:
     desk = Desk(Registry("a:latest"))
     assert await desk.ensure("a") == "sha256:a:latest"
-    assert desk.events == [
-        ("Pulled", 'Container image "a" already present on machine and can be accessed by the pod')
-    ]
+    assert desk.events == [("Pulled", 'Container image "a" already present on machine and can be accessed by the pod')]
 
 
 async def test_what_must_not_be_pulled_is_not() -> None:
@@ -114,9 +104,7 @@ async def test_what_must_not_be_pulled_is_not() -> None:
     with pytest.raises(ImageFault) as caught:
         await desk.ensure("a", "Never")
     assert caught.value.reason == "ErrImageNeverPull"
-    assert desk.events == [
-        ("ErrImageNeverPull", 'Container image "a" is not present with pull policy of Never')
-    ]
+    assert desk.events == [("ErrImageNeverPull", 'Container image "a" is not present with pull policy of Never')]
 
 
 async def test_a_pull_tells_how_long_it_took() -> None:
@@ -168,9 +156,7 @@ def secret(auths: dict[str, object], key: str = ".dockerconfigjson") -> dict[str
 def test_pull_secrets() -> None:
     auth = base64.b64encode(b"me:pass:word").decode()
     secrets = [
-        secret(
-            {"https://index.docker.io/v1/": {"auth": auth}, "r.example": {"username": "u", "password": "p"}}
-        ),
+        secret({"https://index.docker.io/v1/": {"auth": auth}, "r.example": {"username": "u", "password": "p"}}),
         secret({"*.cloud.example/team": {"username": "star"}}, ".dockercfg"),
         {"data": {".dockerconfigjson": "!"}},
         {"data": {"other": "x"}},
@@ -230,7 +216,4 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_errors_of_the_runtime() -> None:
-    assert (
-        rpc_error(RuntimeFault("DEADLINE_EXCEEDED", "late"))
-        == "rpc error: code = DeadlineExceeded desc = late"
-    )
+    assert rpc_error(RuntimeFault("DEADLINE_EXCEEDED", "late")) == "rpc error: code = DeadlineExceeded desc = late"

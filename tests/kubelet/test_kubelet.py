@@ -62,9 +62,7 @@ async def test_a_pod_runs_and_ends(tmp_path: Path) -> None:
 
 async def test_a_job_completes_and_keeps_its_containers(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
-        made.create(
-            pod(container("a"), restartPolicy="Never"), '{"containers": {"*": {"run": 2, "exit": 0}}}'
-        )
+        made.create(pod(container("a"), restartPolicy="Never"), '{"containers": {"*": {"run": 2, "exit": 0}}}')
         await made.until(lambda: made.phase() == "Succeeded")
         assert made.only()["state"]["terminated"]["reason"] == "Completed"
         assert [each.state for each in await made.runtime.containers()] == ["EXITED"]
@@ -258,9 +256,7 @@ async def test_a_pod_whose_sandbox_died_gets_another(tmp_path: Path) -> None:
         (box,) = await made.runtime.sandboxes()
         await made.runtime.stop_sandbox(box.id)
         await made.until(lambda: "SandboxChanged" in made.reasons())
-        await made.until(
-            lambda: "running" in made.only()["state"] and made.only()["restartCount"] == 1, seconds=60
-        )
+        await made.until(lambda: "running" in made.only()["state"] and made.only()["restartCount"] == 1, seconds=60)
 
 
 async def test_a_container_that_is_killed_is_started_again(tmp_path: Path) -> None:
@@ -269,9 +265,7 @@ async def test_a_container_that_is_killed_is_started_again(tmp_path: Path) -> No
         await made.until(lambda: made.phase() == "Running")
         (only,) = await made.runtime.containers()
         await made.runtime.stop_container(only.id, 0)
-        await made.until(
-            lambda: made.only()["restartCount"] == 1 and "running" in made.only()["state"], seconds=30
-        )
+        await made.until(lambda: made.only()["restartCount"] == 1 and "running" in made.only()["state"], seconds=30)
 
 
 async def test_a_runtime_that_is_away_is_waited_for(tmp_path: Path) -> None:
@@ -279,14 +273,14 @@ async def test_a_runtime_that_is_away_is_waited_for(tmp_path: Path) -> None:
         made.create(pod(container("a")))
         await made.until(lambda: made.phase() == "Running")
         away = True
-        conditions, listing = made.runtime.conditions, made.runtime.containers
+        status, listing = made.runtime.status, made.runtime.containers
 
         async def failing() -> list[object]:
             if away:
                 raise RuntimeFault("UNAVAILABLE", "connection refused")
-            return await conditions()  # type: ignore[return-value]
+            return await status()  # type: ignore[return-value]
 
-        made.runtime.conditions = failing  # type: ignore[method-assign,assignment]
+        made.runtime.status = failing  # type: ignore[method-assign,assignment]
         made.runtime.containers = failing  # type: ignore[method-assign,assignment]
 
         def ready() -> str:
@@ -362,3 +356,37 @@ async def test_static_pods_run_without_an_api_server(tmp_path: Path) -> None:
         await made.until(
             lambda: made.kubelet.table.pods() and made.kubelet.table.pods()[0]["status"].get("phase") == "Running"
         )
+
+
+async def test_users_of_its_own(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        made.create(pod(container("a", volumeMounts=[{"name": "v", "mountPath": "/v"}]), hostUsers=False,
+                        volumes=[{"name": "v", "emptyDir": {}}]))  # fmt: skip
+        await made.until(lambda: made.phase() == "Running")
+        (config,) = [each.config for each in made.runtime._containers.values()]
+        assert config.namespaces.user == "POD"
+        assert config.namespaces.uid_mappings == config.namespaces.gid_mappings == ((65536, 0, 65536),)
+        (sandbox,) = made.runtime._sandboxes.values()
+        assert sandbox.config.namespaces.uid_mappings == ((65536, 0, 65536),)
+
+
+async def test_image_volumes(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        mount = {"name": "v", "mountPath": "/v", "subPath": "dir"}
+        volumes = [{"name": "v", "image": {"reference": "data:1", "pullPolicy": "Always"}}]
+        made.create(pod(container("a", volumeMounts=[mount]), volumes=volumes))
+        await made.until(lambda: made.phase() == "Running")
+        (config,) = [each.config for each in made.runtime._containers.values()]
+        (mounted,) = [each for each in config.mounts if each.image]
+        image = await made.runtime.image_status("data:1")
+        assert image is not None
+        assert (mounted.image, mounted.image_sub_path, mounted.container_path) == (image.id, "dir", "/v")
+
+
+async def test_an_image_volume_without_an_image(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        mount = {"name": "v", "mountPath": "/v"}
+        volumes = [{"name": "v", "image": {"reference": "data:1", "pullPolicy": "Never"}}]
+        made.create(pod(container("a", volumeMounts=[mount]), container("b"), volumes=volumes))
+        await made.until(lambda: made.waiting() == "ErrImageNeverPull")
+        assert await made.running() == ["b"]

@@ -70,9 +70,7 @@ def test_an_exited_container_runs_again_by_policy(policy: str, code: int, again:
         ("Never", [{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0]}}], 7, True),
     ],
 )
-def test_a_container_may_have_a_policy_of_its_own(
-    own: str, rules: list[Obj] | None, code: int, again: bool
-) -> None:
+def test_a_container_may_have_a_policy_of_its_own(own: str, rules: list[Obj] | None, code: int, again: bool) -> None:
     extra = {"restartPolicyRules": rules} if rules else {}
     owner = pod(container("a", restartPolicy=own, **extra), container("b"), restartPolicy="Never")
     actions = decide(owner, observe(seen(owner, "a", "EXITED", code=code), seen(owner, "b")))
@@ -164,9 +162,7 @@ def test_a_pod_that_ran_once_gets_no_second_sandbox() -> None:
 
 def test_what_succeeded_does_not_run_again_in_a_new_sandbox() -> None:
     owner = pod(container("a"), container("b"), restartPolicy="OnFailure")
-    gone = observe(
-        seen(owner, "a", "EXITED"), seen(owner, "b", "EXITED", code=1), boxes=(sandbox(ready=False),)
-    )
+    gone = observe(seen(owner, "a", "EXITED"), seen(owner, "b", "EXITED", code=1), boxes=(sandbox(ready=False),))
     assert decide(owner, gone).start == ("b",)
 
 
@@ -280,9 +276,7 @@ class World:
 
     def end(self, identity: str, code: int) -> None:
         self.containers = [
-            replace(each, state="EXITED", exit_code=code, finished_at=self.tick())
-            if each.id == identity
-            else each
+            replace(each, state="EXITED", exit_code=code, finished_at=self.tick()) if each.id == identity else each
             for each in self.containers
         ]
 
@@ -291,9 +285,7 @@ class World:
         newest = {}
         for each in self.containers:
             newest[each.name] = each.id
-        self.containers = [
-            each for each in self.containers if not each.exited or newest[each.name] == each.id
-        ]
+        self.containers = [each for each in self.containers if not each.exited or newest[each.name] == each.id]
 
     def carry_out(self, actions: Actions) -> None:
         if actions.kill_pod:
@@ -350,11 +342,7 @@ def check_step(world: World, actions: Actions) -> None:
     owner = world.owner
     before = world.observed()
     for name in actions.start:
-        done = [
-            before.latest(each["name"])
-            for each in podspec.init_containers(owner)
-            if not podspec.is_sidecar(each)
-        ]
+        done = [before.latest(each["name"]) for each in podspec.init_containers(owner) if not podspec.is_sidecar(each)]
         unfinished = [each for each in done if each is not None and not (each.exited and each.exit_code == 0)]
         regular_seen = any(before.latest(each["name"]) for each in podspec.containers(owner))
         assert regular_seen or not unfinished, "a container may not run before initialization is over"

@@ -189,9 +189,7 @@ def test_conditions_of_a_node() -> None:
 
 
 def test_the_largest_images_are_listed() -> None:
-    images = [
-        Image(str(size), (f"i{size}:1",), (f"i{size}@sha256:x", "<none>@<none>"), size) for size in (1, 3, 2)
-    ]
+    images = [Image(str(size), (f"i{size}:1",), (f"i{size}@sha256:x", "<none>@<none>"), size) for size in (1, 3, 2)]
     status = node_status.node_status(dataclasses.replace(FACTS, images=images, max_images=2), {}, now=NOW)
     assert status["images"] == [
         {"names": ["i3@sha256:x", "i3:1"], "sizeBytes": 3},
@@ -216,10 +214,7 @@ def test_what_the_runtime_says_of_itself() -> None:
 
 def test_where_a_pods_cgroup_is() -> None:
     assert pod_path("/", pod()) == "/kubepods/besteffort/poduid-1"
-    assert (
-        pod_path("/x", pod(container(resources={"requests": {"cpu": "1"}})))
-        == "/x/kubepods/burstable/poduid-1"
-    )
+    assert pod_path("/x", pod(container(resources={"requests": {"cpu": "1"}}))) == "/x/kubepods/burstable/poduid-1"
 
 
 def test_what_is_written_to_a_cgroup() -> None:
@@ -238,9 +233,7 @@ def test_what_is_written_to_a_cgroup() -> None:
 
 
 def test_a_growing_cgroup_takes_the_larger_limits() -> None:
-    assert larger(CgroupValues(2, 100, memory=5), CgroupValues(4, 50, memory=9)) == CgroupValues(
-        4, 100, memory=9
-    )
+    assert larger(CgroupValues(2, 100, memory=5), CgroupValues(4, 50, memory=9)) == CgroupValues(4, 100, memory=9)
     assert larger(CgroupValues(2, 100, memory=5), CgroupValues(4)) == CgroupValues(4)
 
 
@@ -339,9 +332,7 @@ def test_garbage_keeps_no_other_file_from_being_read(tmp_path: Path) -> None:
 # Messages
 
 
-def ended(
-    tmp_path: Path, *, text: str | None, log: str = "", policy: str = "File", code: int = 1
-) -> Container:
+def ended(tmp_path: Path, *, text: str | None, log: str = "", policy: str = "File", code: int = 1) -> Container:
     message, logs = tmp_path / "message", tmp_path / "0.log"
     if text is not None:
         message.write_text(text)
@@ -393,9 +384,7 @@ class Listed:
 
     def add(self, uid: str, name: str, state: str = "RUNNING") -> None:
         self.boxes[f"s-{uid}"] = Sandbox(f"s-{uid}", uid, "ns", uid, 0, True, 1, ips=("10.0.0.1",))
-        self.inside[name] = Container(
-            name, f"s-{uid}", name, 0, "i", "i", state, 2, {"io.kubernetes.pod.uid": uid}
-        )  # type: ignore[arg-type]
+        self.inside[name] = Container(name, f"s-{uid}", name, 0, "i", "i", state, 2, {"io.kubernetes.pod.uid": uid})  # type: ignore[arg-type]
 
     async def sandboxes(self) -> list[Sandbox]:
         found = list(self.boxes.values())

@@ -87,9 +87,7 @@ def test_a_soft_threshold_acts_after_its_grace_period() -> None:
 
 
 def test_a_minimum_must_be_reclaimed_before_it_is_over() -> None:
-    thresholds = eviction.parse_thresholds(
-        {"memory.available": "100Mi"}, {}, {}, {"memory.available": "50Mi"}
-    )
+    thresholds = eviction.parse_thresholds({"memory.available": "100Mi"}, {}, {}, {"memory.available": "50Mi"})
     state, _, due = eviction.look(thresholds, PressureState(), memory(90), transition=0, now=0)
     assert due
     state, _, due = eviction.look(thresholds, state, memory(120), transition=0, now=1)
@@ -132,10 +130,7 @@ def test_who_has_to_go_for_memory() -> None:
 
 def test_who_has_to_go_for_processes() -> None:
     usage = {"a": PodUsage(processes=5), "b": PodUsage(processes=50), "c": PodUsage(processes=500)}
-    order = [
-        each["metadata"]["name"]
-        for each in eviction.rank([named("a"), named("b"), named("c", 9)], usage, "pids")
-    ]
+    order = [each["metadata"]["name"] for each in eviction.rank([named("a"), named("b"), named("c", 9)], usage, "pids")]
     assert order == ["b", "a", "c"]
 
 
@@ -201,9 +196,7 @@ class Sampled:
         from shipwheel.kubelet.server.cgroup_stats import CgroupUsage
         from shipwheel.kubelet.server.sampling import NodeSample, PodSample, Sample
 
-        pods = [
-            PodSample(named(name), CgroupUsage(working_set=size)) for name, size in (("a", MI), ("b", 9 * MI))
-        ]
+        pods = [PodSample(named(name), CgroupUsage(working_set=size)) for name, size in (("a", MI), ("b", 9 * MI))]
         return Sample(0, NodeSample(CgroupUsage()), pods)
 
 

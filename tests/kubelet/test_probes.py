@@ -34,9 +34,7 @@ OUTCOMES = st.lists(st.sampled_from(["Success", "Failure"]), max_size=12)
     good=st.integers(1, 3),
     bad=st.integers(1, 4),
 )
-def test_a_result_holds_until_enough_say_otherwise(
-    kind: Kind, outcomes: list[str], good: int, bad: int
-) -> None:
+def test_a_result_holds_until_enough_say_otherwise(kind: Kind, outcomes: list[str], good: int, bad: int) -> None:
     probe = {"successThreshold": good, "failureThreshold": bad}
     state = initial(kind)
     history: list[str] = []

@@ -93,8 +93,7 @@ async def test_a_resize_waits_for_room(tmp_path: Path) -> None:
         pending = condition(made.pod("q") or {}, "PodResizePending") or {}
         assert pending["reason"] == "Deferred"
         assert (
-            pending["message"]
-            == "Node didn't have enough resource: cpu, requested: 3000, used: 2000, capacity: 4000"
+            pending["message"] == "Node didn't have enough resource: cpu, requested: 3000, used: 2000, capacity: 4000"
         )
         assert held(made, "q") == "1"
 

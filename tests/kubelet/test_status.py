@@ -41,9 +41,7 @@ def states(made: Obj) -> list[str]:
     for each in (*(made.get("initContainerStatuses") or ()), *made["containerStatuses"]):
         ((kind, detail),) = each["state"].items()
         texts.append(
-            " ".join(
-                str(part) for part in (kind, detail.get("reason"), detail.get("exitCode")) if part is not None
-            )
+            " ".join(str(part) for part in (kind, detail.get("reason"), detail.get("exitCode")) if part is not None)
         )
     return texts
 
@@ -125,16 +123,10 @@ def test_readiness_gates_hold_the_pod_back() -> None:
     owner = pod(container("a"), readinessGates=[{"conditionType": "x/y"}])
     made = make(owner, observe(seen(owner, "a")))
     assert condition(made, "Ready")["reason"] == "ReadinessGatesNotReady"
-    assert (
-        condition(made, "Ready")["message"]
-        == 'corresponding condition of pod readiness gate "x/y" does not exist.'
-    )
+    assert condition(made, "Ready")["message"] == 'corresponding condition of pod readiness gate "x/y" does not exist.'
     owner["status"] = {"conditions": [{"type": "x/y", "status": "False"}]}
     made = make(owner, observe(seen(owner, "a")))
-    assert (
-        condition(made, "Ready")["message"]
-        == 'the status of pod readiness gate "x/y" is not "True", but False'
-    )
+    assert condition(made, "Ready")["message"] == 'the status of pod readiness gate "x/y" is not "True", but False'
     owner["status"]["conditions"][0]["status"] = "True"
     assert condition(make(owner, observe(seen(owner, "a"))), "Ready")["status"] == "True"
 
@@ -244,9 +236,7 @@ def test_conditions_of_others_are_kept() -> None:
 def test_resources_in_force_are_told() -> None:
     limits = {"cpu": "500m", "memory": "64Mi"}
     owner = pod(container("a", resources={"limits": limits, "requests": {"cpu": "250m"}}))
-    applied = LinuxResources(
-        cpu_period=100_000, cpu_quota=25_000, cpu_shares=256, memory_limit_bytes=32 << 20
-    )
+    applied = LinuxResources(cpu_period=100_000, cpu_quota=25_000, cpu_shares=256, memory_limit_bytes=32 << 20)
     only = make(owner, observe(replace(seen(owner, "a"), resources=applied)))["containerStatuses"][0]
     assert only["resources"] == {"limits": {"cpu": "250m", "memory": "32Mi"}, "requests": {"cpu": "250m"}}
     assert only["allocatedResources"] == {"cpu": "250m"}
@@ -291,17 +281,11 @@ state_kinds = st.sampled_from([None, "CREATED", "RUNNING", "EXITED", "UNKNOWN"])
     policy=st.sampled_from(["Always", "OnFailure", "Never"]),
     terminal=st.booleans(),
 )
-def test_any_observation_has_a_status(
-    kinds: list[str | None], codes: list[int], policy: str, terminal: bool
-) -> None:
+def test_any_observation_has_a_status(kinds: list[str | None], codes: list[int], policy: str, terminal: bool) -> None:
     names = [f"c{index}" for index in range(len(kinds))]
     owner = pod(*(container(name) for name in names), restartPolicy=policy)
     state = observe(
-        *(
-            seen(owner, name, kind, code=code)
-            for name, kind, code in zip(names, kinds, codes, strict=False)
-            if kind
-        )
+        *(seen(owner, name, kind, code=code) for name, kind, code in zip(names, kinds, codes, strict=False) if kind)
     )
     made = make(owner, state, terminal=terminal)
     assert [each["name"] for each in made["containerStatuses"]] == sorted(names)

@@ -61,9 +61,7 @@ class World:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    async def until(
-        self, condition: Callable[[], object], *, seconds: float = 120, step: float = 0.25
-    ) -> None:
+    async def until(self, condition: Callable[[], object], *, seconds: float = 120, step: float = 0.25) -> None:
         """Let time pass until something is so."""
         passed = 0.0
         while not condition():

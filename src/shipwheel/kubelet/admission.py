@@ -18,6 +18,9 @@ from shipwheel.kubelet.pod_worker import Ending
 from shipwheel.kubelet.resources import Amounts, add, pod_requests, qos_class
 from shipwheel.kubelet.services import Record
 
+_OS_LABEL = "kubernetes.io/os"
+_OS = "linux"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -36,6 +39,8 @@ class Rules:
     allowed_sysctls: Sequence[str] = ()
     apparmor: bool = True
     """The kernel enforces AppArmor profiles."""
+    strict_groups: Callable[[], bool] = lambda: True
+    """Whether the runtime can leave out the groups that an image gives its users (KEP-3619)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,18 @@ def admit(
 
 
 def _forbidden(pod: Obj, rules: Rules) -> Verdict | None:
+    if labels_of(pod).get(_OS_LABEL, _OS) != _OS:
+        return Verdict(
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+        )
+    if (pod["spec"].get("os") or {}).get("name", _OS) != _OS:
+        return Verdict("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+    if security.groups_policy(pod) == "Strict" and not rules.strict_groups():
+        return Verdict(
+            "SupplementalGroupsPolicyNotSupported",
+            "SupplementalGroupsPolicy=Strict is not supported in this node",
+        )
     why = sysctls.refusal(pod, rules.allowed_sysctls)
     if why:
         return Verdict(sysctls.REASON, why)
@@ -201,9 +218,7 @@ def _number(text: str | None) -> float:
         return _NO_NUMBER
 
 
-def shortages(
-    pod: Obj, others: Sequence[Obj], allocatable: Mapping[str, str]
-) -> list[tuple[str, int, int, int]]:
+def shortages(pod: Obj, others: Sequence[Obj], allocatable: Mapping[str, str]) -> list[tuple[str, int, int, int]]:
     """What the node has too little of: (resource, asked, used, capacity), the number of pods first. CPU is counted
     in thousandths."""
     found: list[tuple[str, int, int, int]] = []
@@ -218,9 +233,7 @@ def shortages(
             continue
         capacity = quantity.parse(allocatable.get(name, "0"))
         if asked + used.get(name, ZERO) > capacity:
-            found.append(
-                (name, _count(name, asked), _count(name, used.get(name, ZERO)), _count(name, capacity))
-            )
+            found.append((name, _count(name, asked), _count(name, used.get(name, ZERO)), _count(name, capacity)))
     return found
 
 
@@ -238,9 +251,7 @@ def choose_victims(pod: Obj, others: Sequence[Obj], allocatable: Mapping[str, st
     priority = pod["spec"].get("priority") or 0
     ranks = {"BestEffort": 0, "Burstable": 1, "Guaranteed": 2}
     candidates = [
-        each
-        for each in others
-        if not podspec.is_critical(each) or (each["spec"].get("priority") or 0) < priority
+        each for each in others if not podspec.is_critical(each) or (each["spec"].get("priority") or 0) < priority
     ]
     candidates.sort(key=lambda each: (ranks[qos_class(each)], each["spec"].get("priority") or 0))
     victims: list[Obj] = []

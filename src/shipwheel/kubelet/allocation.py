@@ -87,9 +87,7 @@ def pending_resizes(pod: Obj, observed: PodObservation, actuated: Mapping[str, O
         changed = [name for name in RESIZABLE if current is None or _differ(desired, current, name)]
         if not changed or (current is None and not desired):
             continue
-        policies = {
-            each["resourceName"]: each["restartPolicy"] for each in container.get("resizePolicy") or ()
-        }
+        policies = {each["resourceName"]: each["restartPolicy"] for each in container.get("resizePolicy") or ()}
         # Of a container of which nothing is known, setting its resources again is enough.
         restart = current is not None and any(policies.get(name) == "RestartContainer" for name in changed)
         growth = _amount(desired, "limits", "memory") - _amount(current or {}, "limits", "memory")

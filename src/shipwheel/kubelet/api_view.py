@@ -111,9 +111,7 @@ class ApiView:
         if self.recorder is not None:
             path = podspec.field_path(pod, container["name"]) if container is not None else ""
             about = {"apiVersion": "v1", "kind": "Pod", **pod}
-            self.recorder.event(
-                about, "Warning" if kind == "Warning" else "Normal", reason, message, field_path=path
-            )
+            self.recorder.event(about, "Warning" if kind == "Warning" else "Normal", reason, message, field_path=path)
 
     def record_node(self, kind: str, reason: str, message: str) -> None:
         """Record an event about the node. Its uid is its name there, as upstream has it."""

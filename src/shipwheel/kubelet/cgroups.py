@@ -27,9 +27,7 @@ _REMOVE_SECONDS = 0.02
 
 def pod_path(root: str, pod: Obj) -> str:
     """The pod's cgroup below the hierarchy's root."""
-    kind = {"Guaranteed": "", "Burstable": "/burstable", "BestEffort": "/besteffort"}[
-        resources.qos_class(pod)
-    ]
+    kind = {"Guaranteed": "", "Burstable": "/burstable", "BestEffort": "/besteffort"}[resources.qos_class(pod)]
     return f"{root.rstrip('/')}/kubepods{kind}/pod{pod['metadata']['uid']}"
 
 
@@ -63,9 +61,7 @@ def v2_files(values: CgroupValues) -> dict[str, str]:
 
 def _huge(listed: Mapping[str, int] | None) -> dict[str, int]:
     """`hugepages-2Mi` as the kernel names it: `2MB`."""
-    return {
-        name.removeprefix("hugepages-").replace("i", "B"): limit for name, limit in (listed or {}).items()
-    }
+    return {name.removeprefix("hugepages-").replace("i", "B"): limit for name, limit in (listed or {}).items()}
 
 
 def larger(left: CgroupValues, right: CgroupValues) -> CgroupValues:
@@ -147,9 +143,7 @@ class CgroupTree:
 
     def values_for(self, pod: Obj) -> CgroupValues:
         made = resources.pod_cgroup(pod, enforce_cpu=self._enforce_cpu, period=self._cpu_period)
-        return CgroupValues(
-            made.cpu_shares, made.cpu_quota, made.cpu_period, made.memory, made.hugepages, self._pids
-        )
+        return CgroupValues(made.cpu_shares, made.cpu_quota, made.cpu_period, made.memory, made.hugepages, self._pids)
 
     async def remove(self, uid: str) -> None:
         """OSError when a process in it does not go."""

@@ -149,9 +149,7 @@ def load(path: Path, base: KubeletConfig | None = None) -> KubeletConfig:
         raise ConfigError(f"failed to load kubelet config file, path: {path}, error: {error}") from error
 
 
-def from_object(
-    obj: Obj, base: KubeletConfig | None = None, *, directory: Path | None = None
-) -> KubeletConfig:
+def from_object(obj: Obj, base: KubeletConfig | None = None, *, directory: Path | None = None) -> KubeletConfig:
     kind, version = obj.get("kind"), obj.get("apiVersion")
     if kind != "KubeletConfiguration" or version != f"{GROUP}/v1beta1":
         raise ConfigError(f'no kind "{kind}" is registered for version "{version}"')
@@ -222,9 +220,7 @@ def _from_file(setting: dataclasses.Field[Any], place: str, value: Any, director
             case "stringSlice":
                 return tuple(value)
             case "mapStringString" | "thresholds":
-                return {
-                    str(key): each if isinstance(each, list) else str(each) for key, each in value.items()
-                }
+                return {str(key): each if isinstance(each, list) else str(each) for key, each in value.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{place}: Invalid value: {value!r}: {error}") from error
     is_path = setting.name in ("static_pod_path", "tls_cert_file", "tls_private_key_file", "client_ca_file")
@@ -284,9 +280,7 @@ def validate(config: KubeletConfig) -> None:
     if not 0 < config.port < 65536:
         problems.append(f"port (--port) {config.port} must be between 1 and 65535, inclusive")
     if not 0 <= config.healthz_port < 65536:
-        problems.append(
-            f"healthzPort (--healthz-port) {config.healthz_port} must be between 1 and 65535, inclusive"
-        )
+        problems.append(f"healthzPort (--healthz-port) {config.healthz_port} must be between 1 and 65535, inclusive")
     if config.serialize_image_pulls and config.max_parallel_image_pulls > 1:
         problems.append(
             f"maxParallelImagePulls {config.max_parallel_image_pulls} cannot be larger than 1 unless "

@@ -23,7 +23,6 @@ from shipwheel.kubelet.runtime.base import (
     Image,
     LinuxResources,
     Mount,
-    NamespaceModes,
     PortMapping,
     SandboxConfig,
     SecurityProfile,
@@ -65,7 +64,7 @@ def sandbox_config(
     resolver: Resolver,
     cgroup_parent: str,
     extra_groups: Sequence[int] = (),
-    namespaces: NamespaceModes | None = None,
+    ids: security.IdRange | None = None,
 ) -> SandboxConfig:
     meta = pod["metadata"]
     context = pod["spec"].get("securityContext") or {}
@@ -89,7 +88,7 @@ def sandbox_config(
         annotations=annotations_of(pod),
         cgroup_parent=cgroup_parent,
         sysctls={each["name"].replace("/", "."): each["value"] for each in context.get("sysctls") or ()},
-        namespaces=namespaces or security.namespaces(pod),
+        namespaces=security.namespaces(pod, ids=ids),
         run_as_user=context.get("runAsUser"),
         run_as_group=context.get("runAsGroup"),
         supplemental_groups=security.supplementary_groups(pod, extra_groups),
@@ -128,7 +127,7 @@ class Start:
     """What device plugins add."""
     extra_groups: Sequence[int] = ()
     target_id: str = ""
-    namespaces: NamespaceModes | None = None
+    ids: security.IdRange | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
 
@@ -164,10 +163,8 @@ def container_config(pod: Obj, container: Obj, node: NodeSettings, start: Start)
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),
-        resources=linux_resources(
-            pod, container, node, cpuset_cpus=start.cpuset_cpus, cpuset_mems=start.cpuset_mems
-        ),
-        namespaces=start.namespaces or security.namespaces(pod, target_id=start.target_id),
+        resources=linux_resources(pod, container, node, cpuset_cpus=start.cpuset_cpus, cpuset_mems=start.cpuset_mems),
+        namespaces=security.namespaces(pod, target_id=start.target_id, ids=start.ids),
         run_as_user=user if own_user else image_uid,
         run_as_username="" if own_user else image_user,
         run_as_group=context.get("runAsGroup"),
@@ -191,9 +188,7 @@ def linux_resources(
     pod: Obj, container: Obj, node: NodeSettings, *, cpuset_cpus: str = "", cpuset_mems: str = ""
 ) -> LinuxResources:
     """The numbers of the container's cgroup."""
-    shares, quota, period = resources.container_cpu(
-        pod, container, enforce=node.enforce_cpu, period=node.cpu_period
-    )
+    shares, quota, period = resources.container_cpu(pod, container, enforce=node.enforce_cpu, period=node.cpu_period)
     group_kill = node.cgroup_v2 and not node.single_process_oom_kill
     return LinuxResources(
         cpu_period=period,

@@ -18,9 +18,7 @@ from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 STATUS_UNKNOWN = "ContainerStatusUnknown"
 RESTARTING_ALL = "RestartingAllContainers"
 LOST = "The container could not be located when the pod was terminated"
-LOST_AT_DELETION = (
-    "The container could not be located when the pod was deleted.  The container used to be Running"
-)
+LOST_AT_DELETION = "The container could not be located when the pod was deleted.  The container used to be Running"
 REMOVED_TO_RESTART = "The container is removed because RestartAllContainers in place"
 INIT_FORGOTTEN = (
     "Unable to get init container status from container runtime and pod has been initialized, "
@@ -58,9 +56,7 @@ def container_statuses(
     the resources that running containers were last set to.
     """
     old = {each["name"]: each for each in previous}
-    statuses = {
-        each["name"]: _initial(pod, each, old.get(each["name"]), supports_rro=supports_rro) for each in specs
-    }
+    statuses = {each["name"]: _initial(pod, each, old.get(each["name"]), supports_rro=supports_rro) for each in specs}
     for spec in specs:
         name = spec["name"]
         if observed.latest(name) is None and name in old:
@@ -140,9 +136,7 @@ def _gone(pod: Obj, status: Obj, old: Obj, *, restarting_all: bool) -> None:
         status["restartCount"] = status.get("restartCount", 0) + 1
 
 
-def _observed(
-    seen: ContainerObservation, old: Obj | None, runtime_name: str, *, restarting_all: bool = False
-) -> Obj:
+def _observed(seen: ContainerObservation, old: Obj | None, runtime_name: str, *, restarting_all: bool = False) -> Obj:
     container_id = f"{runtime_name}://{seen.id}"
     status: Obj = {
         "name": seen.name,
@@ -167,11 +161,7 @@ def _observed(
         status["state"] = {"running": {"startedAt": timestamp(seen.started_at)}}
         if old:
             ended = (old.get("state") or {}).get("terminated")
-            if (
-                ended
-                and old.get("restartCount", 0) >= seen.restart_count
-                and old["containerID"] != container_id
-            ):
+            if ended and old.get("restartCount", 0) >= seen.restart_count and old["containerID"] != container_id:
                 status["restartCount"] = old.get("restartCount", 0) + 1
             if old.get("started") is not None and old.get("containerID") == container_id:
                 status["started"] = old["started"]

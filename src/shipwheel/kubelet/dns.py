@@ -70,9 +70,7 @@ def pod_resolver(pod: Obj, node: DnsSettings) -> tuple[Resolver, list[tuple[str,
     """The pod's resolver, and warnings to record as events: (reason, message)."""
     warnings: list[tuple[str, str]] = []
     policy = pod["spec"].get("dnsPolicy") or "ClusterFirst"
-    cluster = policy == "ClusterFirstWithHostNet" or (
-        policy == "ClusterFirst" and not podspec.is_host_network(pod)
-    )
+    cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not podspec.is_host_network(pod))
     host = node.resolv_conf
     if policy == "None":
         resolver = Resolver()
@@ -179,8 +177,7 @@ def kernel_hostname(pod: Obj, cluster_domain: str) -> str:
 def hosts_file(pod: Obj, pod_ips: Sequence[str], cluster_domain: str, node_hosts: str) -> str:
     """The text of the pod's /etc/hosts. `node_hosts` is the node's own, used on the host's network."""
     aliases = "".join(
-        f"{each['ip']}\t{chr(9).join(each.get('hostnames') or ())}\n"
-        for each in pod["spec"].get("hostAliases") or ()
+        f"{each['ip']}\t{chr(9).join(each.get('hostnames') or ())}\n" for each in pod["spec"].get("hostAliases") or ()
     )
     if aliases:
         aliases = "\n# Entries added by HostAliases.\n" + aliases

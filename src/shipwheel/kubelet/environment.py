@@ -124,18 +124,14 @@ def _from_file(reference: Obj, sources: Sources) -> str | None:
     if sources.read_env_file is None:
         raise EnvironmentFault(f'cannot find the volume "{reference["volumeName"]}" referenced by FileKeyRef')
     try:
-        value = parse_env_file(
-            sources.read_env_file(reference["volumeName"], reference["path"]), reference["key"]
-        )
+        value = parse_env_file(sources.read_env_file(reference["volumeName"], reference["path"]), reference["key"])
     except (OSError, ValueError):
         raise EnvironmentFault("couldn't parse env file") from None
     if value:
         return value
     if reference.get("optional"):
         return None
-    raise EnvironmentFault(
-        f'environment variable key "{reference["key"]}" not found in file "{reference["path"]}"'
-    )
+    raise EnvironmentFault(f'environment variable key "{reference["key"]}" not found in file "{reference["path"]}"')
 
 
 def parse_env_file(text: str, key: str) -> str:

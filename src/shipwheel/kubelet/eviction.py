@@ -95,9 +95,7 @@ def parse_thresholds(
             if not amount and not share:
                 continue
             if is_soft and signal not in graces:
-                raise ThresholdError(
-                    f"grace period must be specified for the soft eviction threshold {signal}"
-                )
+                raise ThresholdError(f"grace period must be specified for the soft eviction threshold {signal}")
             more_amount, more_share = reclaims.get(signal, (0, 0.0))
             grace = graces[signal] if is_soft else None
             found.append(Threshold(signal, amount, share, grace, more_amount, more_share))
@@ -110,9 +108,7 @@ def _amount(signal: str, text: str) -> tuple[int, float]:
         if text.endswith("%"):
             share = float(text[:-1]) / 100
             if not 0 <= share <= 1:
-                raise ThresholdError(
-                    f"eviction percentage threshold {signal} must be >= 0% and <= 100%: {text}"
-                )
+                raise ThresholdError(f"eviction percentage threshold {signal} must be >= 0% and <= 100%: {text}")
             return 0, share
         amount = quantity.value(text)
     except (quantity.QuantityError, ValueError) as error:
@@ -164,24 +160,19 @@ def look(
     crossed = [
         each
         for each in thresholds
-        if _is_crossed(each, observations)
-        or (each in state.acted_on and _is_crossed(each, observations, after=True))
+        if _is_crossed(each, observations) or (each in state.acted_on and _is_crossed(each, observations, after=True))
     ]
     first_seen = {each: state.first_seen.get(each, now) for each in crossed}
     pressed = {CONDITIONS[each.signal]: now for each in crossed}
     last_pressed = {**state.last_pressed, **pressed}
-    held = frozenset(
-        kind for kind, when in last_pressed.items() if kind in pressed or now - when < transition
-    )
+    held = frozenset(kind for kind, when in last_pressed.items() if kind in pressed or now - when < transition)
     due = [each for each in crossed if now - first_seen[each] >= (each.grace or 0.0)]
     due.sort(key=lambda each: (RESOURCES[each.signal] != "memory", each.grace is not None))
     kept = {kind: when for kind, when in last_pressed.items() if kind in held}
     return PressureState(first_seen, kept, frozenset(due)), held, due
 
 
-def _is_crossed(
-    threshold: Threshold, observations: Mapping[str, Observation], *, after: bool = False
-) -> bool:
+def _is_crossed(threshold: Threshold, observations: Mapping[str, Observation], *, after: bool = False) -> bool:
     seen = observations.get(threshold.signal)
     return seen is not None and seen.available < threshold.limit(seen.capacity, after=after)
 
@@ -278,8 +269,7 @@ def stores_with_limits(pod: Obj) -> bool:
     return any(
         (each.get("emptyDir") or {}).get("sizeLimit") is not None for each in pod["spec"].get("volumes") or ()
     ) or any(
-        "ephemeral-storage" in ((each.get("resources") or {}).get("limits") or {})
-        for each in podspec.containers(pod)
+        "ephemeral-storage" in ((each.get("resources") or {}).get("limits") or {}) for each in podspec.containers(pod)
     )
 
 
@@ -311,9 +301,7 @@ def reserved_by(thresholds: Iterable[Threshold], capacity: Mapping[str, int]) ->
     """What hard thresholds keep from pods, by resource: it is no part of what can be allocated."""
     kept: dict[str, int] = {}
     for threshold in thresholds:
-        resource = {"memory.available": "memory", "nodefs.available": "ephemeral-storage"}.get(
-            threshold.signal
-        )
+        resource = {"memory.available": "memory", "nodefs.available": "ephemeral-storage"}.get(threshold.signal)
         if threshold.grace is None and resource:
             kept[resource] = math.ceil(threshold.limit(capacity.get(resource, 0)))
     return kept

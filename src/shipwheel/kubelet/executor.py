@@ -40,6 +40,7 @@ from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.runtime.base import Image, Mount, Runtime, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.services import Cgroups, Extras, NodeView, Objects, Record, Volumes
 from shipwheel.kubelet.turnstile import Turnstile
+from shipwheel.kubelet.user_namespaces import NamespaceFault, UserNamespaces
 from shipwheel.kubelet.volumes.manager import MountsFailed
 from shipwheel.kubelet.words import go_duration, rpc_error
 
@@ -65,6 +66,29 @@ class SandboxFault(Exception):
 
 class KillFault(Exception):
     """Something of the pod could not be stopped."""
+
+
+_UNPREPARED = (
+    ConfigFault,
+    EnvironmentFault,
+    HostnameFault,
+    MountsFailed,
+    NamespaceFault,
+    OSError,
+    ValueError,
+)
+"""Why a container cannot be made as it is specified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A pod's sandbox, for the containers to be started in it."""
+
+    id: str
+    config: SandboxConfig
+    ips: Sequence[str]
+    volumes: Mapping[str, str | ImageFault]
+    """Of `pull_volumes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +126,7 @@ class Executor:
         dns: DnsSettings,
         paths: Paths,
         view: Callable[[], NodeView],
+        user_namespaces: UserNamespaces,
         runtime_handler: Callable[[Obj], str] = lambda pod: "",
         extras: Callable[[Obj, Obj], Extras] = lambda pod, container: Extras(),
         at_once: int = 8,
@@ -118,6 +143,7 @@ class Executor:
         self._dns = dns
         self._paths = paths
         self._view = view
+        self._user_namespaces = user_namespaces
         self._runtime_handler = runtime_handler
         self._extras = extras
         self._hooks = Hooks(runtime, clock)
@@ -143,7 +169,13 @@ class Executor:
             hostname=kernel_hostname(pod, self._dns.cluster_domain),
             resolver=resolver,
             cgroup_parent=self._cgroups.parent_of(pod),
+            ids=self._user_namespaces.range_of(pod),
         )
+
+    def forget(self, uid: str) -> None:
+        """Nothing of the pod is left."""
+        self.crash_backoff.forget(f"{uid}/")
+        self._user_namespaces.release(uid)
 
     async def create_sandbox(self, pod: Obj, attempt: int) -> tuple[str, Sequence[str]]:
         """(id, the pod's addresses); SandboxFault after an event when it fails."""
@@ -153,7 +185,7 @@ class Executor:
             handler = self._runtime_handler(pod)
             async with self._turnstile.passing(begun=False):
                 sandbox_id = await self._runtime.run_sandbox(config, runtime_handler=handler)
-        except (RuntimeFault, HostnameFault, OSError, LookupError) as fault:
+        except (RuntimeFault, HostnameFault, NamespaceFault, OSError, LookupError) as fault:
             why = rpc_error(fault) if isinstance(fault, RuntimeFault) else str(fault)
             text = f"Failed to create pod sandbox: {why}"
             self._record(pod, None, "Warning", "FailedCreatePodSandBox", text)
@@ -174,17 +206,14 @@ class Executor:
         pod: Obj,
         container: Obj,
         observed: PodObservation,
-        sandbox: tuple[str, SandboxConfig],
-        ips: Sequence[str],
+        sandbox: Begun,
     ) -> None:
         """Start a container of the pod in its sandbox; StartFault when it is not running afterwards."""
         self._wait_after_crash(pod, container, observed)
-        sandbox_id, config = sandbox
-        reference, image = await self._image(pod, container, config)
+        volumes = self._image_volumes(pod, container, sandbox)
+        image = await self._image(pod, container, sandbox.config)
         async with self._turnstile.passing(begun=True):
-            container_id = await self._create(
-                pod, container, observed, sandbox_id, config, ips, reference, image
-            )
+            container_id = await self._create(pod, container, observed, sandbox, image, volumes)
             self._record(pod, container, "Normal", "Created", "Container created")
             try:
                 await self._runtime.start_container(container_id)
@@ -192,8 +221,8 @@ class Executor:
                 self._record(pod, container, "Warning", "Failed", f"Error: {fault.message}")
                 raise StartFault("RunContainerError", fault.message) from fault
         self._record(pod, container, "Normal", "Started", "Container started")
-        self._link_log(pod, container, config, container_id, observed)
-        await self._post_start(pod, container, container_id, ips)
+        self._link_log(pod, container, sandbox.config, container_id)
+        await self._post_start(pod, container, container_id, sandbox.ips)
 
     def _wait_after_crash(self, pod: Obj, container: Obj, observed: PodObservation) -> None:
         name = container["name"]
@@ -211,22 +240,51 @@ class Executor:
         text = f"Back-off restarting failed container {name} in pod {where}"
         self._record(pod, container, "Warning", "BackOff", text)
         delay = go_duration(self.crash_backoff.delay(key))
-        raise StartFault(
-            "CrashLoopBackOff", f"back-off {delay} restarting failed container={name} pod={where}", wait
+        raise StartFault("CrashLoopBackOff", f"back-off {delay} restarting failed container={name} pod={where}", wait)
+
+    async def pull_volumes(self, pod: Obj, config: SandboxConfig) -> dict[str, str | ImageFault]:
+        """The runtime's references of the pod's image volumes, or why there is none, by the volume's name."""
+        found: dict[str, str | ImageFault] = {}
+        for volume in pod["spec"].get("volumes") or ():
+            source = volume.get("image")
+            if source is None:
+                continue
+            name, policy = source.get("reference") or "", source.get("pullPolicy") or "IfNotPresent"
+            try:
+                found[volume["name"]], _ = await self._ensure(pod, None, name, policy, config)
+            except ImageFault as fault:
+                found[volume["name"]] = fault
+        return found
+
+    def _image_volumes(self, pod: Obj, container: Obj, sandbox: Begun) -> dict[str, str]:
+        """The references of those that the container mounts."""
+        found = {}
+        failed: ImageFault | None = None
+        for mount in container.get("volumeMounts") or ():
+            match sandbox.volumes.get(mount["name"]):
+                case ImageFault() as fault:
+                    self._record(pod, container, "Warning", "Failed", f"Error: {fault.reason}")
+                    failed = fault
+                case str() as reference:
+                    found[mount["name"]] = reference
+        if failed is not None:
+            raise StartFault(failed.reason, failed.message, failed.retry_after) from failed
+        return found
+
+    async def _ensure(
+        self, pod: Obj, container: Obj | None, name: str, policy: str, config: SandboxConfig
+    ) -> tuple[str, Image | None]:
+        """Have an image; ImageFault after events when it cannot be had now."""
+        credentials = credentials_for(name, self.pull_secrets(pod))
+        return await self._images.ensure(
+            Wanted(pod["metadata"]["uid"], name, policy, credentials, config),
+            lambda kind, reason, message: self._record(pod, container, kind, reason, message),
         )
 
     async def _image(self, pod: Obj, container: Obj, config: SandboxConfig) -> tuple[str, Image | None]:
-        wanted = Wanted(
-            pod["metadata"]["uid"],
-            container["image"],
-            container.get("imagePullPolicy") or "IfNotPresent",
-            credentials_for(container["image"], self.pull_secrets(pod)),
-            config,
-        )
+        policy = container.get("imagePullPolicy") or "IfNotPresent"
         try:
-            return await self._images.ensure(
-                wanted, lambda kind, reason, message: self._record(pod, container, kind, reason, message)
-            )
+            return await self._ensure(pod, container, container["image"], policy, config)
         except ImageFault as fault:
             self._record(pod, container, "Warning", "Failed", f"Error: {fault.reason}")
             raise StartFault(fault.reason, fault.message, fault.retry_after) from fault
@@ -249,20 +307,18 @@ class Executor:
         pod: Obj,
         container: Obj,
         observed: PodObservation,
-        sandbox_id: str,
-        config: SandboxConfig,
-        ips: Sequence[str],
-        reference: str,
-        image: Image | None,
+        sandbox: Begun,
+        image: tuple[str, Image | None],
+        volumes: Mapping[str, str],
     ) -> str:
         try:
-            start = self._prepare(pod, container, observed, ips, reference, image)
+            start = self._prepare(pod, container, observed, sandbox, image, volumes)
             own = container_config(pod, container, self._settings, start)
-        except (ConfigFault, EnvironmentFault, HostnameFault, MountsFailed, OSError, ValueError) as fault:
+        except _UNPREPARED as fault:
             self._record(pod, container, "Warning", "Failed", f"Error: {fault}")
             raise StartFault("CreateContainerConfigError", str(fault)) from fault
         try:
-            container_id = await self._runtime.create_container(sandbox_id, own, config)
+            container_id = await self._runtime.create_container(sandbox.id, own, sandbox.config)
         except RuntimeFault as fault:
             self._record(pod, container, "Warning", "Failed", f"Error: {fault.message}")
             raise StartFault("CreateContainerError", fault.message) from fault
@@ -274,28 +330,29 @@ class Executor:
         pod: Obj,
         container: Obj,
         observed: PodObservation,
-        ips: Sequence[str],
-        reference: str,
-        image: Image | None,
+        sandbox: Begun,
+        image: tuple[str, Image | None],
+        volumes: Mapping[str, str],
     ) -> Start:
         extras = self._extras(pod, container)
-        env = {**(extras.env or {}), **self._environment(pod, container, ips)}
+        env = {**(extras.env or {}), **self._environment(pod, container, sandbox.ips)}
         mounts = [
             *extras.mounts,
-            *self._volumes.mounts_for(pod, container, env),
-            *self._own_mounts(pod, container, ips),
+            *self._volumes.mounts_for(pod, container, env, volumes),
+            *self._own_mounts(pod, container, sandbox.ips),
         ]
         log_directory = Path(pod_log_directory(self._settings.pod_logs, pod)) / container["name"]
         log_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         return Start(
             attempt=_attempt(observed.latest(container["name"]), log_directory),
-            image_ref=reference,
-            image=image,
+            image_ref=image[0],
+            image=image[1],
             env=env,
             mounts=mounts,
             devices=(*extras.devices, *self._volumes.devices_for(pod, container)),
             annotations=extras.annotations or {},
             target_id=_target(container, observed),
+            ids=self._user_namespaces.range_of(pod),
             cpuset_cpus=extras.cpuset_cpus,
             cpuset_mems=extras.cpuset_mems,
         )
@@ -346,9 +403,7 @@ class Executor:
             mounts.append(Mount(path, str(file), selinux_relabel=True))
         return mounts
 
-    def _link_log(
-        self, pod: Obj, container: Obj, config: SandboxConfig, container_id: str, observed: PodObservation
-    ) -> None:
+    def _link_log(self, pod: Obj, container: Obj, config: SandboxConfig, container_id: str) -> None:
         """Link `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log` to the log, for collectors."""
         links = self._paths.container_logs
         if links is None:
@@ -414,9 +469,7 @@ class Executor:
             await self._runtime.stop_container(container_id, seconds)
         except RuntimeFault as fault:
             if fault.code != "NOT_FOUND":
-                raise KillFault(
-                    f"failed to kill container {container['name']}: {rpc_error(fault)}"
-                ) from fault
+                raise KillFault(f"failed to kill container {container['name']}: {rpc_error(fault)}") from fault
 
     async def _pre_stop(
         self, pod: Obj, container: Obj, container_id: str, handler: Obj, limit: float, pod_ip: str

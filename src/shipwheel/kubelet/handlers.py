@@ -49,9 +49,7 @@ def resolve_port(port: int | str, container: Obj) -> int:
         named = (each["containerPort"] for each in container.get("ports") or () if each.get("name") == port)
         number = next(named, None) or (int(port) if port.isdigit() else 0)
         if not number:
-            raise HandlerFault(
-                f"couldn't find port: {port} in container ports" if port else "couldn't find port"
-            )
+            raise HandlerFault(f"couldn't find port: {port} in container ports" if port else "couldn't find port")
     if not 0 < int(number) < 65536:
         raise HandlerFault(f"invalid port number: {number}")
     return int(number)
@@ -71,9 +69,7 @@ def http_request(action: Obj, container: Obj, pod_ip: str) -> tuple[str, list[tu
     if "accept" not in present:
         headers.append(("Accept", "*/*"))
     # An empty value means that the header is not to be sent.
-    headers = [
-        (name, value) for name, value in headers if value or name.lower() not in ("user-agent", "accept")
-    ]
+    headers = [(name, value) for name, value in headers if value or name.lower() not in ("user-agent", "accept")]
     return f"{scheme}://{shown}:{port}/{path.lstrip('/')}", headers
 
 
@@ -168,9 +164,7 @@ async def _exchange(url: str, headers: Sequence[tuple[str, str]]) -> HttpAnswer:
     lines += [f"{name}: {value}" for name, value in headers]
     lines.append("Connection: close\r\n\r\n")
     context = _unverified() if secure else None
-    reader, writer = await asyncio.open_connection(
-        host, port, ssl=context, server_hostname=host if secure else None
-    )
+    reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host if secure else None)
     try:
         writer.write("\r\n".join(lines).encode("latin-1", "replace"))
         collected = _Reader()
@@ -261,12 +255,7 @@ async def grpc_probe(host: str, port: int, service: str, timeout: float) -> tupl
 
 def _explain_grpc(code: str, message: str, address: str, timeout: float) -> str:
     if code == "UNIMPLEMENTED":
-        return (
-            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): "
-            f"{message}"
-        )
+        return f"error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
     if code in ("DEADLINE_EXCEEDED", "UNAVAILABLE"):
-        return (
-            f'timeout: failed to connect service "{address}" within {timeout:g}s: context deadline exceeded'
-        )
+        return f'timeout: failed to connect service "{address}" within {timeout:g}s: context deadline exceeded'
     return f"error: health rpc probe failed: {message}"

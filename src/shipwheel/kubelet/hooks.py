@@ -59,10 +59,7 @@ class Hooks:
         try:
             url, headers = http_request(action, container, pod_ip)
             if not any(name.lower() == "user-agent" for name, _ in action.get("httpHeaders") or ()):
-                headers = [
-                    (name, "kube-lifecycle/1.36" if name == "User-Agent" else value)
-                    for name, value in headers
-                ]
+                headers = [(name, "kube-lifecycle/1.36" if name == "User-Agent" else value) for name, value in headers]
         except HandlerFault as fault:
             return str(fault)
         error = await self._get(url, headers)

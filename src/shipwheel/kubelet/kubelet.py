@@ -50,7 +50,7 @@ from shipwheel.kubelet.pod_table import PodTable
 from shipwheel.kubelet.pod_worker import Kit
 from shipwheel.kubelet.pressure import Pressure, image_root
 from shipwheel.kubelet.probes import Prober
-from shipwheel.kubelet.runtime.base import Container, Runtime, RuntimeFault
+from shipwheel.kubelet.runtime.base import Container, Runtime, RuntimeFault, RuntimeHandler
 from shipwheel.kubelet.runtime_state import RuntimeState
 from shipwheel.kubelet.server.sampling import Sampler
 from shipwheel.kubelet.services import Cgroups, NodeView
@@ -59,6 +59,7 @@ from shipwheel.kubelet.settings import KubeletConfig
 from shipwheel.kubelet.static_pods import StaticPods
 from shipwheel.kubelet.status_manager import StatusManager
 from shipwheel.kubelet.usage import observe_node
+from shipwheel.kubelet.user_namespaces import UserNamespaces, kubelet_ids
 from shipwheel.kubelet.volumes.base import Host
 from shipwheel.kubelet.volumes.cluster import ApiCluster
 from shipwheel.kubelet.volumes.csi.driver import CsiDrivers
@@ -76,9 +77,7 @@ PLUGIN_SECONDS = 0.5
 IMAGES_SECONDS = 60.0
 
 
-async def run(
-    config: KubeletConfig, *, client: Client | None, clock: Clock, runtime: Runtime | None = None
-) -> None:
+async def run(config: KubeletConfig, *, client: Client | None, clock: Clock, runtime: Runtime | None = None) -> None:
     """Be a node until cancelled. Without a client only static pods run. Containers keep running afterwards.
 
     The runtime is the one that the configuration names, if none is given.
@@ -177,6 +176,7 @@ class Kubelet:
             ),
             self.root,
             plugins=[*PLUGINS, CsiVolumes(self._csi).plugin()],
+            recursive_read_only=lambda pod: self._handler(pod).recursive_read_only_mounts,
         )
         self.table = PodTable(
             clock,
@@ -188,9 +188,7 @@ class Kubelet:
             find=self.api.pod,
             gone=self._images.forget,
         )
-        self.sampler = Sampler(
-            runtime, clock, pods=self.table.pods, volumes=self.volumes.measured, root=self.root
-        )
+        self.sampler = Sampler(runtime, clock, pods=self.table.pods, volumes=self.volumes.measured, root=self.root)
         self._collector = self._make_collector()
         self._pressure = self._make_pressure()
         self._static = StaticPods(config, self.node_name, clock, self.table.on_static)
@@ -199,7 +197,11 @@ class Kubelet:
         self.table.admission = Admission(
             self.record,
             lambda: self._pressure.conditions,
-            Rules(config.allowed_unsafe_sysctls, apparmor=simulated or apparmor_enabled()),
+            Rules(
+                config.allowed_unsafe_sysctls,
+                apparmor=simulated or apparmor_enabled(),
+                strict_groups=lambda: self.state.status.supplemental_groups_policy,
+            ),
         )
 
     # Putting it together
@@ -238,6 +240,12 @@ class Kubelet:
             dns=DnsSettings(config.cluster_dns, config.cluster_domain, resolver),
             paths=paths,
             view=self._view,
+            user_namespaces=UserNamespaces(
+                self.root / "pods",
+                self._handler,
+                per_pod=config.user_namespace_ids_per_pod,
+                available=None if self._simulated else kubelet_ids(),
+            ),
             runtime_handler=self.api.runtime_handler,
             at_once=max(4, 2 * self.machine.cpus),
         )
@@ -258,6 +266,7 @@ class Kubelet:
             pod_logs=config.pod_logs_dir,
             host_ips=self.host_ips,
             network_fault=lambda: self.state.network_fault,
+            handler=self._handler,
             ensure_mirror=self._mirrors.ensure,
             shortage=self.table.shortage,
             freed=self.table.wake_waiting,
@@ -276,9 +285,7 @@ class Kubelet:
             enforce_cpu=config.cpu_cfs_quota,
             cpu_period=self._settings.cpu_period,
             pids=config.pod_pids_limit if config.pod_pids_limit > 0 else None,
-            node=cgroups.CgroupValues(
-                1024 * self.machine.cpus, memory=max(0, self.machine.memory - reserved)
-            ),
+            node=cgroups.CgroupValues(1024 * self.machine.cpus, memory=max(0, self.machine.memory - reserved)),
         )
 
     def _make_collector(self) -> Collector:
@@ -436,9 +443,7 @@ class Kubelet:
             limit = min(limit, config.pods_per_core * self.machine.cpus)
         faults = [fault for fault in (self.state.fault, self.state.network_fault) if fault]
         if not self.pleg.healthy:
-            faults.append(
-                "PLEG is not healthy: pleg was last seen active more than 3m0s ago; threshold is 3m0s"
-            )
+            faults.append("PLEG is not healthy: pleg was last seen active more than 3m0s ago; threshold is 3m0s")
         capacity = {"memory": self.machine.memory, "ephemeral-storage": self.machine.storage}
         return NodeFacts(
             machine=self.machine,
@@ -454,6 +459,8 @@ class Kubelet:
             images=self._collector.images,
             pressures=self._pressure.conditions,
             max_images=config.node_status_max_images,
+            runtime_handlers=self.state.status.handlers,
+            supplemental_groups_policy=self.state.status.supplemental_groups_policy,
             volumes_in_use=sorted(volumes_in_use(self.root)),
             faults=faults,
         )
@@ -463,6 +470,13 @@ class Kubelet:
 
     def _signals(self) -> dict[str, Observation]:
         return observe_node(self.root, self._image_root, self.machine.memory)
+
+    def _handler(self, pod: Obj) -> RuntimeHandler:
+        """What the pod's runtime handler can do; nothing where it has none."""
+        try:
+            return self.state.status.handler(self.api.runtime_handler(pod))
+        except LookupError:
+            return RuntimeHandler()
 
     def _view(self) -> NodeView:
         return NodeView(self.host_ips, self.allocatable(), self.api.services())

@@ -19,9 +19,7 @@ from shipwheel.kubelet import podspec
 from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 
 ProbeResult = Literal["Unknown", "Success", "Failure"]
-KillReason = Literal[
-    "", "StartupProbe", "LivenessProbe", "FailedPostStartHook", "RestartAllContainers", "Unknown"
-]
+KillReason = Literal["", "StartupProbe", "LivenessProbe", "FailedPostStartHook", "RestartAllContainers", "Unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +99,7 @@ def decide(
         sandbox_id=sandbox_id,
         attempt=attempt,
         start_ephemeral=tuple(
-            each["name"]
-            for each in podspec.ephemeral_containers(pod)
-            if observed.latest(each["name"]) is None
+            each["name"] for each in podspec.ephemeral_containers(pod) if observed.latest(each["name"]) is None
         ),
     )
     init = _decide_init(pod, observed, probes, resize_restarts)
@@ -217,9 +213,7 @@ class _Init:
     kill: list[Kill] = field(default_factory=list)
 
 
-def _decide_init(
-    pod: Obj, observed: PodObservation, probes: ProbeResults, resize_restarts: frozenset[str]
-) -> _Init:
+def _decide_init(pod: Obj, observed: PodObservation, probes: ProbeResults, resize_restarts: frozenset[str]) -> _Init:
     """How far initialization is, and the init containers to start or stop.
 
     It looks from the last init container back, since those that ended long ago may have been removed: the last one

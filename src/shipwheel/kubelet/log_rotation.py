@@ -19,9 +19,7 @@ _STAMP = "%Y%m%d-%H%M%S"
 _SCRATCH = ".tmp"
 
 
-async def rotate(
-    log: Path, *, maximum: int, files: int, now: datetime, reopen: Callable[[], Awaitable[None]]
-) -> bool:
+async def rotate(log: Path, *, maximum: int, files: int, now: datetime, reopen: Callable[[], Awaitable[None]]) -> bool:
     """Rotate a log that is larger than `maximum` bytes, so that at most `files` are left; returns whether it was.
 
     OSError when a file cannot be handled, and whatever `reopen` raises; the log is then as it was.

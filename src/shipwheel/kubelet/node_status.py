@@ -13,7 +13,7 @@ from shipwheel.api.clock import rfc3339
 from shipwheel.api.meta import Obj
 from shipwheel.api.quantity import ZERO, Quantity
 from shipwheel.kubelet.machine import Machine
-from shipwheel.kubelet.runtime.base import Image, RuntimeCondition
+from shipwheel.kubelet.runtime.base import Image, RuntimeCondition, RuntimeHandler
 
 MAXIMUM_IMAGE_NAMES = 5
 _PRESSURES = (
@@ -61,7 +61,8 @@ class NodeFacts:
     """`MemoryPressure`, `DiskPressure`, `PIDPressure`: those that hold."""
     faults: Sequence[str] = ()
     """Why the node is not ready."""
-    runtime_handlers: Sequence[Obj] = ()
+    runtime_handlers: Sequence[RuntimeHandler] = ()
+    supplemental_groups_policy: bool = False
     volumes_in_use: Sequence[str] = ()
 
 
@@ -130,13 +131,21 @@ def node_status(facts: NodeFacts, previous: Obj, *, now: datetime) -> Obj:
             **({"swap": {"capacity": machine.swap}} if machine.swap else {}),
         },
         "images": _images(facts),
-        "features": {"supplementalGroupsPolicy": False},
+        "features": {"supplementalGroupsPolicy": facts.supplemental_groups_policy},
     }
     if facts.runtime_handlers:
-        status["runtimeHandlers"] = list(facts.runtime_handlers)
+        status["runtimeHandlers"] = [_handler(each) for each in facts.runtime_handlers]
     if facts.volumes_in_use:
         status["volumesInUse"] = sorted(facts.volumes_in_use)
     return status
+
+
+def _handler(handler: RuntimeHandler) -> Obj:
+    features = {
+        "recursiveReadOnlyMounts": handler.recursive_read_only_mounts,
+        "userNamespaces": handler.user_namespaces,
+    }
+    return {"name": handler.name, "features": features} if handler.name else {"features": features}
 
 
 def addresses(facts: NodeFacts) -> list[Obj]:
@@ -161,9 +170,7 @@ def _conditions(facts: NodeFacts, previous: Obj, now: datetime) -> list[Obj]:
     conditions = []
     for kind, good_reason, good, bad_reason, bad in _PRESSURES:
         pressed = kind in facts.pressures
-        conditions.append(
-            _condition(kind, pressed, bad_reason if pressed else good_reason, bad if pressed else good)
-        )
+        conditions.append(_condition(kind, pressed, bad_reason if pressed else good_reason, bad if pressed else good))
     if facts.faults:
         text = facts.faults[0] if len(facts.faults) == 1 else f"[{', '.join(facts.faults)}]"
         conditions.append(_condition("Ready", False, "KubeletNotReady", text))
@@ -186,13 +193,9 @@ def runtime_faults(conditions: Iterable[RuntimeCondition]) -> tuple[str, str]:
     """(why the runtime is not ready, why its network is not); empty when they are."""
     known = {each.kind: each for each in conditions}
     runtime, network = known.get("RuntimeReady"), known.get("NetworkReady")
-    runtime_fault = (
-        "" if runtime and runtime.ok else f"container runtime not ready: {_tell(runtime, 'RuntimeReady')}"
-    )
+    runtime_fault = "" if runtime and runtime.ok else f"container runtime not ready: {_tell(runtime, 'RuntimeReady')}"
     network_fault = (
-        ""
-        if network and network.ok
-        else f"container runtime network not ready: {_tell(network, 'NetworkReady')}"
+        "" if network and network.ok else f"container runtime network not ready: {_tell(network, 'NetworkReady')}"
     )
     return runtime_fault, network_fault
 

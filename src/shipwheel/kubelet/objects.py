@@ -141,9 +141,7 @@ class ObjectCache:
         return await self._tokens.token(pod, audience=audience, expiration_seconds=expiration_seconds)
 
     async def trust_anchors(self, *, name: str, signer: str, selector: Obj | None, optional: bool) -> str:
-        return await trust_anchors(
-            self._client, name=name, signer=signer, selector=selector, optional=optional
-        )
+        return await trust_anchors(self._client, name=name, signer=signer, selector=selector, optional=optional)
 
     def _peek(self, key: Key) -> Obj | None:
         followed = self._followed.get(key)
@@ -232,6 +230,4 @@ class NoObjects:
         raise ApiError(404, "NotFound", "cannot use TokenManager when kubelet is in standalone mode")
 
     async def trust_anchors(self, *, name: str, signer: str, selector: Obj | None, optional: bool) -> str:
-        raise ApiError(
-            404, "NotFound", "ClusterTrustBundle projection is not supported in static kubelet mode"
-        )
+        raise ApiError(404, "NotFound", "ClusterTrustBundle projection is not supported in static kubelet mode")

@@ -115,9 +115,7 @@ def observe_container(container: Container, *, message: str = "") -> ContainerOb
     )
 
 
-def observe_pod(
-    uid: str, sandboxes: Iterable[Sandbox], containers: Iterable[ContainerObservation]
-) -> PodObservation:
+def observe_pod(uid: str, sandboxes: Iterable[Sandbox], containers: Iterable[ContainerObservation]) -> PodObservation:
     """Put a pod's parts in order. Its addresses are those of its newest sandbox, while that is ready."""
     boxes = tuple(sorted(sandboxes, key=lambda each: (each.created_at, each.attempt), reverse=True))
     newest_first = tuple(sorted(containers, key=lambda each: (each.created_at, each.id), reverse=True))

@@ -119,9 +119,7 @@ class PodTable:
         self._start(worker, f"pod {podspec.describe(pod)}")
 
     def _admit(self, worker: PodWorker) -> None:
-        verdict = self.admission.check(
-            worker.given, self._others(worker.uid), self._node(), self._allocatable()
-        )
+        verdict = self.admission.check(worker.given, self._others(worker.uid), self._node(), self._allocatable())
         if verdict is None:
             return
         for victim in verdict.victims:
@@ -219,9 +217,7 @@ class PodTable:
 
     def _holding(self) -> Iterable[Obj]:
         return (
-            each.given
-            for each in self
-            if each.could_be_running and not podspec.is_terminal(podspec.phase_of(each.pod))
+            each.given for each in self if each.could_be_running and not podspec.is_terminal(podspec.phase_of(each.pod))
         )
 
     def _others(self, uid: str) -> list[Obj]:

@@ -22,13 +22,13 @@ from shipwheel.kubelet import lifecycle, podspec, status
 from shipwheel.kubelet.allocation import Allocations, Resize
 from shipwheel.kubelet.container_config import pod_log_directory
 from shipwheel.kubelet.container_status import Waiting
-from shipwheel.kubelet.executor import Executor, KillFault, SandboxFault, StartFault
+from shipwheel.kubelet.executor import Begun, Executor, KillFault, SandboxFault, StartFault
 from shipwheel.kubelet.lifecycle import Actions
 from shipwheel.kubelet.observed import PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.probes import Prober
 from shipwheel.kubelet.resizing import Resizing
-from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault
+from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault, RuntimeHandler
 from shipwheel.kubelet.services import Cgroups, Objects, Record, Volumes
 from shipwheel.kubelet.status_manager import StatusManager
 from shipwheel.kubelet.volumes.base import VolumesFailed
@@ -87,8 +87,8 @@ class Kit:
     """What the node has too little of for a pod with these resources; empty when it fits."""
     freed: Callable[[], None] = lambda: None
     """Resources were given back: others may grow."""
-    handler_features: Callable[[Obj], bool] = lambda pod: False
-    """Whether the pod's runtime handler supports recursive read-only mounts."""
+    handler: Callable[[Obj], RuntimeHandler] = lambda pod: RuntimeHandler()
+    """What the pod's runtime handler can do."""
 
 
 @dataclass(slots=True)
@@ -165,9 +165,7 @@ class PodWorker:
             self._ending = ending
         elif ending is not None and ending.grace is not None:
             own = self._ending.grace
-            self._ending = replace(
-                self._ending, grace=ending.grace if own is None else min(own, ending.grace)
-            )
+            self._ending = replace(self._ending, grace=ending.grace if own is None else min(own, ending.grace))
         if _grace(self.pod, self._ending) < before:
             self._shortened.set()
         self._end.set()
@@ -326,7 +324,7 @@ class PodWorker:
             resize_conditions=self.resizing.conditions,
             actuated=self.resizing.allocation.actuated,
             kubelet_started_at=self.kit.started_at,
-            supports_rro=self.kit.handler_features(pod),
+            supports_rro=self.kit.handler(pod).recursive_read_only_mounts,
         )
         made = status.pod_status(pod, observed, previous, facts, now=self.kit.clock.now(), terminal=terminal)
         if self._ending is not None and self._ending.reason:
@@ -387,9 +385,7 @@ class PodWorker:
             # Says that the sandbox is ready, before images are pulled.
             self._tell(pod, observed)
         host_ips = self.kit.host_ips
-        addresses = status.order_ips(ips, host_ips) or (
-            list(host_ips) if podspec.is_host_network(pod) else []
-        )
+        addresses = status.order_ips(ips, host_ips) or (list(host_ips) if podspec.is_host_network(pod) else [])
         retry = await self._start_some(pod, observed, actions, sandbox_id, addresses)
         observed = await self._look()
         told = self._tell(pod, observed)
@@ -401,9 +397,7 @@ class PodWorker:
         for kill in actions.kill:
             container = podspec.find_container(pod, kill.name)
             if container is not None:
-                await self.kit.executor.kill(
-                    pod, container, kill.container_id, kill.message, kill.reason, pod_ip=ip
-                )
+                await self.kit.executor.kill(pod, container, kill.container_id, kill.message, kill.reason, pod_ip=ip)
         for reset in actions.reset:
             container = podspec.find_container(pod, reset.name)
             if reset.running and container is not None:
@@ -458,15 +452,14 @@ class PodWorker:
     ) -> float | None:
         """Start the containers that are due; when one fails the seconds until another attempt."""
         config = self.kit.executor.sandbox_config(pod, actions.attempt)
+        begun = Begun(sandbox_id, config, ips, await self.kit.executor.pull_volumes(pod, config))
         retry: float | None = None
         for name in actions.starts:
             container = podspec.find_container(pod, name)
             if container is None or self.ending:
                 continue
             try:
-                await self._unless_ending(
-                    self.kit.executor.start(pod, container, observed, (sandbox_id, config), ips)
-                )
+                await self._unless_ending(self.kit.executor.start(pod, container, observed, begun))
                 self.reasons.pop(name, None)
                 self._actuated(container)
             except StartFault as fault:
@@ -552,7 +545,7 @@ class PodWorker:
             await self.kit.runtime.stop_sandbox(sandbox.id)
             await self.kit.runtime.remove_sandbox(sandbox.id)
         self.kit.pleg.forget(self.uid)
-        self.kit.executor.crash_backoff.forget(f"{self.uid}/")
+        self.kit.executor.forget(self.uid)
         logs = pod_log_directory(self.kit.pod_logs, self.pod)
         await asyncio.to_thread(shutil.rmtree, logs, ignore_errors=True)
         if not self.kit.volumes.remove_pod_directory(self.uid):

@@ -66,9 +66,7 @@ def initial(kind: Kind) -> ProbeState:
 def after(kind: Kind, state: ProbeState, outcome: Literal["Success", "Failure"], probe: Obj) -> ProbeState:
     """The state after one more outcome."""
     run = state.run + 1 if state.last == outcome else 1
-    threshold = (
-        probe.get("failureThreshold") or 3 if outcome == "Failure" else probe.get("successThreshold") or 1
-    )
+    threshold = probe.get("failureThreshold") or 3 if outcome == "Failure" else probe.get("successThreshold") or 1
     if run < threshold:
         return replace(state, last=outcome, run=run)
     final = kind == "startup" or (kind == "liveness" and outcome == "Failure")
@@ -95,9 +93,7 @@ class _Pod:
 class Prober:
     """Runs the probes of all pods. `run()` owns the tasks; `follow` says which containers there are."""
 
-    def __init__(
-        self, runtime: Runtime, clock: Clock, record: Record, changed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, runtime: Runtime, clock: Clock, record: Record, changed: Callable[[str], None]) -> None:
         self._runtime = runtime
         self._clock = clock
         self._record = record
@@ -255,9 +251,7 @@ class Prober:
         if outcome == "success":
             return "Success"
         if outcome == "warning":
-            self._record(
-                pod, container, "Warning", "ProbeWarning", f"{_TITLES[kind]} probe warning: {output}"
-            )
+            self._record(pod, container, "Warning", "ProbeWarning", f"{_TITLES[kind]} probe warning: {output}")
             return "Success"
         self._record(pod, container, "Warning", "Unhealthy", f"{_TITLES[kind]} probe failed: {output}")
         return "Failure"
@@ -302,9 +296,7 @@ class Prober:
 
     async def _simulated(self, container_id: str) -> tuple[Outcome, str]:
         """A container without processes has no ports to connect to; its runtime knows whether it would answer."""
-        return (
-            "success" if self._runtime.answers(container_id) else "failure"
-        ), "connect: connection refused"
+        return ("success" if self._runtime.answers(container_id) else "failure"), "connect: connection refused"
 
     async def _exec(self, container_id: str, command: list[str], timeout: float) -> tuple[Outcome, str]:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from shipwheel.api.clock import Clock
 from shipwheel.kubelet.node_status import runtime_faults
-from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault
+from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault, RuntimeStatus
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ class RuntimeState:
         self._changed = changed
         self.name = ""
         self.version = ""
+        self.status = RuntimeStatus()
+        """The last that the runtime told."""
         self.fault = "container runtime status check may not have completed yet"
         """Why the runtime is not ready; empty when it is."""
         self.network_fault = "container runtime network not ready: its status is not known yet"
@@ -50,12 +52,13 @@ class RuntimeState:
             await self.check()
 
     async def check(self) -> None:
-        before = (self.fault, self.network_fault)
+        before = (self.fault, self.network_fault, self.status)
         try:
-            self.fault, self.network_fault = runtime_faults(await self._runtime.conditions())
+            self.status = await self._runtime.status()
+            self.fault, self.network_fault = runtime_faults(self.status.conditions)
         except RuntimeFault as fault:
             self.fault = f"container runtime is down: {fault.message}"
-        if (self.fault, self.network_fault) != before:
+        if (self.fault, self.network_fault, self.status) != before:
             self._changed()
 
     async def use_pod_cidr(self, cidr: str) -> None:

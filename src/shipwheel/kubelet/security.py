@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from shipwheel.api.meta import Obj, annotations_of
@@ -110,8 +111,18 @@ def has_privileged(pod: Obj) -> bool:
     return any((each.get("securityContext") or {}).get("privileged") for each in podspec.all_containers(pod))
 
 
-def namespaces(pod: Obj, *, target_id: str = "") -> NamespaceModes:
-    """`target_id` is the container whose processes an ephemeral container is to see."""
+@dataclass(frozen=True, slots=True)
+class IdRange:
+    """The host's user and group ids that a pod's own, from 0, stand for."""
+
+    first: int
+    length: int
+
+
+def namespaces(pod: Obj, *, target_id: str = "", ids: IdRange | None = None) -> NamespaceModes:
+    """`target_id` is the container whose processes an ephemeral container is to see; `ids` those of the pod, if it has
+    users of its own."""
+    mappings = ((ids.first, 0, ids.length),) if ids else ()
     spec = pod["spec"]
     pid: Any = "CONTAINER"
     if spec.get("hostPID"):
@@ -125,6 +136,9 @@ def namespaces(pod: Obj, *, target_id: str = "") -> NamespaceModes:
         pid=pid,
         ipc="NODE" if spec.get("hostIPC") else "POD",
         target_id=target_id if pid == "TARGET" else "",
+        user="POD" if ids else "NODE",
+        uid_mappings=mappings,
+        gid_mappings=mappings,
     )
 
 

@@ -26,8 +26,13 @@ class Volumes(Protocol):
         """Delete what is left of a pod on disk; False while volumes are still there."""
 
     def mounts_for(
-        self, pod: Obj, container: Obj, env: Mapping[str, str] | None = None
-    ) -> Sequence[Mount]: ...
+        self,
+        pod: Obj,
+        container: Obj,
+        env: Mapping[str, str] | None = None,
+        images: Mapping[str, str] | None = None,
+    ) -> Sequence[Mount]:
+        """MountsFailed when one cannot be had. `images` are the runtime's references of image volumes, by name."""
 
     def devices_for(self, pod: Obj, container: Obj) -> Sequence[Device]:
         """Block volumes that the container has as devices."""

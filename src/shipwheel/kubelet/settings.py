@@ -119,10 +119,7 @@ class KubeletConfig:
         "string",
         file="staticPodPath",
         flag="pod-manifest-path",
-        help=(
-            "Path to the directory containing static pod files to run, or the path to "
-            "a single static pod file."
-        ),
+        help=("Path to the directory containing static pod files to run, or the path to a single static pod file."),
     )
     static_pod_url: str = _setting(
         "",
@@ -192,9 +189,7 @@ class KubeletConfig:
         "string",
         file="resolvConf",
         flag="resolv-conf",
-        help=(
-            "Resolver configuration file used as the basis for the container DNS resolution configuration."
-        ),
+        help=("Resolver configuration file used as the basis for the container DNS resolution configuration."),
     )
     allowed_unsafe_sysctls: tuple[str, ...] = _setting(
         (),
@@ -210,9 +205,8 @@ class KubeletConfig:
         flag="seccomp-default",
         help=("Enable the use of `RuntimeDefault` as the default seccomp profile for all workloads."),
     )
-    crash_loop_max_seconds: float = _setting(
-        300.0, "duration", file="crashLoopBackOff.maxContainerRestartPeriod"
-    )
+    user_namespace_ids_per_pod: int = _setting(65536, "int", file="userNamespaces.idsPerPod")
+    crash_loop_max_seconds: float = _setting(300.0, "duration", file="crashLoopBackOff.maxContainerRestartPeriod")
 
     # Images
 
@@ -307,8 +301,7 @@ class KubeletConfig:
         file="enableControllerAttachDetach",
         flag="enable-controller-attach-detach",
         help=(
-            "Enables the Attach/Detach controller to manage attachment/detachment of "
-            "volumes scheduled to this node."
+            "Enables the Attach/Detach controller to manage attachment/detachment of volumes scheduled to this node."
         ),
     )
 
@@ -356,9 +349,7 @@ class KubeletConfig:
         "duration",
         file="evictionPressureTransitionPeriod",
         flag="eviction-pressure-transition-period",
-        help=(
-            "Duration for which the kubelet has to wait before transitioning out of an eviction pressure condition."
-        ),
+        help=("Duration for which the kubelet has to wait before transitioning out of an eviction pressure condition."),
     )
     eviction_max_pod_grace_period: int = _setting(
         0,
@@ -389,8 +380,7 @@ class KubeletConfig:
         file="nodeStatusMaxImages",
         flag="node-status-max-images",
         help=(
-            "The maximum number of images to report in Node.Status.Images. If -1 is "
-            "specified, no cap will be applied."
+            "The maximum number of images to report in Node.Status.Images. If -1 is specified, no cap will be applied."
         ),
     )
     kube_api_qps: int = _setting(

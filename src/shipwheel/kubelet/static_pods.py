@@ -157,9 +157,7 @@ def pods_of(text: str, node_name: str, place: str, source: str) -> dict[str, Obj
     elif obj.get("kind") == "Pod" and obj.get("apiVersion") == "v1":
         listed = [obj]
     else:
-        raise StaticPodFault(
-            f"couldn't parse as pod(Object 'Kind' is {obj.get('kind')!r}), please check config file"
-        )
+        raise StaticPodFault(f"couldn't parse as pod(Object 'Kind' is {obj.get('kind')!r}), please check config file")
     pods = [static_pod(each, node_name, place, source) for each in listed]
     return {each["metadata"]["uid"]: each for each in pods}
 

@@ -77,9 +77,7 @@ def pod_status(
 
     regular = status["containerStatuses"]
     init = status.get("initContainerStatuses") or []
-    phase = pod_phase(
-        pod, [*regular, *init], terminal=terminal, initialized=_any_active_started(pod, observed)
-    )
+    phase = pod_phase(pod, [*regular, *init], terminal=terminal, initialized=_any_active_started(pod, observed))
     if not podspec.is_terminal(phase):
         for before in (old.get("phase"), api.get("phase")):
             if before is not None and podspec.is_terminal(before):
@@ -105,9 +103,7 @@ def rejected(pod: Obj, reason: str, message: str, *, now: datetime) -> Obj:
     """The status of a pod that this node does not admit."""
     api = pod.get("status") or {}
     return {
-        **(
-            {"observedGeneration": pod["metadata"]["generation"]} if pod["metadata"].get("generation") else {}
-        ),
+        **({"observedGeneration": pod["metadata"]["generation"]} if pod["metadata"].get("generation") else {}),
         "qosClass": api.get("qosClass") or qos_class(pod),
         "phase": "Failed",
         "reason": reason,
@@ -142,9 +138,7 @@ def terminated(pod: Obj, status: Obj) -> Obj:
         if "waiting" not in (each.get("state") or {}) or (each.get("lastState") or {}).get("terminated"):
             last = index
     if inits:
-        result["initContainerStatuses"] = [
-            _ended(each) if index <= last else each for index, each in enumerate(inits)
-        ]
+        result["initContainerStatuses"] = [_ended(each) if index <= last else each for index, each in enumerate(inits)]
     if not podspec.is_static(pod) and not podspec.is_terminal(result.get("phase")):
         result["phase"] = "Failed"
     return result
@@ -273,9 +267,7 @@ def pod_phase(pod: Obj, statuses: Sequence[Obj], *, terminal: bool, initialized:
 
 
 def _restarts(pod: Obj, container: Obj, ended: Obj) -> bool:
-    return ended.get("reason") == RESTARTING_ALL or podspec.should_restart(
-        pod, container, ended.get("exitCode", 0)
-    )
+    return ended.get("reason") == RESTARTING_ALL or podspec.should_restart(pod, container, ended.get("exitCode", 0))
 
 
 def _any_active_started(pod: Obj, observed: PodObservation) -> bool:
@@ -312,9 +304,7 @@ def order_ips(ips: Iterable[str], host_ips: Sequence[str]) -> list[str]:
     """At most one address of each family, the family of the node's first address first."""
     first = _family(host_ips[0]) if host_ips else 4
     known = list(ips)
-    found = [
-        next((each for each in known if _family(each) == family), None) for family in (first, 10 - first)
-    ]
+    found = [next((each for each in known if _family(each) == family), None) for family in (first, 10 - first)]
     return [str(ip_address(each)) for each in found if each]
 
 
@@ -361,9 +351,7 @@ def _set_started_and_ready(status: Obj, pod: Obj, old: Obj, facts: Facts) -> Non
         running = each["state"].get("running")
         container_id = each.get("containerID", "").rpartition("//")[2]
         each["started"] = bool(running) and _has_started(spec, each, container_id, facts)
-        if each["name"] in {init["name"] for init in podspec.init_containers(pod)} and not podspec.is_sidecar(
-            spec
-        ):
+        if each["name"] in {init["name"] for init in podspec.init_containers(pod)} and not podspec.is_sidecar(spec):
             each["ready"] = (each["state"].get("terminated") or {}).get("exitCode") == 0
             continue
         each["ready"] = bool(each["started"]) and _is_ready(spec, container_id, running, facts, was_ready)
@@ -454,9 +442,7 @@ def ready_condition(pod: Obj, conditions: Sequence[Obj], containers_ready: Obj) 
         if kind not in known:
             problems.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
         elif known[kind]["status"] != "True":
-            problems.append(
-                f'the status of pod readiness gate "{kind}" is not "True", but {known[kind]["status"]}'
-            )
+            problems.append(f'the status of pod readiness gate "{kind}" is not "True", but {known[kind]["status"]}')
     if problems:
         return _condition("Ready", False, "ReadinessGatesNotReady", ", ".join(problems))
     return _condition("Ready", True)
@@ -477,9 +463,7 @@ def initialized_condition(pod: Obj, statuses: Sequence[Obj], phase: str, old: Ob
     if any(each and each["state"].keys() & {"running", "terminated"} for each in regular):
         return _condition("Initialized", True)
     message = _shortcomings(unknown, "incomplete", incomplete)
-    was = any(
-        each["type"] == "Initialized" and each["status"] == "True" for each in old.get("conditions") or ()
-    )
+    was = any(each["type"] == "Initialized" and each["status"] == "True" for each in old.get("conditions") or ())
     if message and not was:
         return _condition("Initialized", False, "ContainersNotInitialized", message)
     return _condition("Initialized", True)
@@ -490,8 +474,7 @@ def _restarting_condition(pod: Obj, observed: PodObservation, phase: str, old: O
     if podspec.is_terminal(phase):
         return _condition(kind, False, "PodCompleted" if phase == "Succeeded" else "PodFailed")
     gone = all(
-        observed.latest(each["name"]) is None
-        for each in (*podspec.init_containers(pod), *podspec.containers(pod))
+        observed.latest(each["name"]) is None for each in (*podspec.init_containers(pod), *podspec.containers(pod))
     )
     if gone or not lifecycle.should_restart_all(pod, observed, old):
         return _condition(kind, False)

@@ -49,11 +49,7 @@ def _conditions(old: list[Obj], new: list[Obj]) -> list[Obj]:
             # What is left out of an entry would stay as it was.
             gone = {key: None for key in last or () if key not in each}
             changed.append({**gone, **each})
-    removed = [
-        {"type": kind, "$patch": "delete"}
-        for kind in before
-        if kind in OWNED_CONDITIONS and kind not in after
-    ]
+    removed = [{"type": kind, "$patch": "delete"} for kind in before if kind in OWNED_CONDITIONS and kind not in after]
     return changed + removed
 
 

@@ -82,9 +82,7 @@ class Tokens:
         return _Token(status["token"], self._clock.now(), expires, random.uniform(0, 10))
 
 
-async def trust_anchors(
-    client: Client, *, name: str, signer: str, selector: Obj | None, optional: bool
-) -> str:
+async def trust_anchors(client: Client, *, name: str, signer: str, selector: Obj | None, optional: bool) -> str:
     """PEM of one ClusterTrustBundle, or of all that a signer and a label selector choose (KEP-3257)."""
     if name:
         try:

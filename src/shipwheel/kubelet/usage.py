@@ -25,9 +25,7 @@ def observe_node(root: Path, image_root: Path | None, memory_capacity: int) -> d
             stat = os.statvfs(place)
         except OSError:
             continue
-        found[f"{prefix}.available"] = Observation(
-            stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
-        )
+        found[f"{prefix}.available"] = Observation(stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize)
         if stat.f_files:
             found[f"{prefix}.inodesFree"] = Observation(stat.f_ffree, stat.f_files)
     processes = _processes()
@@ -52,9 +50,7 @@ def memory_available(capacity: int) -> int | None:
 
 
 def _stat(path: Path) -> dict[str, int]:
-    return {
-        name: int(value) for name, _, value in (line.partition(" ") for line in path.read_text().splitlines())
-    }
+    return {name: int(value) for name, _, value in (line.partition(" ") for line in path.read_text().splitlines())}
 
 
 def _processes() -> Observation | None:

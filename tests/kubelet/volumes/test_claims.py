@@ -233,8 +233,9 @@ async def test_images_are_the_runtimes_to_mount(node: Node) -> None:
         {"name": "v", "image": {"reference": "r/model:1"}},
         mounts=[{"name": "v", "mountPath": "/m", "subPath": "in"}],
     )
-    mount = await mount_of(node, pod)
-    assert (mount.image, mount.image_sub_path, mount.readonly, mount.host_path) == ("r/model:1", "in", True, "")
+    await node.manager.mount_pod(pod)
+    [mount] = node.manager.mounts_for(pod, pod["spec"]["containers"][0], images={"v": "sha256:1"})
+    assert (mount.image, mount.image_sub_path, mount.readonly, mount.host_path) == ("sha256:1", "in", True, "")
 
 
 async def test_devices_without_a_volume(node: Node) -> None:

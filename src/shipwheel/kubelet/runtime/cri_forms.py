@@ -80,7 +80,7 @@ def container_config(config: ContainerConfig) -> Wire:
         "args": config.args,
         "working_dir": config.working_dir,
         "envs": [{"key": name, "value": value.encode("utf-8", "surrogateescape")} for name, value in config.env],
-        "mounts": [_mount(each) for each in config.mounts],
+        "mounts": [_mount(each, config.namespaces) for each in config.mounts],
         "devices": [
             {
                 "container_path": each.container_path,
@@ -181,8 +181,10 @@ def _profile(profile: SecurityProfile | None) -> Wire | None:
     return {"profile_type": profile.kind, "localhost_ref": profile.localhost_ref}
 
 
-def _mount(mount: Mount) -> Wire:
+def _mount(mount: Mount, modes: NamespaceModes) -> Wire:
     return {
+        "uidMappings": [_mapping(each) for each in modes.uid_mappings],
+        "gidMappings": [_mapping(each) for each in modes.gid_mappings],
         "container_path": mount.container_path,
         "host_path": mount.host_path,
         "readonly": mount.readonly,

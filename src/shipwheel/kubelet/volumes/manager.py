@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -58,8 +58,9 @@ class VolumeManager:
         root: Path,
         *,
         plugins: Iterable[Plugin] = PLUGINS,
-        recursive_read_only: bool = False,
+        recursive_read_only: Callable[[Obj], bool] = lambda pod: False,
     ) -> None:
+        """`recursive_read_only` tells whether a pod's runtime can mount so."""
         self._host = host
         self._pods = root / "pods"
         self._plugins = {plugin.source: plugin for plugin in plugins}
@@ -203,25 +204,40 @@ class VolumeManager:
 
     # A container
 
-    def mounts_for(self, pod: Obj, container: Obj, env: Mapping[str, str] | None = None) -> list[Mount]:
+    def mounts_for(
+        self,
+        pod: Obj,
+        container: Obj,
+        env: Mapping[str, str] | None = None,
+        images: Mapping[str, str] | None = None,
+    ) -> list[Mount]:
         """The container's volume mounts, once `mount_pod` has succeeded. `env` is what `subPathExpr` can refer
-        to. Raises MountsFailed."""
+        to; `images` has the runtime's references of image volumes, by name. Raises MountsFailed."""
         volumes = {volume["name"]: volume for volume in _volumes(pod)}
         mounts = []
         for index, mount in enumerate(container.get("volumeMounts") or ()):
             volume = volumes.get(mount["name"])
             if volume is None:
                 raise _no_volume(mount["name"], "mount", container)
-            mounts.append(self._mount(pod, container, volume, mount, index, env or {}))
+            image = (images or {}).get(mount["name"], "")
+            mounts.append(self._mount(pod, container, volume, mount, index, env or {}, image))
         return mounts
 
-    def _mount(self, pod: Obj, container: Obj, volume: Obj, mount: Obj, index: int, env: Mapping[str, str]) -> Mount:
+    def _mount(
+        self,
+        pod: Obj,
+        container: Obj,
+        volume: Obj,
+        mount: Obj,
+        index: int,
+        env: Mapping[str, str],
+        image: str,
+    ) -> Mount:
         inside = mount["mountPath"] if mount["mountPath"].startswith("/") else "/" + mount["mountPath"]
         propagation = _PROPAGATION[mount.get("mountPropagation") or "None"]
         try:
             part = _sub_path(mount, env)
             if IMAGE in volume:
-                image = volume[IMAGE].get("reference", "")
                 return Mount(inside, "", readonly=True, propagation=propagation, image=image, image_sub_path=part)
             found = self._found(pod, volume)
             if found is None:
@@ -242,17 +258,20 @@ class VolumeManager:
             host_path=str(at),
             readonly=bool(mount.get("readOnly")) or plugin.read_only or request.read_only,
             propagation=propagation,
-            recursive_read_only=self._recursive(mount),
+            recursive_read_only=self._recursive(pod, mount),
         )
 
-    def _recursive(self, mount: Obj) -> bool:
+    def _recursive(self, pod: Obj, mount: Obj) -> bool:
         wanted = mount.get("recursiveReadOnly") or "Disabled"
-        if wanted == "Enabled" and not self._recursive_read_only:
+        if wanted == "Disabled":
+            return False
+        able = self._recursive_read_only(pod)
+        if wanted == "Enabled" and not able:
             raise MountsFailed(
                 f'failed to resolve recursive read-only mode: volume "{mount["name"]}" requested recursive '
                 "read-only mode, but it is not supported by the runtime"
             )
-        return wanted != "Disabled" and self._recursive_read_only
+        return able
 
     def devices_for(self, pod: Obj, container: Obj) -> list[Device]:
         """The block devices that the container has as such. Raises MountsFailed."""
