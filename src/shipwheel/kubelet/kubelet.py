@@ -116,7 +116,11 @@ def _runtime_of(
         return simulated
     from shipwheel.kubelet.runtime.cri import CriRuntime
 
-    cri = CriRuntime(config.container_runtime_endpoint, image_endpoint=config.image_service_endpoint)
+    cri = CriRuntime(
+        config.container_runtime_endpoint,
+        image_endpoint=config.image_service_endpoint,
+        image_views=Path(config.root_dir) / "image-volumes",
+    )
     stack.push_async_callback(cri.close)
     return cri
 
