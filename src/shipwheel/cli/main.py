@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from shipwheel import KUBERNETES_VERSION, __version__
-from shipwheel.cli import components, show
+from shipwheel.cli import components, show, why
 
 if TYPE_CHECKING:
     from shipwheel.admin.cluster import NotAble, Wanted
@@ -155,6 +155,7 @@ def version() -> None:
 
 
 components.add_to(main)
+why.add_to(main)
 
 
 if __name__ == "__main__":

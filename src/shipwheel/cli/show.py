@@ -119,11 +119,11 @@ def status(layout: Layout, settings: Settings, running: Sequence[Component], nod
     if running:
         rows: list[tuple[str, ...]] = [("COMPONENT", "PID", "STATE", "UP", "RESTARTS", "MEMORY")]
         rows += [_component_row(each) for each in running]
-        lines += ["", *_table(rows)]
+        lines += ["", *table(rows)]
     if nodes:
         rows = [("NODE", "STATUS", "VERSION", "INTERNAL-IP", "PODS")]
         rows += [_node_row(each) for each in nodes]
-        lines += ["", *_table(rows)]
+        lines += ["", *table(rows)]
     return "\n".join(lines)
 
 
@@ -160,7 +160,8 @@ def _node_row(node: Obj) -> tuple[str, ...]:
     return (node["metadata"]["name"], ready, version, ",".join(addresses), cidr)
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of columns as wide as they need to be."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

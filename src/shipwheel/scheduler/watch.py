@@ -55,6 +55,9 @@ _WORKLOADS: dict[str, tuple[GroupVersionResource, str]] = {
     "stateful_sets": (STATEFUL_SETS, "StatefulSet"),
 }
 
+LISTED = {"namespaces": NAMESPACES} | {field: resource for field, (resource, _) in (_OTHERS | _WORKLOADS).items()}
+"""What `Listers` are copies of."""
+
 
 def slim(obj: Obj) -> Obj:
     """A transform: of a pod that runs already, only what other pods' placement depends on. There may be many."""
