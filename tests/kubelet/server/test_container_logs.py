@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from shipwheel.api.clock import ManualClock
 from shipwheel.kubelet.server.container_logs import (
+    CHECK_SECONDS,
     POLL_SECONDS,
     ContainerLog,
     LogError,
@@ -107,7 +108,7 @@ async def test_following_sees_what_comes_and_ends_with_the_container(log: Log) -
     assert log.sent == b"now\n"
     log.append(b"2026-01-01T00:00:06Z stdout F last\n")
     log.running = False
-    await log.clock.advance(POLL_SECONDS * 2)
+    await log.clock.advance(CHECK_SECONDS + POLL_SECONDS)
     assert await copying == b"now\nlast\n"
 
 
@@ -119,7 +120,7 @@ async def test_following_goes_on_in_the_next_file(log: Log) -> None:
     await log.clock.advance(POLL_SECONDS * 2)
     log.path.write_bytes(b"2026-01-01T00:00:06Z stdout F after\n")
     log.running = False
-    await log.clock.advance(POLL_SECONDS * 3)
+    await log.clock.advance(CHECK_SECONDS + POLL_SECONDS)
     assert await copying == b"before\nafter\n"
 
 

@@ -16,6 +16,8 @@ from shipwheel.api.clock import Clock, parse_time
 from shipwheel.api.meta import Obj
 
 POLL_SECONDS = 0.1
+CHECK_SECONDS = 1.0
+"""How often the runtime is asked whether the container still runs: it costs more than a look at the file."""
 _BLOCK = 1 << 16
 
 
@@ -172,6 +174,7 @@ async def copy_log(
         if options.tail_lines is not None:
             log.file.seek(tail_offset(log.file, options.tail_lines))
         ended = False
+        checked = clock.monotonic() - CHECK_SECONDS
         while True:
             for block in _blocks(log.lines(whole_only=options.follow and not ended), selection):
                 await write(block)
@@ -179,8 +182,10 @@ async def copy_log(
                 return
             if log.reopen_if_rotated():
                 continue
-            # Asked before the wait, and read once more after it: what came in between is not lost.
-            ended = not await running()
+            if clock.monotonic() - checked >= CHECK_SECONDS:
+                # When it has ended, the file is read once more: what came in between is not lost.
+                checked = clock.monotonic()
+                ended = not await running()
             if not ended:
                 await clock.sleep(POLL_SECONDS)
     finally:
