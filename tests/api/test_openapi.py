@@ -185,6 +185,20 @@ def test_custom_resources(v2: dict, v3: dict[str, dict]):
     assert create["produces"] == ["application/json", "application/yaml"]
 
 
+def test_a_custom_resource_of_unknown_fields():
+    unknown = from_openapi({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+    anything = Resource("Any", "anys", custom=True, versions=(Version("example.com", "v1", unknown),))
+    scheme = Scheme([*builtin_resources(), anything])
+    gvk = [{"group": "example.com", "kind": "Any", "version": "v1"}]
+    assert build_v2(scheme)["definitions"]["com.example.v1.Any"] == {
+        "type": "object",
+        "x-kubernetes-group-version-kind": gvk,
+    }
+    found = build_v3(scheme, GroupVersion("example.com", "v1"))["components"]["schemas"]["com.example.v1.Any"]
+    assert found["x-kubernetes-preserve-unknown-fields"] is True
+    assert found["properties"].keys() == {"apiVersion", "kind", "metadata"}
+
+
 def test_v2_as_protobuf(v2: dict):
     document = decode(message(), encode_v2(v2))
     assert document["swagger"] == "2.0"

@@ -83,6 +83,20 @@ def test_schemas_inside_custom_resource_definitions():
     assert wire.decode_object(wire.encode_object(crd)) == crd
 
 
+def test_zero_values_of_schemas_inside_others():
+    zeros = {"title": "", "nullable": False, "exclusiveMaximum": False}
+    items = {"type": "object", **zeros, "properties": {"b": {"type": "string", **zeros}}}
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": items}}}
+    crd = {
+        "kind": "CustomResourceDefinition",
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema}}]},
+    }
+    (version,) = wire.decode_object(wire.encode_object(crd))["spec"]["versions"]
+    found = version["schema"]["openAPIV3Schema"]["properties"]["a"]["items"]
+    assert found == {"type": "object", "properties": {"b": {"type": "string"}}}
+
+
 def test_lists_and_kinds_inside_kinds_have_no_type():
     pods = {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": [{"metadata": {}}]}
     assert wire.decode_object(wire.encode_object(pods)) == pods

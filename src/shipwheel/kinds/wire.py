@@ -23,7 +23,7 @@ import orjson
 from shipwheel.api import protobuf
 from shipwheel.api.meta import GroupVersion, GroupVersionKind, Obj
 from shipwheel.api.protobuf import Field, Message
-from shipwheel.api.schema import DecodeError
+from shipwheel.api.schema import DecodeError, conform
 from shipwheel.kinds import catalog
 
 MAGIC = b"k8s\x00"
@@ -300,10 +300,13 @@ def _free_to_wire(name: str) -> ToWire:
 
 
 def _alternatives(plain: str, of: type, *, also: Obj = _NOTHING) -> tuple[FromWire, ToWire]:
-    """A schema, or something of type `of`."""
+    """A schema, or something of type `of`. To those who check the object the schema is anything at all: its zero
+    values are taken out here."""
 
     def from_wire(wire: Obj) -> Any:
-        return wire["schema"] if "schema" in wire else wire.get(plain, of())
+        if "schema" in wire:
+            return conform(catalog.schema(_CRD + "v1.JSONSchemaProps"), wire["schema"])
+        return wire.get(plain, of())
 
     def to_wire(value: Any) -> Obj:
         return {plain: value} if isinstance(value, of) else {"schema": value, **also}

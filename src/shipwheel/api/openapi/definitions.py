@@ -169,15 +169,18 @@ class Definitions:
     # --- Custom resources
 
     def _custom(self, gvk: GroupVersionKind, schema: Schema) -> Obj:
-        out = self._custom_node(schema.to_openapi())
+        raw = schema.to_openapi()
+        if self.dialect == "v2" and raw.get("x-kubernetes-preserve-unknown-fields"):
+            # kubectl would refuse all other fields if any were named.
+            return {"type": "object", _GVK: [{"group": gvk.group, "kind": gvk.kind, "version": gvk.version}]}
+        out = self._custom_node(raw)
         texts = describe("io.k8s.api.core.v1.Pod")
         properties = dict(out.get("properties") or {})
-        if properties or not out.get("x-kubernetes-preserve-unknown-fields"):
-            properties["apiVersion"] = {"description": texts.get("apiVersion", ""), "type": "string"}
-            properties["kind"] = {"description": texts.get("kind", ""), "type": "string"}
-            metadata = {"description": texts.get("metadata", "")}
-            properties["metadata"] = self._beside(self.reference(OBJECT_META), metadata)
-            out["properties"] = properties
+        properties["apiVersion"] = {"description": texts.get("apiVersion", ""), "type": "string"}
+        properties["kind"] = {"description": texts.get("kind", ""), "type": "string"}
+        metadata = {"description": texts.get("metadata", "")}
+        properties["metadata"] = self._beside(self.reference(OBJECT_META), metadata)
+        out["properties"] = properties
         out.setdefault("type", "object")
         out[_GVK] = [{"group": gvk.group, "kind": gvk.kind, "version": gvk.version}]
         return out
