@@ -42,6 +42,7 @@ from shipwheel.apiserver.rendering import Rendering, render_object, rendering
 from shipwheel.apiserver.requestinfo import RequestInfo, request_info
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.storing import Written
+from shipwheel.apiserver.watchsocket import over_websocket
 from shipwheel.apiserver.writes import Writer, body_kind, decode_body, read_body, write_options
 from shipwheel.client.httpserver import (
     Answer,
@@ -53,6 +54,7 @@ from shipwheel.client.httpserver import (
     Upgrade,
     in_task,
 )
+from shipwheel.client.streams.websocket import is_websocket
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +196,8 @@ class Pipeline:
             options = replace(options, fields=parse_field_selector(f"metadata.name={info.name}"))
         form = self._rendering(request, resource, version, is_watch=info.verb == "watch")
         if info.verb == "watch":
-            return await self.reader.watch(request, resource, namespace, options, form)
+            watch = await self.reader.watch(request, resource, namespace, options, form)
+            return over_websocket(request, watch) if is_websocket(request) else watch
         selection = await self.reader.select(resource, namespace, options)
         return await answer_list(request, selection, form, self.clock.now())
 

@@ -24,7 +24,7 @@ from shipwheel.api.resource import Resource, Version
 from shipwheel.api.selectors import FieldSelector, LabelSelector, parse_field_selector, parse_label_selector
 from shipwheel.apiserver.rendering import Rendering
 from shipwheel.apiserver.watchcache import Change, Entry, Filter, ResourceCache, WatchCache, Watcher, make_entry
-from shipwheel.client.httpserver import Answer, Request, Stream, StreamWriter
+from shipwheel.client.httpserver import Request, Stream, StreamWriter
 from shipwheel.store.base import Compacted, FutureRevision
 
 SLOW_READER_BYTES = 16 << 20
@@ -279,7 +279,7 @@ class Reader:
 
     async def watch(
         self, request: Request, resource: Resource, namespace: str, options: ListOptions, rendering: Rendering
-    ) -> Answer:
+    ) -> Stream:
         """Events from a resource version on; with none or "0" (or `sendInitialEvents`), what exists first."""
         cache = self.cache.of(resource)
         wanted = Filter(namespace, options.labels, options.fields)

@@ -224,6 +224,11 @@ def frame(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def unframe(chunk: bytes) -> bytes:
+    """What `frame` was given."""
+    return chunk[chunk.index(b"\n") + 1 : -2]
+
+
 class StreamWriter:
     """The sending side of a `Stream`. Writes never wait; `buffered` tells how far the peer is behind."""
 
@@ -240,7 +245,7 @@ class StreamWriter:
 
     def write_framed(self, chunk: bytes) -> None:
         """Write what `frame` made: one framing serves many watchers."""
-        self._connection.transport_write(chunk if self._chunked else chunk[chunk.index(b"\n") + 1 : -2])
+        self._connection.transport_write(chunk if self._chunked else unframe(chunk))
 
     @property
     def buffered(self) -> int:
