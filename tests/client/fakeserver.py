@@ -108,9 +108,8 @@ class FakeServer:
                 raise ApiError(409, "AlreadyExists", f"{path} already exists")
             return _json(201, self._write(path, body))
         if request.method == "GET" and path not in self.objects and path.rpartition("/")[2] in _PLURALS:
-            items = [
-                obj for each, obj in sorted(self.objects.items()) if each.startswith(f"{path}/") or not _scoped(path)
-            ]
+            everywhere = "/namespaces/" not in path
+            items = [obj for at, obj in sorted(self.objects.items()) if everywhere or at.startswith(f"{path}/")]
             version = {"resourceVersion": str(self.revision)}
             return _json(200, {"kind": "ThingList", "apiVersion": "v1", "metadata": version, "items": items})
         if path not in self.objects:
@@ -163,10 +162,6 @@ class FakeServer:
 
 
 _PLURALS = ("configmaps", "leases", "events", "pods")
-
-
-def _scoped(path: str) -> bool:
-    return "/namespaces/" in path
 
 
 def _json(status: int, obj: Obj) -> Response:

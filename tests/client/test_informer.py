@@ -60,7 +60,7 @@ class Scene:
     async def caught_up(self) -> None:
         """The informer knows all that the server knows; its waits are cut short."""
         async with asyncio.timeout(10):
-            while self.informer.resource_version != str(self.server.revision):  # noqa: ASYNC110
+            while self.informer.resource_version != str(self.server.revision):
                 await self.clock.advance(60, turns=1)
                 await asyncio.sleep(0.002)
 

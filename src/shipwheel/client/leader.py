@@ -114,12 +114,11 @@ class LeaderElector:
         async with asyncio.TaskGroup() as group:
             renewing = group.create_task(self._renew(), name="renew lease")
             leading = group.create_task(_finish(lead), name="lead")
-            await asyncio.wait((renewing, leading), return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait((renewing, leading), return_when=asyncio.FIRST_COMPLETED)
             leading.cancel()
             renewing.cancel()
-        if not leading.cancelled() or renewing.cancelled():
-            return
-        raise LeadershipLost(f"failed to renew lease {self._config.namespace}/{self._config.name}")
+        if leading not in ended:
+            raise LeadershipLost(f"failed to renew lease {self._config.namespace}/{self._config.name}")
 
     async def _acquire(self) -> None:
         log.info("attempting to acquire leader lease %s/%s", self._config.namespace, self._config.name)
@@ -221,22 +220,28 @@ class LeaderElector:
 
     async def _release(self) -> None:
         """Give the lease up, so that another can have it at once."""
-        if not self.is_leader or self._lease is None:
+        if not self.is_leader:
             return
+        config = self._config
+        try:
+            async with asyncio.timeout(2):
+                # A renewal that was cut short may have changed it once more.
+                lease = await self._client.get(LEASES, config.name, config.namespace)
+                self._observe(lease)
+                if self.is_leader:
+                    self._observe(await self._client.update(LEASES, {**lease, "spec": self._released()}))
+        except (*_FAILURES, TimeoutError) as error:
+            log.error("failed to release lease %s/%s: %s", config.namespace, config.name, error)
+
+    def _released(self) -> Obj:
         now = rfc3339_micro(self._clock.now())
-        spec = self._lease.get("spec") or {}
-        released = {
+        return {
             "holderIdentity": "",
             "leaseDurationSeconds": 1,
             "acquireTime": now,
             "renewTime": now,
-            "leaseTransitions": spec.get("leaseTransitions") or 0,
+            "leaseTransitions": self._observed_spec.get("leaseTransitions") or 0,
         }
-        try:
-            async with asyncio.timeout(2):
-                self._observe(await self._client.update(LEASES, {**self._lease, "spec": released}))
-        except (*_FAILURES, TimeoutError) as error:
-            log.error("failed to release lease %s/%s: %s", self._config.namespace, self._config.name, error)
 
     def _report(self, what: str, status: int) -> None:
         if self._metrics:
