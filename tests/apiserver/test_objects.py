@@ -247,6 +247,18 @@ class TestBadInput:
         )
         assert error.code == 400
         assert error.message.endswith('strict decoding error: unknown field "bogus"')
+        twice = b'{"metadata": {"name": "a"}, "bogus": 1, "data": {"a": "1"}, "data": {"a": "2"}}'
+        error = await refused(
+            admin.call("POST", CONFIG_MAPS.path(namespace), query={"fieldValidation": "Strict"}, body=twice)
+        )
+        assert error.message.endswith('strict decoding error: unknown field "bogus", duplicate field "data"')
+
+    async def test_what_is_only_answered_has_no_table(self, admin: Client) -> None:
+        review = {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+        assert (await refused(admin.call("POST", path, body=review, accept=table))).code == 406
+        assert "status" in await admin.call("POST", path, body=review, accept=f"{table},application/json")
 
 
 class TestWho:

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from shipwheel.api.errors import ApiError
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.client import Client, WatchEvent
 from shipwheel.client.resources import CONFIG_MAPS, PODS
 
@@ -55,6 +55,25 @@ class TestListing:
         past = {"limit": limit, "resourceVersion": here["metadata"]["resourceVersion"], "resourceVersionMatch": "Exact"}
         await admin.delete(CONFIG_MAPS, "c9", ten)
         assert len((await admin.call("GET", path, query=past))["items"]) == 10
+
+    async def test_versions_have_their_own_names_for_fields(self, admin: Client, namespace: str) -> None:
+        event = {
+            "metadata": {"name": "e"},
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "c",
+            "reportingInstance": "c-1",
+            "action": "Do",
+            "reason": "Done",
+            "type": "Normal",
+            "regarding": {"kind": "Pod", "namespace": namespace, "name": "p"},
+        }
+        events = GroupVersionResource("events.k8s.io", "v1", "events")
+        await admin.create(events, event, namespace)
+        chosen = "reportingController=c,regarding.name=p"
+        assert named(await admin.list(events, namespace, field_selector=chosen)) == ["e"]
+        assert named(await admin.list(events, namespace, field_selector="reportingController=d")) == []
+        with pytest.raises(ApiError):
+            await admin.list(events, namespace, field_selector="involvedObject.name=p")
 
     async def test_pages_are_of_one_moment(self, admin: Client, ten: str) -> None:
         path = CONFIG_MAPS.path(ten)

@@ -213,6 +213,8 @@ class Version:
     check: Callable[[Obj, Obj | None], list[FieldError]] | None = None
     """What this version asks beyond the strategy's `validate`, of (new, old) in the storage version's form; old
     is None on create."""
+    field_labels: Mapping[str, str] | None = None
+    """What it calls the resource's `selectable` fields: its own names, and those it stands for. None: the same."""
     orphans: bool = False
     """A deletion through this version leaves dependents alone when the client does not say."""
 

@@ -27,6 +27,8 @@ class WriteOptions:
     force: bool = False
     warnings: list[str] = field(default_factory=list)
     """Texts for `Warning` headers, collected on the way."""
+    duplicates: list[str] = field(default_factory=list)
+    """Fields that the body has twice, to be reported with those that nobody knows."""
     check_access: Callable[[str], Awaitable[None]] | None = None
     """Asks whether the sender may also do another verb (create, for a PUT or an apply of what does not exist)."""
 
@@ -51,8 +53,8 @@ def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptio
             raise bad_request(
                 f'{resource.kind} in version "{version.version}" cannot be handled as a {resource.kind}: {error}'
             ) from None
-    if unknown:
-        report_strict(unknown, options, f'{resource.kind} in version "{version.version}"', resource.kind)
+    if problems := [*(unknown or ()), *options.duplicates]:
+        report_strict(problems, options, f'{resource.kind} in version "{version.version}"', resource.kind)
     apply_defaults(version.schema, body)
     if not isinstance(body.get("metadata"), dict):
         body["metadata"] = {}
@@ -80,8 +82,8 @@ def take_in_view(schema: Schema, kind: str, body: Obj, options: WriteOptions) ->
         body = conform(schema, body, unknown=unknown)
     except DecodeError as error:
         raise bad_request(f"{kind} cannot be handled as a {kind}: {error}") from None
-    if unknown:
-        report_strict(unknown, options, kind, kind)
+    if problems := [*(unknown or ()), *options.duplicates]:
+        report_strict(problems, options, kind, kind)
     apply_defaults(schema, body)
     return body
 

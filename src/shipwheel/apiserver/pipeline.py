@@ -342,7 +342,7 @@ class Pipeline:
         """What a kind's own code answered, as HTTP: it is an answer already, or an object."""
         if isinstance(answer, Response | Stream | Upgrade):
             return answer
-        form = codec.negotiate(request.header("accept"))
+        form = codec.negotiate(request.header("accept"), targets=frozenset())
         body, media = render_object(answer, form)
         status = answer.get("code") if answer.get("kind") == "Status" and answer.get("code") else None
         return Response(

@@ -83,8 +83,11 @@ def list_options(request: Request, resource: Resource, version: Version) -> List
             fields = parse_field_selector(text)
         except ValueError as error:
             raise bad_request(str(error)) from None
+        own = version.field_labels
         for name in sorted(fields.fields()):
-            if name not in ("metadata.name", "metadata.namespace") and name not in resource.selectable:
+            if name not in ("metadata.name", "metadata.namespace") and name not in (
+                resource.selectable if own is None else own
+            ):
                 known = f"{version.group_version}, Kind={resource.kind}"
                 raise bad_request(
                     f'Unable to find "{known}" that match label selector "{request.parameter("labelSelector")}", '
@@ -94,6 +97,8 @@ def list_options(request: Request, resource: Resource, version: Version) -> List
                     f'selector "{request.parameter("labelSelector")}", field selector "{text}": field label not '
                     f"supported: {name}"
                 )
+        if own is not None:
+            fields = fields.transform(lambda name, value: (own.get(name, name), value))
     initial = request.parameter("sendInitialEvents")
     options = ListOptions(
         labels,

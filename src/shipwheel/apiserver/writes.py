@@ -90,9 +90,10 @@ def decode_body(
     *,
     also: Collection[GroupVersionKind] = (),
 ) -> Obj:
-    """A body as an object of the expected kind, or of one that says the same. ApiError 400 for garbage, 415 for a
-    format we do not know."""
-    duplicates: list[str] | None = [] if options.field_validation != "Ignore" else None
+    """A body as an object of the expected kind, or of one that says the same. Fields that it has twice are noted in
+    `options.duplicates`. ApiError 400 for garbage, 415 for a format we do not know."""
+    options.duplicates.clear()
+    duplicates = options.duplicates if options.field_validation != "Ignore" else None
     try:
         obj = _decode(raw, content_type, duplicates)
     except ValueError as error:
@@ -102,9 +103,6 @@ def decode_body(
     if any(obj.get("apiVersion") == str(each.group_version) for each in also):
         obj["apiVersion"] = str(expected.group_version)
     check_kind(obj, expected)
-    if duplicates:
-        what = f'{expected.kind} in version "{expected.version}"'
-        report_strict(duplicates, options, what, expected.kind)
     return obj
 
 

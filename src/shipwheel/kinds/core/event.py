@@ -7,6 +7,7 @@ them required; both are stored as core/v1.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from shipwheel.api.clock import parse_time
 from shipwheel.api.errors import FieldError, invalid, required
@@ -32,6 +33,15 @@ _RENAMED = {
     "count": "deprecatedCount",
     "reportingComponent": "reportingController",
 }
+_INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+_FIELD_LABELS = {
+    **{f"regarding.{field}": f"involvedObject.{field}" for field in _INVOLVED},
+    "reportingController": "reportingComponent",
+    "reason": "reason",
+    "type": "type",
+}
+"""How events.k8s.io calls the fields that events can be selected by."""
+
 _RENAMED_BACK = {new: old for old, new in _RENAMED.items()}
 
 
@@ -189,7 +199,15 @@ RESOURCES = (
         short_names=("ev",),
         versions=(
             served("", "v1", "Event", check=_check_core),
-            served("events.k8s.io", "v1", "Event", to_storage=to_core, from_storage=from_core, check=_check_events),
+            served(
+                "events.k8s.io",
+                "v1",
+                "Event",
+                to_storage=to_core,
+                from_storage=from_core,
+                check=_check_events,
+                field_labels=_FIELD_LABELS,
+            ),
             older(
                 "events.k8s.io",
                 "v1beta1",
@@ -199,6 +217,7 @@ RESOURCES = (
                 to_storage=to_core,
                 from_storage=from_core,
                 check=_check_v1beta1,
+                field_labels=_FIELD_LABELS,
             ),
         ),
         storage_version=GroupVersion("", "v1"),
@@ -216,13 +235,7 @@ RESOURCES = (
             Column("Name", lambda event, now: event["metadata"]["name"], format="name", priority=1),
         ),
         selectable={
-            "involvedObject.kind": lambda event: _involved("kind", event),
-            "involvedObject.namespace": lambda event: _involved("namespace", event),
-            "involvedObject.name": lambda event: _involved("name", event),
-            "involvedObject.uid": lambda event: _involved("uid", event),
-            "involvedObject.apiVersion": lambda event: _involved("apiVersion", event),
-            "involvedObject.resourceVersion": lambda event: _involved("resourceVersion", event),
-            "involvedObject.fieldPath": lambda event: _involved("fieldPath", event),
+            **{f"involvedObject.{field}": partial(_involved, field) for field in _INVOLVED},
             "reason": lambda event: event.get("reason", ""),
             "reportingComponent": lambda event: event.get("reportingComponent", ""),
             "source": _source_component,
