@@ -58,7 +58,7 @@ class CustomResourceDefinitionStrategy(Strategy):
             _note_stored(crd)
 
     def prepare_for_create(self, crd: Obj, ctx: WriteContext) -> None:
-        crd["status"] = {}
+        super().prepare_for_create(crd, ctx)
         _note_stored(crd)
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:

@@ -35,7 +35,7 @@ class APIServiceStrategy(Strategy):
             service["port"] = 443
 
     def prepare_for_create(self, api_service: Obj, ctx: WriteContext) -> None:
-        api_service["status"] = {}
+        super().prepare_for_create(api_service, ctx)
         if (api_service.get("spec") or {}).get("service") is None:
             api_service["status"]["conditions"] = [
                 {

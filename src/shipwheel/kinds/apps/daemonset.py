@@ -64,12 +64,7 @@ class DaemonSetStrategy(Strategy):
         default_pod_template(spec.setdefault("template", {}))
 
     def prepare_for_create(self, daemon_set: Obj, ctx: WriteContext) -> None:
-        daemon_set["status"] = {
-            "currentNumberScheduled": 0,
-            "numberMisscheduled": 0,
-            "desiredNumberScheduled": 0,
-            "numberReady": 0,
-        }
+        super().prepare_for_create(daemon_set, ctx)
         drop_disabled_in_template(daemon_set["spec"]["template"])
         _set_template_generation(daemon_set, max(1, template_generation(daemon_set)))
 

@@ -55,7 +55,7 @@ class DeploymentStrategy(Strategy):
         default_pod_template(spec.setdefault("template", {}))
 
     def prepare_for_create(self, deployment: Obj, ctx: WriteContext) -> None:
-        deployment["status"] = {}
+        super().prepare_for_create(deployment, ctx)
         drop_disabled_in_template(deployment["spec"]["template"])
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:

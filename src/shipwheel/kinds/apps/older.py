@@ -117,7 +117,14 @@ async def _rollback(server: Server, call: Call) -> Obj:
 
 
 def rollback_subresource() -> Subresource:
-    return Subresource("rollback", ("create",), kind=_ROLLBACK, schema=catalog.schema_for(_ROLLBACK), call=_rollback)
+    return Subresource(
+        "rollback",
+        ("create",),
+        kind=_ROLLBACK,
+        schema=catalog.schema_for(_ROLLBACK),
+        also=(GroupVersionKind("extensions", "v1beta1", "DeploymentRollback"),),
+        call=_rollback,
+    )
 
 
 # Daemon sets

@@ -41,7 +41,7 @@ class ReplicaSetStrategy(Strategy):
         default_pod_template(spec.setdefault("template", {}))
 
     def prepare_for_create(self, replica_set: Obj, ctx: WriteContext) -> None:
-        replica_set["status"] = {"replicas": 0}
+        super().prepare_for_create(replica_set, ctx)
         drop_disabled_in_template(replica_set["spec"]["template"])
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:

@@ -76,7 +76,7 @@ class StatefulSetStrategy(Strategy):
             _default_claim(claim)
 
     def prepare_for_create(self, stateful_set: Obj, ctx: WriteContext) -> None:
-        stateful_set["status"] = {"replicas": 0, "availableReplicas": 0}
+        super().prepare_for_create(stateful_set, ctx)
         _drop_disabled(stateful_set["spec"], None)
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:

@@ -36,7 +36,7 @@ class CronJobStrategy(BuiltinStrategy):
         default_job_template_spec(spec.setdefault("jobTemplate", {}).setdefault("spec", {}))
 
     def prepare_for_create(self, cron_job: Obj, ctx: WriteContext) -> None:
-        cron_job["status"] = {}
+        super().prepare_for_create(cron_job, ctx)
         drop_disabled_in_template(_job_spec(cron_job).get("template"))
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:

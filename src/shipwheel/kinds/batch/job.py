@@ -30,12 +30,13 @@ class JobStrategy(BuiltinStrategy):
         default_job_spec(spec)
         labels = (spec["template"].get("metadata") or {}).get("labels")
         if labels and not job["metadata"].get("labels"):
-            job["metadata"]["labels"] = dict(labels)
+            # The very same labels: those that are generated for the template become the job's as well.
+            job["metadata"]["labels"] = labels
 
     def prepare_for_create(self, job: Obj, ctx: WriteContext) -> None:
         if not job["spec"].get("manualSelector"):
             _generate_selector(job)
-        job["status"] = {}
+        super().prepare_for_create(job, ctx)
         drop_disabled_in_template(job["spec"].get("template"))
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:
@@ -94,10 +95,11 @@ def _generate_selector(job: Obj) -> None:
     metadata, spec = job["metadata"], job["spec"]
     template = spec["template"]
     of_template = template.setdefault("metadata", {})
-    generated = dict.fromkeys(_NAME_LABELS, metadata.get("name", "")) | dict.fromkeys(
-        _UID_LABELS, metadata.get("uid", "")
-    )
-    of_template["labels"] = {**generated, **(of_template.get("labels") or {})}
+    labels = of_template.setdefault("labels", {})
+    for label in _NAME_LABELS:
+        labels.setdefault(label, metadata.get("name", ""))
+    for label in _UID_LABELS:
+        labels.setdefault(label, metadata.get("uid", ""))
     selector = spec.get("selector") or {}
     wanted = {_UID_LABELS[1]: metadata.get("uid", ""), **(selector.get("matchLabels") or {})}
     spec["selector"] = {**selector, "matchLabels": wanted}

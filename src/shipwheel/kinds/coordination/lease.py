@@ -5,7 +5,7 @@ from __future__ import annotations
 from shipwheel.api.errors import FieldError, forbidden, invalid, not_supported
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import is_qualified_name
-from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.api.resource import Column, Resource, Strategy, WriteContext
 from shipwheel.kinds.checks import NEGATIVE, Errors, check_rule
 from shipwheel.kinds.columns import AGE, NAME, text
 from shipwheel.kinds.declare import older, served
@@ -17,6 +17,12 @@ class LeaseStrategy(Strategy):
     allow_create_on_update = True
     allow_unconditional_update = False
     tracks_generation = False
+
+    def prepare_for_create(self, lease: Obj, ctx: WriteContext) -> None:
+        _drop_election(lease, {})
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:
+        _drop_election(new, old)
 
     def validate(self, lease: Obj) -> list[FieldError]:
         errors: Errors = []
@@ -33,6 +39,14 @@ class LeaseStrategy(Strategy):
             detail = "may only be specified if `strategy` is defined"
             errors.append(forbidden("spec.preferredHolder", detail))
         return errors
+
+
+def _drop_election(lease: Obj, old: Obj) -> None:
+    """Choosing a leader among candidates (KEP-4355) is off unless it is in use."""
+    spec, before = lease.get("spec") or {}, old.get("spec") or {}
+    for field in ("strategy", "preferredHolder"):
+        if before.get(field) is None:
+            spec.pop(field, None)
 
 
 def _check_strategy(strategy: str, path: str, errors: Errors) -> None:

@@ -22,6 +22,12 @@ class EndpointsStrategy(Strategy):
     allow_create_on_update = True
     tracks_generation = False
 
+    def default(self, endpoints: Obj) -> None:
+        for subset in endpoints.get("subsets") or ():
+            for port in subset.get("ports") or ():
+                if not port.get("protocol"):
+                    port["protocol"] = "TCP"
+
     def validate(self, endpoints: Obj) -> list[FieldError]:
         errors: Errors = []
         for index, subset in enumerate(endpoints.get("subsets") or ()):

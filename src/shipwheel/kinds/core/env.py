@@ -63,11 +63,17 @@ def default_env(container: Obj) -> None:
         source = variable.get("valueFrom")
         if source:
             default_field_selector(source.get("fieldRef"))
+            default_divisor(source.get("resourceFieldRef"))
 
 
 def default_field_selector(selector: Obj | None) -> None:
     if selector is not None and not selector.get("apiVersion"):
         selector["apiVersion"] = "v1"
+
+
+def default_divisor(selector: Obj | None) -> None:
+    if selector is not None and selector.get("divisor") is None:
+        selector["divisor"] = "0"
 
 
 # Validation

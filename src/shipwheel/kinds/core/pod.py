@@ -60,6 +60,8 @@ class PodStrategy(Strategy):
         if spec.get("hostNetwork"):
             _default_host_ports(spec)
         default_pod_spec(spec)
+        if spec["terminationGracePeriodSeconds"] < 0:
+            spec["terminationGracePeriodSeconds"] = 1
 
     def prepare_for_create(self, pod: Obj, ctx: WriteContext) -> None:
         spec = pod["spec"]

@@ -29,6 +29,13 @@ _ANNOTATIONS = {
     "security.alpha.kubernetes.io/sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
     "security.alpha.kubernetes.io/unsafe-sysctls": 'non-functional in v1.11+; use the "sysctls" field instead',
 }
+_PORT_FIELDS = (
+    ("Name", "name", ""),
+    ("HostPort", "hostPort", 0),
+    ("ContainerPort", "containerPort", 0),
+    ("Protocol", "protocol", ""),
+    ("HostIP", "hostIP", ""),
+)
 _VOLUMES = {
     # field: (name in the message, what became of it)
     "photonPersistentDisk": ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
@@ -175,7 +182,8 @@ def _ports(containers: list[tuple[str, Obj]]) -> Iterator[str]:
     for here, port in ports:
         host_ip, host_port = port.get("hostIP", ""), port.get("hostPort", 0)
         if host_ip and not host_port:
-            yield f"{here}: hostIP set without hostPort: {json.dumps(port)}"
+            shown = " ".join(f"{field}:{port.get(key, empty)}" for field, key, empty in _PORT_FIELDS)
+            yield f"{here}: hostIP set without hostPort: {{{shown}}}"
         others = same.setdefault((port.get("containerPort", 0), port.get("protocol", "")), [])
         for where, other in others:
             other_ip, other_port = other.get("hostIP", ""), other.get("hostPort", 0)
@@ -230,7 +238,7 @@ def _overlaps(volume: Obj) -> Iterator[str]:
         yield f"volume {name} (DownwardAPI): overlapping paths: {overlap}"
     files = []
     for source in (volume.get("projected") or {}).get("sources") or ():
-        if not any(source.values()):
+        if all(each is None for each in source.values()):
             yield f"volume {name} (Projected) has no sources provided"
         files += _projected_files(source)
     for overlap in _colliding(files):

@@ -39,7 +39,7 @@ class ReplicationControllerStrategy(BuiltinStrategy):
         default_pod_template(template)
 
     def prepare_for_create(self, controller: Obj, ctx: WriteContext) -> None:
-        controller["status"] = {"replicas": 0}
+        super().prepare_for_create(controller, ctx)
         drop_disabled_in_template(controller["spec"].get("template"))
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:

@@ -129,7 +129,7 @@ class ServiceStrategy(Strategy):
         default_service(service)
 
     def prepare_for_create(self, service: Obj, ctx: WriteContext) -> None:
-        service["status"] = {"loadBalancer": {}}
+        super().prepare_for_create(service, ctx)
         normalize_cluster_ips(service["spec"], None)
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:

@@ -14,6 +14,7 @@ from shipwheel.kinds.core.env import (
     VOLUME_FIELDS,
     check_field_selector,
     check_resource_selector,
+    default_divisor,
     default_field_selector,
 )
 from shipwheel.kinds.core.images import default_pull_policy
@@ -66,7 +67,12 @@ def _default_host_path(source: Obj) -> None:
 def _default_downward_api(source: Obj) -> None:
     _default_mode(source)
     for item in source.get("items") or ():
-        default_field_selector(item.get("fieldRef"))
+        _default_file(item)
+
+
+def _default_file(item: Obj) -> None:
+    default_field_selector(item.get("fieldRef"))
+    default_divisor(item.get("resourceFieldRef"))
 
 
 def _default_projected(source: Obj) -> None:
@@ -76,7 +82,7 @@ def _default_projected(source: Obj) -> None:
         if token is not None and token.get("expirationSeconds") is None:
             token["expirationSeconds"] = _TOKEN_LIFETIME
         for item in (each.get("downwardAPI") or {}).get("items") or ():
-            default_field_selector(item.get("fieldRef"))
+            _default_file(item)
 
 
 def _default_ephemeral(source: Obj) -> None:
