@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shipwheel.api.clock import Clock
 from shipwheel.api.errors import FieldError
 from shipwheel.api.meta import GroupResource, GroupVersion, GroupVersionKind, Obj
+from shipwheel.api.schema import conform
 
 if TYPE_CHECKING:
     from shipwheel.api.schema import Schema
@@ -93,9 +94,12 @@ class Strategy:
         """Fill in what the schema's own defaults do not say."""
 
     def prepare_for_create(self, obj: Obj, ctx: WriteContext) -> None:
-        """Drop what a client may not set. The base drops `status` if the kind has that subresource."""
-        if ctx.resource.has_status:
-            obj.pop("status", None)
+        """Drop what a client may not set. The base empties `status` if the kind has that subresource."""
+        if ctx.resource.custom:
+            if ctx.resource.has_status:
+                obj.pop("status", None)
+        elif ctx.resource.has_status:
+            obj["status"] = conform(ctx.resource.storage.schema.properties["status"], {})
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:
         if ctx.resource.has_status:
