@@ -390,3 +390,23 @@ async def test_an_image_volume_without_an_image(tmp_path: Path) -> None:
         made.create(pod(container("a", volumeMounts=[mount]), container("b"), volumes=volumes))
         await made.until(lambda: made.waiting() == "ErrImageNeverPull")
         assert await made.running() == ["b"]
+
+
+async def test_a_restarted_kubelet_keeps_volumes_up_to_date(tmp_path: Path) -> None:
+    def show(text: str) -> Obj:
+        return {"metadata": {"name": "c"}, "data": {"key": text}}
+
+    async with world(tmp_path) as made:
+        made.api.create(r.CONFIG_MAPS, show("old"), "ns")
+        mount = {"name": "v", "mountPath": "/v"}
+        volumes = [{"name": "v", "configMap": {"name": "c", "defaultMode": 0o644}}]
+        made.create(pod(container("a", volumeMounts=[mount]), volumes=volumes))
+        await made.until(lambda: made.phase() == "Running")
+        (file,) = (tmp_path / "root" / "pods").glob("*/volumes/kubernetes.io~configmap/v/key")
+        assert file.read_text() == "old"
+        await made.stop()
+        made.start()
+        await made.clock.advance(5)
+        made.api.change(r.CONFIG_MAPS, "c", "ns", lambda obj: obj.update(data={"key": "new"}))
+        await made.until(lambda: file.read_text() == "new")
+        assert made.only()["restartCount"] == 0

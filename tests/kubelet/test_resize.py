@@ -116,3 +116,25 @@ async def test_a_resize_may_restart_the_container(tmp_path: Path) -> None:
         resize(made, "1", "128Mi")
         await made.until(lambda: made.only().get("restartCount") == 1 and "running" in made.only()["state"])
         assert made.only()["resources"]["limits"]["memory"] == "128Mi"
+
+
+async def test_a_pod_as_a_whole(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        amounts = {"cpu": "1", "memory": "64Mi"}
+        made.create(pod(container("a"), resources={"requests": amounts, "limits": amounts}))
+        await made.until(lambda: made.phase() == "Running")
+
+        def grow(obj: Obj) -> None:
+            obj["metadata"]["generation"] = 2
+            obj["spec"]["resources"] = {part: {"cpu": "2", "memory": "64Mi"} for part in ("requests", "limits")}
+
+        made.api.change(r.PODS, "p", "ns", grow)
+        await made.until(lambda: (made.pod() or {})["status"]["allocatedResources"]["cpu"] == "2")
+        await made.until(lambda: condition(made.pod() or {}, "PodResizeInProgress") is None)
+        assert {"ResizeStarted", "ResizeCompleted"} <= set(made.reasons())
+        (only,) = await made.runtime.containers()
+        limits = (await made.runtime.container_status(only.id)).resources
+        # The container has no limit of its own.
+        assert limits is not None
+        assert limits.cpu_quota == 2 * limits.cpu_period
+        assert made.only()["restartCount"] == 0

@@ -31,6 +31,7 @@ class Allocation:
     containers: dict[str, Obj] = field(default_factory=dict)
     whole: Obj | None = None
     actuated: dict[str, Obj] = field(default_factory=dict)
+    actuated_whole: Obj | None = None
 
     def take(self, pod: Obj) -> None:
         """Allocate what the specification asks for."""
@@ -43,6 +44,13 @@ class Allocation:
             self.containers.get(each["name"], each.get("resources") or {}) == (each.get("resources") or {})
             for each in _resizable(pod)
         )
+
+    @property
+    def whole_due(self) -> bool:
+        """Whether the pod as a whole is to get other resources than it has."""
+        if self.whole is None or self.actuated_whole is None:
+            return False
+        return any(_differ(self.whole, self.actuated_whole, name) for name in RESIZABLE)
 
     def applied_to(self, pod: Obj) -> Obj:
         """The pod with the resources that it was given, whatever it asks for now."""
@@ -58,6 +66,16 @@ class Allocation:
         if self.whole is not None:
             spec["resources"] = self.whole
         return {**pod, "spec": spec}
+
+
+def in_force(pod: Obj, container: Obj) -> Obj:
+    """A container's resources, with the limits that it has of its pod."""
+    own = container.get("resources") or {}
+    limits = dict(own.get("limits") or {})
+    for name, amount in ((pod["spec"].get("resources") or {}).get("limits") or {}).items():
+        if name in RESIZABLE:
+            limits.setdefault(name, amount)
+    return {**own, "limits": limits} if limits else own
 
 
 def _resizable(pod: Obj) -> tuple[Obj, ...]:
@@ -82,7 +100,7 @@ def pending_resizes(pod: Obj, observed: PodObservation, actuated: Mapping[str, O
         seen = observed.latest(container["name"])
         if seen is None or not seen.running:
             continue
-        desired = container.get("resources") or {}
+        desired = in_force(pod, container)
         current = actuated.get(container["name"])
         changed = [name for name in RESIZABLE if current is None or _differ(desired, current, name)]
         if not changed or (current is None and not desired):
@@ -133,6 +151,7 @@ class Allocations:
             allocation.containers = stored["containers"]
             allocation.whole = stored.get("whole")
             allocation.actuated = stored.get("actuated") or {}
+            allocation.actuated_whole = stored.get("actuatedWhole")
         except FileNotFoundError:
             allocation.take(pod)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -148,6 +167,7 @@ class Allocations:
             "containers": allocation.containers,
             "whole": allocation.whole,
             "actuated": allocation.actuated,
+            "actuatedWhole": allocation.actuated_whole,
         }
         scratch = directory / f".{FILE}"
         scratch.write_text(json.dumps(content, separators=(",", ":")))

@@ -16,6 +16,13 @@ from shipwheel.kubelet.machine import Machine
 from shipwheel.kubelet.runtime.base import Image, RuntimeCondition, RuntimeHandler
 
 MAXIMUM_IMAGE_NAMES = 5
+DECLARED_FEATURES = (
+    "ExtendWebSocketsToKubelet",
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+)
+"""What this node can do that not every node of a cluster can (KEP-5328)."""
 _PRESSURES = (
     ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available",
      "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
@@ -131,6 +138,7 @@ def node_status(facts: NodeFacts, previous: Obj, *, now: datetime) -> Obj:
             **({"swap": {"capacity": machine.swap}} if machine.swap else {}),
         },
         "images": _images(facts),
+        "declaredFeatures": list(DECLARED_FEATURES),
         "features": {"supplementalGroupsPolicy": facts.supplemental_groups_policy},
     }
     if facts.runtime_handlers:

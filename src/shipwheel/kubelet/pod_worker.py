@@ -19,7 +19,7 @@ from typing import Literal
 from shipwheel.api.clock import Clock, parse_time
 from shipwheel.api.meta import Obj, is_being_deleted
 from shipwheel.kubelet import lifecycle, podspec, status
-from shipwheel.kubelet.allocation import Allocations, Resize
+from shipwheel.kubelet.allocation import Allocations, Resize, in_force
 from shipwheel.kubelet.container_config import pod_log_directory
 from shipwheel.kubelet.container_status import Waiting
 from shipwheel.kubelet.executor import Begun, Executor, KillFault, SandboxFault, StartFault
@@ -260,8 +260,9 @@ class PodWorker:
             restart_all=restart_all,
             resize_restarts=frozenset(each.container_id for each in resizes if each.restart),
         )
-        delay = self.kit.resync_seconds if actions.nothing else await self._act(pod, observed, actions)
-        if any(not each.restart for each in resizes):
+        delay = await self._keep(pod) if actions.nothing else await self._act(pod, observed, actions)
+        whole = self._prepared and self.resizing.allocation.whole_due
+        if whole or any(not each.restart for each in resizes):
             delay = min(delay, await self._resize(pod, resizes))
         now = self.kit.clock.monotonic()
         # Tokens expire and claims grow without any object of the pod's changing.
@@ -294,16 +295,24 @@ class PodWorker:
                 self.resizing.failed(self.pod, fault.message, self.kit.record, now)
                 self._tell(pod, self.observed)
                 return RETRY_SECONDS
-            self._actuated(container)
+            self._actuated(pod, container)
         await self.kit.cgroups.ensure(pod)
+        self._actuated_whole()
         return 0.0
 
-    def _actuated(self, container: Obj) -> None:
+    def _actuated(self, pod: Obj, container: Obj) -> None:
         """Note what a container was set to."""
-        resources = container.get("resources") or {}
+        resources = in_force(pod, container)
         if self.resizing.allocation.actuated.get(container["name"], {}) != resources:
             self.resizing.allocation.actuated[container["name"]] = resources
             self.kit.allocations.save(self.uid, self.resizing.allocation)
+
+    def _actuated_whole(self) -> None:
+        """Note what the pod as a whole was set to."""
+        allocation = self.resizing.allocation
+        if allocation.actuated_whole != allocation.whole:
+            allocation.actuated_whole = allocation.whole
+            self.kit.allocations.save(self.uid, allocation)
 
     async def _look(self) -> PodObservation:
         seen = await self.kit.pleg.inspect(self.uid)
@@ -348,6 +357,11 @@ class PodWorker:
             if each.get("started") and each.get("containerID")
         ]
         self.kit.prober.follow(pod, observed, told.get("podIP", ""), started)
+
+    async def _keep(self, pod: Obj) -> float:
+        """Nothing is to be done. A kubelet that was restarted finds out anew what it has to keep up to date."""
+        retry = None if self._prepared else await self._prepare(pod)
+        return self.kit.resync_seconds if retry is None else retry
 
     async def _act(self, pod: Obj, observed: PodObservation, actions: Actions) -> float:
         """Carry out a step; seconds until the next one is due at the latest."""
@@ -427,6 +441,7 @@ class PodWorker:
             text = f"unable to ensure pod container exists: {error}"
             self.kit.record(pod, None, "Warning", "FailedCreatePodContainer", text)
             return RETRY_SECONDS
+        self._actuated_whole()
         try:
             self.kit.executor.make_directories(pod)
         except OSError as error:
@@ -461,7 +476,7 @@ class PodWorker:
             try:
                 await self._unless_ending(self.kit.executor.start(pod, container, observed, begun))
                 self.reasons.pop(name, None)
-                self._actuated(container)
+                self._actuated(pod, container)
             except StartFault as fault:
                 log.info("pod %s: container %s: %s", podspec.describe(pod), name, fault)
                 self.reasons[name] = Waiting(fault.reason, fault.message)

@@ -61,7 +61,8 @@ class Resizing:
 
     def note(self, pod: Obj, allocated: Obj, observed: PodObservation, record: Record, now: datetime) -> None:
         """See whether a resize is over, or was going on when the kubelet was restarted."""
-        under_way = any(each.name in self.allocation.actuated for each in self.due(allocated, observed))
+        due = self.due(allocated, observed)
+        under_way = self.allocation.whole_due or any(each.name in self.allocation.actuated for each in due)
         if under_way and self._in_progress is None:
             self._in_progress = _condition(IN_PROGRESS, "", "", pod, None, now)
         elif not under_way and self._in_progress is not None:
