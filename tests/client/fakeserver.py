@@ -182,5 +182,5 @@ async def fake_server() -> AsyncIterator[FakeServer]:
 async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
     """Return when the condition holds; TimeoutError."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - conditions are of any kind
+        while not condition():
             await asyncio.sleep(0.002)
