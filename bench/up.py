@@ -19,9 +19,9 @@ from pathlib import Path
 
 from bench.processes import children, command, cpu_seconds, memory, parent
 from bench.report import machine, median, megabytes, table
-from shipwheel.admin.cluster import admin_client, components
 from shipwheel.admin.images import PAUSE
 from shipwheel.admin.layout import Layout
+from shipwheel.admin.status import admin_client, components
 from shipwheel.api.errors import ApiError
 from shipwheel.client.resources import PODS
 

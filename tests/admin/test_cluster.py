@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from shipwheel.admin import addons, cluster, identities, machine, pki
+from shipwheel.admin import addons, choices, cluster, identities, machine, pki
 from shipwheel.admin.cluster import ClusterError, NotAble, Wanted
+from shipwheel.admin.command_lines import command_lines, etcd_command, write_kubelet_configuration
 from shipwheel.admin.commands import COMMANDS
 from shipwheel.admin.layout import Layout, Settings
-from shipwheel.admin.processes import command_lines, etcd_command, write_kubelet_configuration
 from shipwheel.client.kubeconfig import load_config, read_file
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -64,7 +64,7 @@ def test_there_is_nothing_to_take_down(tmp_path: Path) -> None:
 @pytest.fixture
 def settings(layout: Layout) -> Settings:
     made = Settings(
-        "default", "containerd", "etcd", 6443, "192.0.2.2", ports={**cluster.PORTS, "etcd": 2379, "etcd-peer": 2380}
+        "default", "containerd", "etcd", 6443, "192.0.2.2", ports={**choices.PORTS, "etcd": 2379, "etcd-peer": 2380}
     )
     pki.ensure(layout.pki, api_hosts=("localhost",), etcd_hosts=("localhost",), now=NOW)
     identities.ensure(layout, made, NOW)

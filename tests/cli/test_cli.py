@@ -9,10 +9,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from shipwheel.admin.cluster import Component, NotAble
 from shipwheel.admin.commands import COMMANDS
+from shipwheel.admin.errors import NotAble
 from shipwheel.admin.layout import Layout, Settings
 from shipwheel.admin.machine import Missing
+from shipwheel.admin.status import Component
 from shipwheel.cli import show
 from shipwheel.cli.main import main
 
@@ -25,7 +26,7 @@ def shipwheel(*arguments: str) -> Result:
 
 def test_the_commands() -> None:
     commands = re.findall(r"^  (\S+) ", shipwheel("--help").output.partition("Commands:")[2], re.MULTILINE)
-    assert commands == sorted(["up", "down", "status", "kubeconfig", "logs", "version", "load-image", *COMMANDS])
+    assert commands == sorted(["up", "down", "status", "kubeconfig", "logs", "version", "load-image", "why", *COMMANDS])
 
 
 def test_version() -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 
 from shipwheel.admin import images
-from shipwheel.admin.cluster import ClusterError, admin_client
+from shipwheel.admin.errors import ClusterError
 from shipwheel.admin.layout import Layout, Settings
-from shipwheel.admin.processes import containerd_config, import_images
+from shipwheel.admin.nodes import containerd_config, import_images
+from shipwheel.admin.status import admin_client
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client

@@ -12,7 +12,8 @@ from shipwheel import KUBERNETES_VERSION, __version__
 from shipwheel.cli import components, show, why
 
 if TYPE_CHECKING:
-    from shipwheel.admin.cluster import NotAble, Wanted
+    from shipwheel.admin.choices import Wanted
+    from shipwheel.admin.errors import NotAble
 
 name_option = click.option("--name", default="default", show_default=True, help="Which cluster.")
 data_dir_option = click.option(
@@ -86,7 +87,7 @@ def down(name: str, data_dir: Path | None, keep_data: bool) -> None:
 @data_dir_option
 def status(name: str, data_dir: Path | None) -> None:
     """Show the cluster's processes, nodes and addresses."""
-    from shipwheel.admin import cluster
+    from shipwheel.admin import status as status_of
     from shipwheel.admin.layout import Layout
 
     with show.errors():
@@ -95,8 +96,8 @@ def status(name: str, data_dir: Path | None) -> None:
         if settings is None:
             click.echo(f'There is no cluster "{name}".')
             sys.exit(1)
-        running = cluster.components(layout)
-        nodes = cluster.list_nodes(layout) if running else []
+        running = status_of.components(layout)
+        nodes = status_of.list_nodes(layout) if running else []
         click.echo(show.status(layout, settings, running, nodes))
         sys.exit(0 if running and all(each.running for each in running) else 1)
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from shipwheel.admin.cluster import Component, NotAble
     from shipwheel.admin.demo import Site
+    from shipwheel.admin.errors import NotAble
     from shipwheel.admin.layout import Layout, Settings
+    from shipwheel.admin.status import Component
     from shipwheel.api.meta import Obj
 
 DONE, FAILED, UNDER_WAY = "✓", "✗", "…"
@@ -41,9 +42,10 @@ def progress(text: str) -> Iterator[None]:
 @contextlib.contextmanager
 def errors() -> Iterator[None]:
     """Say what went wrong, without a traceback where it is the user's affair, and exit with 1."""
-    from shipwheel.admin.cluster import ClusterError, LayoutError
     from shipwheel.admin.containerd import ContainerdError
+    from shipwheel.admin.errors import ClusterError
     from shipwheel.admin.images import ImageError
+    from shipwheel.admin.layout import LayoutError
     from shipwheel.admin.pki import PkiError
     from shipwheel.client.flags import FlagError
     from shipwheel.client.kubeconfig import ConfigError

@@ -1,0 +1,129 @@
+"""What a new cluster is to be like, and whether this machine can have it.
+
+Asked-for values count, then those the cluster was made with, then defaults; addresses and ports are chosen where
+nothing else on the machine is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from shipwheel.admin import machine
+from shipwheel.admin.errors import ClusterError, NotAble
+from shipwheel.admin.layout import RuntimeKind, Settings, StoreKind, clusters
+
+DEFAULT_PORT = 6443
+PORTS = {
+    "kubelet": 10250,
+    "kubelet-healthz": 10248,
+    "proxy-healthz": 10256,
+    "proxy-metrics": 10249,
+    "controller-manager": 10257,
+    "scheduler": 10259,
+}
+ETCD_PORTS = {"etcd": 2379, "etcd-peer": 2380}
+SERVICE_RANGES = tuple(f"10.{number}.0.0/16" for number in range(96, 112))
+POD_RANGES = tuple(f"10.{number}.0.0/16" for number in range(244, 256))
+MAX_NAME = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What `up` was asked for; None where the default, or what the cluster was made with, will do."""
+
+    name: str = "default"
+    data_dir: Path | None = None
+    runtime: RuntimeKind | None = None
+    store: StoreKind | None = None
+    port: int | None = None
+    """0: any free one."""
+
+
+def reconcile(settings: Settings, wanted: Wanted) -> Settings:
+    """What a cluster was made with, if nothing else is asked for now."""
+    for field in ("runtime", "store"):
+        asked, made = getattr(wanted, field), getattr(settings, field)
+        if asked is not None and asked != made:
+            raise ClusterError(
+                f'the cluster "{settings.name}" was made with --{field} {made}; '
+                f"to have one with --{field} {asked}, take it down first, or choose another --name"
+            )
+    if wanted.port not in (None, 0, settings.port):
+        return replace(settings, port=wanted.port or settings.port)
+    return settings
+
+
+def new_settings(wanted: Wanted) -> Settings:
+    """Those of a cluster that does not exist yet. Raises `ClusterError`, and `LookupError` when every range is in
+    use."""
+    _check_name(wanted.name)
+    runtime = wanted.runtime or "containerd"
+    port = DEFAULT_PORT if wanted.port is None else wanted.port
+    settings = Settings(
+        name=wanted.name,
+        runtime=runtime,
+        store=wanted.store or "sqlite",
+        port=port or machine.free_port(DEFAULT_PORT, bind_address(runtime)),
+        address=own_address(runtime),
+    )
+    if runtime == "simulated":
+        return settings
+    others, routed = list(clusters()), machine.routed_networks()
+    return replace(
+        settings,
+        service_cidr=machine.free_network(SERVICE_RANGES, [*routed, *(each.service_cidr for each in others)]),
+        pod_cidr=machine.free_network(POD_RANGES, [*routed, *(each.pod_cidr for each in others)]),
+    )
+
+
+def _check_name(name: str) -> None:
+    plain = name.replace("-", "")
+    if not (plain.isascii() and plain.isalnum() and name == name.lower() and len(name) <= MAX_NAME):
+        raise ClusterError(f'"{name}" is no name for a cluster: use lower case letters, digits and "-"')
+
+
+def check_machine(settings: Settings) -> None:
+    """Raises `NotAble`. Programs in the system's own places are found from now on, whatever `PATH` was."""
+    if settings.runtime == "containerd":
+        from shipwheel.admin.containerd import default_cni_bin_dir
+
+        missing = machine.missing_for_containers(default_cni_bin_dir())
+        if missing:
+            raise NotAble(missing)
+        os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{machine.SYSTEM_PATH}"
+    if settings.store == "etcd" and shutil.which("etcd") is None:
+        raise NotAble([machine.Missing("etcd", "etcd-server")])
+
+
+def check_port(settings: Settings) -> None:
+    """Raises `ClusterError` when somebody else has the API server's port, and says who."""
+    if machine.is_free(settings.port, bind_address(settings.runtime)):
+        return
+    owners = machine.port_owners(settings.port)
+    by = " and ".join(f'process {each.pid} ("{each.command}")' for each in owners) or "another process"
+    raise ClusterError(
+        f"port {settings.port} is taken by {by}; free it, or choose another with --port (0: any that is free)"
+    )
+
+
+def choose_ports(settings: Settings) -> dict[str, int]:
+    """The components' other ports: upstream's, or others where those are in use."""
+    chosen: dict[str, int] = {}
+    wanted = PORTS | (ETCD_PORTS if settings.store == "etcd" else {})
+    for purpose, port in wanted.items():
+        preferred = settings.ports.get(purpose, port)
+        chosen[purpose] = machine.free_port(preferred, "0.0.0.0", [settings.port, *chosen.values()])
+    return chosen
+
+
+def bind_address(runtime: RuntimeKind) -> str:
+    """Pods reach the API server by the machine's address; where there are none, nobody else needs to."""
+    return "0.0.0.0" if runtime == "containerd" else "127.0.0.1"
+
+
+def own_address(runtime: RuntimeKind) -> str:
+    """This machine's address as nodes and pods see it; simulated ones need none."""
+    return machine.own_address() if runtime == "containerd" else "127.0.0.1"

@@ -1,0 +1,165 @@
+"""What each component of a cluster is started with: the command lines that upstream's would have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from shipwheel.admin import addons
+from shipwheel.admin.layout import Layout, Settings
+from shipwheel.admin.nodes import containerd_config
+from shipwheel.admin.pki import write_private
+
+NO_RATE_LIMIT = ("--kube-api-qps=1000", "--kube-api-burst=1000")
+"""Clients that are polite to a server far away would only be slow here; the server has limits of its own."""
+
+
+def command_lines(layout: Layout, settings: Settings) -> dict[str, list[str]]:
+    """What each component is started with."""
+    lines = {
+        "kube-apiserver": list(_api_server(layout, settings)),
+        "kube-controller-manager": list(_controller_manager(layout, settings)),
+        "kube-scheduler": list(_scheduler(layout, settings)),
+        "kubelet": list(_kubelet(layout, settings, settings.nodes[0])),
+    }
+    if settings.runtime == "containerd":
+        lines["kube-proxy"] = list(_proxy(layout, settings, settings.nodes[0]))
+    return lines
+
+
+def _api_server(layout: Layout, settings: Settings) -> Iterator[str]:
+    pki = layout.pki
+    yield f"--bind-address={'0.0.0.0' if settings.runtime == 'containerd' else '127.0.0.1'}"
+    yield f"--advertise-address={settings.address}"
+    yield f"--secure-port={settings.port}"
+    yield f"--tls-cert-file={pki}/apiserver.crt"
+    yield f"--tls-private-key-file={pki}/apiserver.key"
+    yield f"--client-ca-file={pki}/ca.crt"
+    yield f"--requestheader-client-ca-file={pki}/front-proxy-ca.crt"
+    yield "--requestheader-allowed-names=front-proxy-client"
+    yield f"--proxy-client-cert-file={pki}/front-proxy-client.crt"
+    yield f"--proxy-client-key-file={pki}/front-proxy-client.key"
+    yield f"--kubelet-client-certificate={pki}/apiserver-kubelet-client.crt"
+    yield f"--kubelet-client-key={pki}/apiserver-kubelet-client.key"
+    yield f"--kubelet-certificate-authority={pki}/ca.crt"
+    yield "--kubelet-preferred-address-types=InternalIP,Hostname"
+    yield f"--service-account-issuer=https://kubernetes.default.svc.{settings.domain}"
+    yield f"--service-account-key-file={pki}/sa.pub"
+    yield f"--service-account-signing-key-file={pki}/sa.key"
+    yield f"--service-cluster-ip-range={settings.service_cidr}"
+    yield "--authorization-mode=Node,RBAC"
+    yield "--enable-admission-plugins=NodeRestriction"
+    if settings.store == "etcd":
+        yield f"--etcd-servers=https://127.0.0.1:{settings.ports['etcd']}"
+        yield f"--etcd-cafile={pki}/etcd/ca.crt"
+        yield f"--etcd-certfile={pki}/apiserver-etcd-client.crt"
+        yield f"--etcd-keyfile={pki}/apiserver-etcd-client.key"
+    else:
+        yield f"--data-file={layout.database}"
+
+
+def _controller_manager(layout: Layout, settings: Settings) -> Iterator[str]:
+    pki = layout.pki
+    yield f"--kubeconfig={layout.kubeconfig('controller-manager')}"
+    yield "--bind-address=127.0.0.1"
+    yield f"--secure-port={settings.ports['controller-manager']}"
+    yield f"--root-ca-file={pki}/ca.crt"
+    yield f"--service-account-private-key-file={pki}/sa.key"
+    yield f"--cluster-signing-cert-file={pki}/ca.crt"
+    yield f"--cluster-signing-key-file={pki}/ca.key"
+    yield "--use-service-account-credentials=true"
+    yield "--allocate-node-cidrs=true"
+    yield f"--cluster-cidr={settings.pod_cidr}"
+    yield f"--service-cluster-ip-range={settings.service_cidr}"
+    yield f"--cluster-name={settings.name}"
+    yield "--leader-elect=false"
+    yield from NO_RATE_LIMIT
+
+
+def _scheduler(layout: Layout, settings: Settings) -> Iterator[str]:
+    yield f"--kubeconfig={layout.kubeconfig('scheduler')}"
+    yield "--bind-address=127.0.0.1"
+    yield f"--secure-port={settings.ports['scheduler']}"
+    # Whoever asks for too much is slowed down by the API server itself.
+    yield "--kube-api-qps=-1"
+    yield "--leader-elect=false"
+    yield from NO_RATE_LIMIT
+
+
+def _kubelet(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
+    home = layout.node(node)
+    if settings.runtime == "containerd":
+        yield f"--container-runtime-endpoint={containerd_config(layout, node).endpoint}"
+        yield f"--cluster-dns={addons.dns_address(settings.service_cidr)}"
+    else:
+        yield "--container-runtime-endpoint=simulated"
+    yield f"--kubeconfig={layout.kubeconfig(node)}"
+    yield f"--hostname-override={node}"
+    yield f"--node-ip={settings.address}"
+    yield f"--root-dir={home}"
+    yield f"--address={'0.0.0.0' if settings.runtime == 'containerd' else '127.0.0.1'}"
+    yield f"--port={settings.ports['kubelet']}"
+    yield f"--healthz-port={settings.ports['kubelet-healthz']}"
+    yield f"--tls-cert-file={home}/pki/kubelet.crt"
+    yield f"--tls-private-key-file={home}/pki/kubelet.key"
+    yield f"--client-ca-file={layout.pki}/ca.crt"
+    yield "--anonymous-auth=false"
+    yield "--authentication-token-webhook=true"
+    yield "--authorization-mode=Webhook"
+    yield f"--cluster-domain={settings.domain}"
+    yield "--container-logs-dir="
+    yield from NO_RATE_LIMIT
+    yield f"--cgroup-root=/{layout.network}"
+    yield f"--config={home}/config.yaml"
+
+
+def write_kubelet_configuration(layout: Layout, node: str) -> None:
+    """What a kubelet can be told by a file only."""
+    document = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "podLogsDir": str(layout.node(node) / "logs"),
+        # People's machines have swap.
+        "failSwapOn": False,
+    }
+    write_private(layout.node(node) / "config.yaml", json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _proxy(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
+    yield f"--kubeconfig={layout.kubeconfig('kube-proxy')}"
+    yield f"--hostname-override={node}"
+    yield "--detect-local-mode=ClusterCIDR"
+    yield f"--cluster-cidr={settings.pod_cidr}"
+    yield f"--healthz-bind-address=0.0.0.0:{settings.ports['proxy-healthz']}"
+    yield f"--metrics-bind-address=127.0.0.1:{settings.ports['proxy-metrics']}"
+    # The machine is somebody's: its connection table is left as it is.
+    yield "--conntrack-max-per-core=0"
+    yield "--conntrack-tcp-timeout-established=0"
+    yield "--conntrack-tcp-timeout-close-wait=0"
+    yield from NO_RATE_LIMIT
+
+
+def etcd_command(layout: Layout, settings: Settings) -> list[str]:
+    pki = layout.pki / "etcd"
+    client = f"https://127.0.0.1:{settings.ports['etcd']}"
+    peer = f"https://127.0.0.1:{settings.ports['etcd-peer']}"
+    return [
+        "etcd",
+        f"--name={settings.nodes[0]}",
+        f"--data-dir={layout.etcd}",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster={settings.nodes[0]}={peer}",
+        "--client-cert-auth=true",
+        f"--trusted-ca-file={pki}/ca.crt",
+        f"--cert-file={pki}/server.crt",
+        f"--key-file={pki}/server.key",
+        "--peer-client-cert-auth=true",
+        f"--peer-trusted-ca-file={pki}/ca.crt",
+        f"--peer-cert-file={pki}/peer.crt",
+        f"--peer-key-file={pki}/peer.key",
+        "--logger=zap",
+        "--log-level=warn",
+    ]
