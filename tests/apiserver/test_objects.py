@@ -36,6 +36,10 @@ async def refused(awaitable: Any) -> ApiError:
 
 
 class TestCreating:
+    async def test_the_default_service_range(self, admin: Client) -> None:
+        found = await admin.call("GET", "/apis/networking.k8s.io/v1/servicecidrs/kubernetes")
+        assert len(found["spec"]["cidrs"]) == 1
+
     async def test_the_server_fills_in_what_is_its_own(self, admin: Client, namespace: str) -> None:
         made = await admin.create(CONFIG_MAPS, config_map("a", x="1"), namespace)
         assert made["metadata"]["namespace"] == namespace

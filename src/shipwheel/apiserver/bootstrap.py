@@ -1,7 +1,8 @@
 """What every cluster has from its first start, and what a server puts right whenever it starts.
 
-Namespaces, the default roles, the system priority classes, the `kubernetes` service and its endpoints, and the
-configuration that extension servers read. Everything goes through the registry like a client's writes.
+Namespaces, the default roles, the system priority classes, the default ServiceCIDR, the `kubernetes` service and its
+endpoints, and the configuration that extension servers read. Everything goes through the registry like a client's
+writes.
 """
 
 from __future__ import annotations
@@ -102,6 +103,13 @@ async def make_priority_classes(server: Any) -> None:
             GroupResource("scheduling.k8s.io", "priorityclasses"),
             {"metadata": {"name": name}, "value": value, "description": description},
         )
+
+
+async def make_service_cidr(server: Any, ranges: Sequence[str]) -> None:
+    """The ranges that this server gives services' addresses from, as the default ServiceCIDR (KEP-1880). The
+    controller of ServiceCIDRs tells that it is ready."""
+    service_cidrs = GroupResource("networking.k8s.io", "servicecidrs")
+    await ensure(server, service_cidrs, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": list(ranges)}})
 
 
 async def make_kubernetes_service(server: Any, addresses: Sequence[str], service_ip: str, port: int) -> None:

@@ -302,6 +302,7 @@ class ApiServer:
         await bootstrap.make_namespaces(self)
         await bootstrap.make_roles(self)
         await bootstrap.make_priority_classes(self)
+        await bootstrap.make_service_cidr(self, config.service_cluster_ip_range)
         advertised = ipaddress.ip_address(config.advertise_address)
         addresses = [] if advertised.is_loopback else [str(advertised)]
         await bootstrap.make_kubernetes_service(self, addresses, self.services.first_address, config.secure_port)
