@@ -16,8 +16,9 @@ from shipwheel.api.clock import SystemClock
 from shipwheel.client.flags import FlagError, parse
 from shipwheel.client.resources import ENDPOINT_SLICES, NODES, SERVICES
 from shipwheel.network.proxy import config as configuration
-from shipwheel.network.proxy import nft, proxy
+from shipwheel.network.proxy import conntrack, nft, proxy
 from shipwheel.network.proxy.config import Config
+from shipwheel.network.proxy.facts import facts_of
 from tests.controllers.fakeapi import FakeApi
 
 LOCAL = "127.0.0.1"
@@ -51,7 +52,7 @@ async def until(what: Callable[[], Any]) -> Any:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel()
     monkeypatch.setattr(nft, "run", kernel.run)
-    monkeypatch.setattr(proxy, "set_conntrack_limits", lambda config: None)
+    monkeypatch.setattr(conntrack, "set_limits", lambda config: None)
     return kernel
 
 
@@ -295,14 +296,12 @@ def test_a_file(tmp_path: Path) -> None:
 
 def test_facts() -> None:
     config = Config("here", detect_local_mode="NodeCIDR", node_port_addresses=("primary",))
-    facts = proxy.facts_of(
-        config, node(podCIDRs=["10.244.0.0/24", "fd00::/64"]), ["10.96.0.0/16", "fd01::/112"], "IPv4"
-    )
+    facts = facts_of(config, node(podCIDRs=["10.244.0.0/24", "fd00::/64"]), ["10.96.0.0/16", "fd01::/112"], "IPv4")
     assert facts.local_detection.local == "ip saddr 10.244.0.0/24"
     assert (facts.node_ip, facts.node_port_ips, facts.service_cidrs) == ("192.0.2.2", ("192.0.2.2",), ("10.96.0.0/16",))
-    six = proxy.facts_of(config, node(podCIDRs=["10.244.0.0/24", "fd00::/64"]), [], "IPv6")
+    six = facts_of(config, node(podCIDRs=["10.244.0.0/24", "fd00::/64"]), [], "IPv6")
     assert six.local_detection.local == "ip6 saddr fd00::/64"
     assert (six.node_ip, six.node_port_ips) == ("", ())
     own = Config("here", bind_address="198.51.100.3", node_port_addresses=("127.0.0.0/8", "0.0.0.0/0"))
-    assert proxy.facts_of(own, None, [], "IPv4").node_port_ips is None
-    assert proxy.facts_of(own, None, [], "IPv4").node_ip == "198.51.100.3"
+    assert facts_of(own, None, [], "IPv4").node_port_ips is None
+    assert facts_of(own, None, [], "IPv4").node_ip == "198.51.100.3"

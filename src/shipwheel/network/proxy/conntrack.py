@@ -1,4 +1,4 @@
-"""Connections the kernel remembers after the endpoint they led to is gone.
+"""Connections the kernel remembers: how many and how long, and those whose endpoint is gone.
 
 A UDP client that keeps sending from one port keeps its conntrack entry alive, and with it the address
 translation made for its first packet: it would talk to a dead endpoint for ever. Entries of a service's address
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from shipwheel.network.proxy.config import Config
 from shipwheel.network.proxy.model import Endpoint, IPFamily, ServicePort
 
 log = logging.getLogger(__name__)
@@ -87,3 +90,34 @@ async def _conntrack(*arguments: str) -> str:
     if process.returncode and arguments[0] == "-L":
         log.error("failed to list conntrack entries: %s", errors.decode(errors="replace").strip())
     return output.decode(errors="replace")
+
+
+def set_limits(config: Config) -> None:
+    """Set the size and the timeouts of the kernel's connection table; 0 leaves a setting as it is. A limit that is
+    higher already is not lowered, and what may not be written (in a container) is logged."""
+    if config.conntrack_max_per_core:
+        wanted = max(config.conntrack_max_per_core * (os.cpu_count() or 1), config.conntrack_min)
+        if wanted > _sysctl("nf_conntrack_max"):
+            _set_sysctl("nf_conntrack_max", wanted)
+    for name, seconds in (
+        ("nf_conntrack_tcp_timeout_established", config.conntrack_tcp_established_timeout),
+        ("nf_conntrack_tcp_timeout_close_wait", config.conntrack_tcp_close_wait_timeout),
+        ("nf_conntrack_udp_timeout", config.conntrack_udp_timeout),
+        ("nf_conntrack_udp_timeout_stream", config.conntrack_udp_stream_timeout),
+    ):
+        if seconds and _sysctl(name) != int(seconds):
+            _set_sysctl(name, int(seconds))
+    if config.conntrack_tcp_be_liberal:
+        _set_sysctl("nf_conntrack_tcp_be_liberal", 1)
+
+
+def _sysctl(name: str) -> int:
+    path = Path("/proc/sys/net/netfilter", name)
+    return int(path.read_text()) if path.exists() else 0
+
+
+def _set_sysctl(name: str, value: int) -> None:
+    try:
+        Path("/proc/sys/net/netfilter", name).write_text(str(value))
+    except OSError as error:
+        log.warning("failed to set %s to %d: %s", name, value, error)

@@ -7,14 +7,9 @@ difference between the table that was and the table that shall be is what the ke
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
-from pathlib import Path
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj, key_of
@@ -26,6 +21,7 @@ from shipwheel.client.metrics import CONTENT_TYPE, Metrics
 from shipwheel.client.resources import ENDPOINT_SLICES, NODES, SERVICE_CIDRS, SERVICES
 from shipwheel.network.proxy import conntrack, nft, ruleset
 from shipwheel.network.proxy.config import Config
+from shipwheel.network.proxy.facts import differ, facts_of, zone_of
 from shipwheel.network.proxy.health import Health, ServiceHealthServers, serve
 from shipwheel.network.proxy.metrics import ProxyMetrics
 from shipwheel.network.proxy.model import (
@@ -35,17 +31,15 @@ from shipwheel.network.proxy.model import (
     IPFamily,
     ServicePort,
     endpoints_by_port,
-    family_of,
     service_of_slice,
     service_ports,
 )
-from shipwheel.network.proxy.rules import Facts, LocalDetection, contribution, render
+from shipwheel.network.proxy.rules import Facts, contribution, render
 from shipwheel.network.proxy.ruleset import Ruleset
 from shipwheel.network.proxy.topology import Place, Reachable, reachable
 
 log = logging.getLogger(__name__)
 
-ZONE_LABEL = "topology.kubernetes.io/zone"
 FAMILIES: tuple[IPFamily, ...] = ("IPv4", "IPv6")
 FULL_SYNC_PERIOD = 3600.0
 """Seconds after which the whole table is written anew, whatever is believed to be in it."""
@@ -58,7 +52,7 @@ async def run(config: Config, *, client: Client, clock: Clock) -> None:
     if config.cleanup:
         await cleanup(config.table)
         return
-    set_conntrack_limits(config)
+    conntrack.set_limits(config)
     metrics = Metrics()
     health = Health(clock, timeout=2 * config.sync_period)
     factory = InformerFactory(client, clock)
@@ -225,29 +219,31 @@ class Proxy:
         """What a service contributes; nothing when it is gone."""
         namespace, _, name = key.partition("/")
         service = self._services.get(namespace, name)
-        ports = service_ports(service, family) if service is not None else []
-        before = self._rendered[family].pop(key, None)
-        if ports:
-            slices = self._slices.by_index(SLICES_BY_SERVICE, key)
-            backends = endpoints_by_port(slices, family, self._config.node_name)
-            found = [
-                (port, members, reachable(port, members, self._place))
-                for port in ports
-                for members in [backends.get((port.port_name, port.protocol), [])]
-            ]
-            facts = self._facts[family]
-            rules = ruleset.combine(contribution(port, to, facts) for port, _, to in found)
-            self._rendered[family][key] = _Rendered(found, rules)
-        known = [*(before.ports if before else ()), *(found if ports else ())]
-        self._udp_changed |= any(port.protocol == "udp" for port, _, _ in known)
+        rendered = self._rendered[family]
+        before = rendered.pop(key, None)
+        after = self._rendering_of(key, service_ports(service, family), family) if service is not None else None
+        if after is not None and after.ports:
+            rendered[key] = after
+        self._udp_changed |= any(
+            port.protocol == "udp" for each in (before, after) if each is not None for port, _, _ in each.ports
+        )
+
+    def _rendering_of(self, key: str, ports: Iterable[ServicePort], family: IPFamily) -> _Rendered:
+        slices = self._slices.by_index(SLICES_BY_SERVICE, key)
+        backends = endpoints_by_port(slices, family, self._config.node_name)
+        found = []
+        for port in ports:
+            members = backends.get((port.port_name, port.protocol), [])
+            found.append((port, members, reachable(port, members, self._place)))
+        facts = self._facts[family]
+        return _Rendered(found, ruleset.combine(contribution(port, to, facts) for port, _, to in found))
 
     def _learn_facts(self) -> None:
         """Work out what the rules depend on besides services; when it changed, everything is rendered anew."""
         node = self._nodes.get("", self._config.node_name)
         cidrs = [cidr for each in self._service_cidrs.list() for cidr in each["spec"].get("cidrs") or ()]
         facts = {family: facts_of(self._config, node, cidrs, family) for family in FAMILIES}
-        labels = (node["metadata"].get("labels") or {}) if node else {}
-        place = Place(self._config.node_name, labels.get(ZONE_LABEL, ""))
+        place = Place(self._config.node_name, zone_of(node))
         if facts != self._facts or place != self._place:
             self._facts, self._place = facts, place
             self._dirty.update(key_of(each) for each in self._services.list())
@@ -297,7 +293,7 @@ class Proxy:
 
     def _on_node(self, event: EventType, new: Obj | None, old: Obj | None) -> None:
         self._health.node = new
-        if new is None or old is None or new.get("spec") != old.get("spec") or _differ(new, old):
+        if differ(new, old):
             self._wake.set()
 
     def _on_service_cidr(self, event: EventType, new: Obj | None, old: Obj | None) -> None:
@@ -310,104 +306,6 @@ class Proxy:
                 self._health.queued(family)
                 self._metrics.last_queued.labels(family).set(self._clock.now().timestamp())
         self._wake.set()
-
-
-def facts_of(config: Config, node: Obj | None, service_cidrs: Sequence[str], family: IPFamily) -> Facts:
-    """What the rules of one family depend on besides services."""
-    node_ips = [address for address in _node_ips(config, node) if family_of(address) == family]
-    return Facts(
-        family=family,
-        local_detection=_local_detection(config, node, family),
-        masquerade_all=config.masquerade_all,
-        masquerade_mark=1 << config.masquerade_bit,
-        node_ip=node_ips[0] if node_ips else "",
-        node_port_ips=_node_port_ips(config, node_ips, family),
-        service_cidrs=tuple(sorted(cidr for cidr in service_cidrs if family_of(cidr) == family)),
-    )
-
-
-def _local_detection(config: Config, node: Obj | None, family: IPFamily) -> LocalDetection:
-    match config.detect_local_mode:
-        case "BridgeInterface":
-            return LocalDetection.by_bridge(config.bridge_interface)
-        case "InterfaceNamePrefix":
-            return LocalDetection.by_prefix(config.interface_prefix)
-        case "ClusterCIDR":
-            cidrs: Sequence[str] = config.cluster_cidrs
-        case "NodeCIDR":
-            cidrs = ((node or {}).get("spec") or {}).get("podCIDRs") or ()
-        case _:
-            cidrs = ()
-    for cidr in cidrs:
-        if family_of(cidr) == family:
-            return LocalDetection.by_cidr(cidr)
-    return LocalDetection()
-
-
-def _node_ips(config: Config, node: Obj | None) -> list[str]:
-    if not ip_address(config.bind_address).is_unspecified:
-        return [config.bind_address]
-    addresses = ((node or {}).get("status") or {}).get("addresses") or ()
-    return [each["address"] for each in addresses if each["type"] == "InternalIP"]
-
-
-def _node_port_ips(config: Config, node_ips: Sequence[str], family: IPFamily) -> tuple[str, ...] | None:
-    """The addresses that NodePorts answer on; None: all."""
-    wanted = config.node_port_addresses
-    if not wanted:
-        return None
-    if wanted == ("primary",):
-        return tuple(node_ips)
-    networks = [ip_network(each, strict=False) for each in wanted if family_of(each) == family]
-    if not networks or any(each.prefixlen == 0 for each in networks):
-        return None
-    addresses = (ip_address(each) for each in local_addresses() if family_of(each) == family)
-    chosen = [each for each in addresses if not each.is_loopback and any(each in net for net in networks)]
-    return tuple(sorted(str(each) for each in chosen))
-
-
-def local_addresses() -> list[str]:
-    """This machine's addresses, as iproute2 lists them."""
-    listing = subprocess.run(["ip", "-json", "address"], capture_output=True, check=True).stdout
-    return [each["local"] for link in json.loads(listing) for each in link["addr_info"] if "local" in each]
-
-
-def set_conntrack_limits(config: Config) -> None:
-    """The sizes and timeouts of the kernel's connection table; 0 leaves a setting as it is. A limit that is
-    higher already is not lowered, and what may not be written (in a container) is logged."""
-    if config.conntrack_max_per_core:
-        wanted = max(config.conntrack_max_per_core * (os.cpu_count() or 1), config.conntrack_min)
-        if wanted > _sysctl("nf_conntrack_max"):
-            _set_sysctl("nf_conntrack_max", wanted)
-    for name, seconds in (
-        ("nf_conntrack_tcp_timeout_established", config.conntrack_tcp_established_timeout),
-        ("nf_conntrack_tcp_timeout_close_wait", config.conntrack_tcp_close_wait_timeout),
-        ("nf_conntrack_udp_timeout", config.conntrack_udp_timeout),
-        ("nf_conntrack_udp_timeout_stream", config.conntrack_udp_stream_timeout),
-    ):
-        if seconds and _sysctl(name) != int(seconds):
-            _set_sysctl(name, int(seconds))
-    if config.conntrack_tcp_be_liberal:
-        _set_sysctl("nf_conntrack_tcp_be_liberal", 1)
-
-
-def _sysctl(name: str) -> int:
-    path = Path("/proc/sys/net/netfilter", name)
-    return int(path.read_text()) if path.exists() else 0
-
-
-def _set_sysctl(name: str, value: int) -> None:
-    try:
-        Path("/proc/sys/net/netfilter", name).write_text(str(value))
-    except OSError as error:
-        log.warning("failed to set %s to %d: %s", name, value, error)
-
-
-def _differ(new: Obj, old: Obj) -> bool:
-    """Whether what the rules depend on changed; a node reports its condition all the time."""
-    return (new["metadata"].get("labels") or {}).get(ZONE_LABEL) != (old["metadata"].get("labels") or {}).get(
-        ZONE_LABEL
-    ) or (new.get("status") or {}).get("addresses") != (old.get("status") or {}).get("addresses")
 
 
 async def _servers(config: Config, health: Health, metrics: Metrics) -> list[HttpServer]:
