@@ -78,6 +78,7 @@ async def running(directory: Path, data_file: Path, clock: Clock | None = None) 
     authorities = read_authorities(directory)
     tls = server_tls(config.tls_cert_file, config.tls_private_key_file, client_ca=authorities)
     tasks = [asyncio.create_task(server.cache.run()), asyncio.create_task(server.custom_resources.run())]
+    tasks.append(asyncio.create_task(server.ip_addresses.run()))
     try:
         port = await http.listen("127.0.0.1", 0, tls=tls)
         await server.prepare_cluster()

@@ -12,8 +12,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError
-from shipwheel.api.meta import GroupResource, Obj
+from shipwheel.api.meta import GroupResource, Obj, condition
 from shipwheel.api.resource import UserInfo
 from shipwheel.apiserver.authz.rules import default_objects
 
@@ -110,6 +111,35 @@ async def make_service_cidr(server: Any, ranges: Sequence[str]) -> None:
     controller of ServiceCIDRs tells that it is ready."""
     service_cidrs = GroupResource("networking.k8s.io", "servicecidrs")
     await ensure(server, service_cidrs, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": list(ranges)}})
+
+
+async def make_service_range(server: Any, ranges: Sequence[str]) -> None:
+    """The ServiceCIDR that says which addresses services are given (KEP-1880)."""
+    resource = GroupResource("networking.k8s.io", "servicecidrs")
+    await ensure(server, resource, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": list(ranges)}})
+    known = server.peek(resource, "", "kubernetes")
+    if known is None or condition(known, "Ready") is not None:
+        return
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": rfc3339(server.clock.now()),
+    }
+
+    def change(current: Obj) -> Obj:
+        current["status"] = {"conditions": [ready]}
+        return current
+
+    await server.change(resource, "", "kubernetes", change, user=LOOPBACK, subresource="status")
+
+
+async def note_start_of_token_tracking(server: Any) -> None:
+    """Since when the use of legacy service-account tokens is noted (KEP-2799); their cleaner counts from it."""
+    since = server.clock.now().strftime("%Y-%m-%d")
+    metadata = {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"}
+    await ensure(server, GroupResource("", "configmaps"), {"metadata": metadata, "data": {"since": since}})
 
 
 async def make_kubernetes_service(server: Any, addresses: Sequence[str], service_ip: str, port: int) -> None:

@@ -36,6 +36,7 @@ from shipwheel.apiserver.flow import Flow
 from shipwheel.apiserver.forward import Destination, Forwarder
 from shipwheel.apiserver.health import Health
 from shipwheel.apiserver.intake import WriteOptions
+from shipwheel.apiserver.ipaddresses import IpAddresses
 from shipwheel.apiserver.nodes import NODES, kubelet_context, kubelet_of
 from shipwheel.apiserver.pipeline import Pipeline
 from shipwheel.apiserver.reads import Reader
@@ -90,6 +91,7 @@ class ApiServer:
             clock=clock,
         )
         self.custom_resources = CustomResources(self)
+        self.ip_addresses = IpAddresses(self)
         self._kubelet_tls: ssl.SSLContext | None = None
         self._address_tls: ssl.SSLContext | None = None
         Documents(self).install(self.pipeline)
@@ -302,6 +304,8 @@ class ApiServer:
         await bootstrap.make_namespaces(self)
         await bootstrap.make_roles(self)
         await bootstrap.make_priority_classes(self)
+        await bootstrap.make_service_range(self, config.service_cluster_ip_range)
+        await bootstrap.note_start_of_token_tracking(self)
         await bootstrap.make_service_cidr(self, config.service_cluster_ip_range)
         advertised = ipaddress.ip_address(config.advertise_address)
         addresses = [] if advertised.is_loopback else [str(advertised)]
@@ -341,6 +345,7 @@ async def run(
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_compact(server), name="compaction")
                 tasks.create_task(server.custom_resources.run(), name="custom-resources")
+                tasks.create_task(server.ip_addresses.run(), name="ip-addresses")
         finally:
             server.health.ready = False
             server.reader.draining.set()
