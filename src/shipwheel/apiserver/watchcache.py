@@ -24,6 +24,7 @@ import orjson
 from shipwheel.api.errors import ApiError, expired
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Resource
+from shipwheel.api.schema import apply_defaults, has_defaults
 from shipwheel.api.selectors import FieldSelector, LabelSelector
 from shipwheel.store.base import Compacted, Event, KeyValue, Progress, Store, StoreError
 
@@ -115,6 +116,8 @@ def make_entry(resource: Resource, head: bytes, key: str, value: bytes, revision
     start = len(head)
     if not (value.startswith(head) and value.startswith(_METADATA, start)):
         value = _normalize(resource, value)
+    if resource.custom and has_defaults(resource.storage.schema):
+        value = _complete(resource, value)
     body = value[start + len(_METADATA) :]
     return Entry(resource, key, b'"metadata":{"resourceVersion":"%d",%b' % (revision, body), revision)
 
@@ -133,6 +136,13 @@ def _normalize(resource: Resource, value: bytes) -> bytes:
     obj.pop("apiVersion", None)
     ordered.update(obj)
     return orjson.dumps(ordered)
+
+
+def _complete(resource: Resource, value: bytes) -> bytes:
+    """Fill in what a custom object did not have yet when it was stored: its definition may have got a default since."""
+    obj: Obj = orjson.loads(value)
+    apply_defaults(resource.storage.schema, obj)
+    return orjson.dumps(obj)
 
 
 class Change:

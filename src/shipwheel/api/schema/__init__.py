@@ -6,7 +6,7 @@ A built-in kind's body is brought into form by `conform`; a custom one's by `dro
 
 from shipwheel.api.schema.conform import DecodeError, conform
 from shipwheel.api.schema.model import MISSING, Schema, from_openapi
-from shipwheel.api.schema.structural import apply_defaults, conform_metadata, drop_nulls, prune
+from shipwheel.api.schema.structural import apply_defaults, conform_metadata, drop_nulls, has_defaults, prune
 from shipwheel.api.schema.validation import validate
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "conform_metadata",
     "drop_nulls",
     "from_openapi",
+    "has_defaults",
     "prune",
     "validate",
 ]

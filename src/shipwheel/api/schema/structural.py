@@ -26,6 +26,11 @@ def apply_defaults(schema: Schema, obj: Any) -> None:
         fill(obj)
 
 
+def has_defaults(schema: Schema) -> bool:
+    """Whether `apply_defaults` can make a difference."""
+    return _defaulter(schema) is not None
+
+
 def _defaulter(schema: Schema) -> Defaulter | None:
     """The compiled walk, or None when nothing below has a default."""
     try:
