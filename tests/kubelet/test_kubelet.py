@@ -410,3 +410,29 @@ async def test_a_restarted_kubelet_keeps_volumes_up_to_date(tmp_path: Path) -> N
         made.api.change(r.CONFIG_MAPS, "c", "ns", lambda obj: obj.update(data={"key": "new"}))
         await made.until(lambda: file.read_text() == "new")
         assert made.only()["restartCount"] == 0
+
+
+async def test_an_exit_may_restart_all_containers(tmp_path: Path) -> None:
+    """KEP-5532, with what ends as soon as it was started."""
+    rules = [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]
+    ends = "{run: 0.1s, exit: 0}"
+    life = f"{{containers: {{init: {ends}, source: [{{run: 0.1s, exit: 42}}, {ends}]}}}}"
+    async with world(tmp_path) as made:
+        made.create(
+            pod(
+                container("main"),
+                init=(
+                    container("sidecar", restartPolicy="Always"),
+                    container("init"),
+                    container("source", restartPolicy="Never", restartPolicyRules=rules),
+                ),
+                restartPolicy="Never",
+            ),
+            life,
+        )
+        await made.until(lambda: made.phase() == "Running")
+        statuses = {each["name"]: each for each in (made.pod() or {})["status"]["initContainerStatuses"]}
+        assert {name: each["restartCount"] for name, each in statuses.items()} == dict.fromkeys(statuses, 1)
+        reasons = {(each["lastState"].get("terminated") or {}).get("reason") for each in statuses.values()}
+        assert reasons == {"RestartingAllContainers"}
+        assert await made.running() == ["main", "sidecar"]

@@ -211,10 +211,14 @@ def _add_resources(status: Obj, spec: Obj, seen: ContainerObservation, actuated:
         return
     told = actual_resources(seen)
     for part in ("limits", "requests"):
-        declared = status["resources"].get(part) or {}
+        declared = status["resources"].get(part)
+        if declared is None:
+            continue
         last = (actuated or {}).get(part) or {}
-        for name in declared.keys() & {"cpu", "memory"}:
-            declared[name] = told.get((part, name)) or last.get(name) or declared[name]
+        for name in ("cpu", "memory"):
+            amount = told.get((part, name)) or (last.get(name) if name in declared else None)
+            if amount:
+                declared[name] = amount
 
 
 def actual_resources(seen: ContainerObservation) -> dict[tuple[str, str], str]:
