@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 BIN = Path(sys.executable).parent
-TIMEOUT = 60.0
+TIMEOUT = 150.0
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from shipwheel.apiserver.flow import Flow
 from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
 from shipwheel.apiserver.listing import answer_list
 from shipwheel.apiserver.reads import Reader, list_options
-from shipwheel.apiserver.rendering import Rendering, render_object, rendering
+from shipwheel.apiserver.rendering import Rendering, render_object, render_table, rendering
 from shipwheel.apiserver.requestinfo import RequestInfo, request_info
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.storing import Written
@@ -320,6 +320,11 @@ class Pipeline:
             if version.from_storage is not None:
                 answer = version.from_storage(answer)
             answer["apiVersion"] = str(version.group_version)
+        form = codec.negotiate(request.header("accept"))
+        if form.as_kind == "Table" and isinstance(answer, dict) and resource.columns:
+            include = request.parameter("includeObject")
+            rows = render_table(answer, resource, form, include, self.clock.now())
+            return Response(200, rows, content_type=f"application/json;as=Table;g=meta.k8s.io;v={form.version}")
         return self._called(request, answer, info, options)
 
     def _make_call(

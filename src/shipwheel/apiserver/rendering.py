@@ -237,3 +237,10 @@ def render_object(obj: Obj, form: MediaType) -> tuple[bytes, str]:
     if form.format == "protobuf":
         return wire.encode_object(obj), ProtobufRendering.content_type
     return orjson.dumps(obj), "application/json"
+
+
+def render_table(answer: Obj, resource: Resource, form: MediaType, include: str, now: datetime) -> bytes:
+    """What a kind without storage answered, an object or a list, as a Table."""
+    items = answer["items"] if "items" in answer else [answer]
+    rows = table.table(items, resource.columns, now=now, include=include, version=form.version)
+    return orjson.dumps(rows)
