@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cluster
+from tests.e2e.live import Cluster
 
 CLIENTS = Path(sys.executable).parent.parent / "clients"
 
