@@ -191,6 +191,12 @@ def test_the_policy_of_the_course(tmp_path) -> None:
     assert names(config, "bind") == ["DefaultBinder"] and names(config, "postFilter") == ["DefaultPreemption"]
 
 
+@pytest.mark.parametrize("content", [COURSE, {"kind": "Policy", "apiVersion": "v1"}])
+def test_plugins_of_a_policy_are_only_where_they_belong(content: dict[str, Any]) -> None:
+    for point, plugins in resolve(policy.parse(content, "x").profiles[0], KNOWN).items():
+        assert all(point in KNOWN[name] for name, _ in plugins), point
+
+
 @pytest.mark.parametrize("name", sorted(policy.PREDICATES))
 def test_every_predicate_is_some_rule(name: str) -> None:
     config = policy.parse({**COURSE, "predicates": [{"name": name}]}, "x")

@@ -386,7 +386,7 @@ def resolve(profile: ProfileConfig, known: Mapping[str, set[str]]) -> dict[str, 
                 chosen.append((name, named.pop(name) or weight or 1))
             elif name not in own.disabled and "*" not in own.disabled:
                 chosen.append((name, weight or 1))
-        chosen += [(name, weight or 1) for name, weight in own.enabled if name in named]
+        chosen += [(name, weight or 1) for name, weight in own.enabled if name in named and point in known[name]]
         if chosen:
             found[point] = chosen
     return found
