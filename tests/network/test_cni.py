@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -18,6 +19,9 @@ PLUGINS = next(
     (each for each in map(Path, ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")) if (each / "ptp").exists()),
     None,
 )
+
+
+LET_THROUGH = "import asyncio; from shipwheel.network import forwarding; asyncio.run(forwarding.{call})"
 
 
 def test_the_ranges_of_a_node() -> None:
@@ -54,7 +58,8 @@ def test_the_mtu_of_this_machine() -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0 or PLUGINS is None, reason="needs root and the CNI plugins")
-def test_pods_reach_one_another_and_the_world(tmp_path: Path) -> None:
+@pytest.mark.parametrize("firewall", [False, True], ids=["open", "dropping"])
+def test_pods_reach_one_another_and_the_world(tmp_path: Path, firewall: bool) -> None:
     cidr = "10.251.0.0/24"
     document = cni.configuration("test", [cidr], state_dir=tmp_path, mtu=1400)
     with namespaces("node", "outside", "pod1", "pod2") as (node, outside, *pods):
@@ -78,11 +83,18 @@ def test_pods_reach_one_another_and_the_world(tmp_path: Path) -> None:
             space.run("ip", "link", "set", link, "up")
         rules = cni.masquerade("ip", [cidr], ["10.251.0.0/16"])
         node.run("nft", "-f", "-", stdin=ruleset.create("ip", "pods", rules))
+        if firewall:
+            node.run("iptables", "-P", "FORWARD", "DROP")
+        for _ in range(2):
+            node.run(sys.executable, "-c", LET_THROUGH.format(call=f"let_through('test', ['{cidr}'])"))
         addresses = [plug("ADD", node, pod, document) for pod in pods]
         assert addresses == ["10.251.0.2", "10.251.0.3"]
         assert answer_seen(pods[1], at=addresses[1], by=pods[0]) == addresses[0]
         assert answer_seen(outside, at="192.0.2.9", by=pods[0]) == "192.0.2.2"
         assert answer_seen(node, at=cni.gateways([cidr])[0], by=pods[1]) == addresses[1]
+        assert node.run("iptables", "-S", "FORWARD").count("--comment test") == (2 if firewall else 0)
+        node.run(sys.executable, "-c", LET_THROUGH.format(call="forget('test')"))
+        assert "test" not in node.run("iptables", "-S", "FORWARD")
         for pod in pods:
             plug("DEL", node, pod, document)
         assert "veth" not in node.run("ip", "-o", "link").replace("out@", "")

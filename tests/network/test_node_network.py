@@ -12,7 +12,7 @@ from dnslib import DNSRecord
 
 from shipwheel.api.clock import SystemClock
 from shipwheel.client.resources import ENDPOINT_SLICES, NAMESPACES, NODES, SERVICES
-from shipwheel.network import cni
+from shipwheel.network import cni, forwarding
 from shipwheel.network.dns import server
 from shipwheel.network.dns.publish import publish
 from shipwheel.network.proxy import nft
@@ -22,6 +22,10 @@ from tests.controllers.fakeapi import FakeApi
 def named(kind: str, name: str, namespace: str = "", **rest: Any) -> dict[str, Any]:
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
     return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **rest}
+
+
+async def nothing(command: str, *arguments: str) -> str:
+    return ""
 
 
 async def cancel(task: asyncio.Task[None]) -> None:
@@ -37,6 +41,7 @@ async def test_a_node_gets_its_network_with_its_range(tmp_path: Path, monkeypatc
         return ""
 
     monkeypatch.setattr(nft, "run", record)
+    monkeypatch.setattr(forwarding, "_run", nothing)
     api = FakeApi(SystemClock())
     api.create(NODES, named("Node", "here", spec={}))
     config = cni.Config("sw", "here", tmp_path / "conf", tmp_path / "state", ("10.244.0.0/16",), mtu=1400)

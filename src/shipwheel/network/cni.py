@@ -27,6 +27,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
 from shipwheel.client.informer import EventType, Informer, drop_managed_fields
 from shipwheel.client.resources import NODES
+from shipwheel.network import forwarding
 from shipwheel.network.proxy import nft, ruleset
 from shipwheel.network.proxy.ruleset import Chain, Family, Ruleset
 
@@ -135,6 +136,7 @@ async def remove(config: Config) -> None:
     (config.configuration_dir / CONFIGURATION_FILE).unlink(missing_ok=True)
     for family in ("ip", "ip6"):
         await nft.run(ruleset.delete_table(family, table_of(config.name)))
+    await forwarding.forget(config.name)
 
 
 def table_of(name: str) -> str:
@@ -148,6 +150,7 @@ async def _set_up(config: Config, cidrs: tuple[str, ...]) -> None:
         if ours:
             rules = masquerade(family, ours, everybody)
             await nft.run(ruleset.create(family, table_of(config.name), rules))
+    await forwarding.let_through(config.name, cidrs)
     document = configuration(
         config.name, cidrs, state_dir=config.state_dir, mtu=config.mtu or default_mtu()
     )  # fmt: skip
