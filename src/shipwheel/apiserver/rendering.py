@@ -241,6 +241,6 @@ def render_object(obj: Obj, form: MediaType) -> tuple[bytes, str]:
 
 def render_table(answer: Obj, resource: Resource, form: MediaType, include: str, now: datetime) -> bytes:
     """What a kind without storage answered, an object or a list, as a Table."""
-    items = answer["items"] if "items" in answer else [answer]
+    items = answer.get("items", [answer])
     rows = table.table(items, resource.columns, now=now, include=include, version=form.version)
     return orjson.dumps(rows)
