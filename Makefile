@@ -4,7 +4,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-.PHONY: up down setup packages test test-fast lint types bench clean
+.PHONY: up down setup packages test test-fast lint types bench bench-scheduler clean
 
 # Set this machine up, start a cluster, and deploy a web site to it. It can be repeated at will.
 up: setup packages
@@ -40,6 +40,9 @@ test-fast: setup
 
 bench: setup packages
 	$(PYTHON) -m bench $(ARGS)
+
+bench-scheduler: setup
+	$(PYTHON) -m bench scheduler $(ARGS)
 
 clean: down
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
