@@ -10,7 +10,7 @@ import pytest
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.client import Client
-from shipwheel.client.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, PODS
+from shipwheel.client.resources import CONFIG_MAPS, DEPLOYMENTS, LEASES, NAMESPACES, PODS
 from tests.apiserver.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -239,6 +239,32 @@ class TestBadInput:
         path = CONFIG_MAPS.path(namespace)
         error = await refused(admin.call("POST", path, body=b"{nonsense"))
         assert (error.code, error.reason) == (400, "BadRequest")
+
+    @pytest.mark.parametrize("metadata", ["a", 1, [], [{}]])
+    @pytest.mark.parametrize("method", ["POST", "PUT"])
+    async def test_metadata_that_is_none(self, admin: Client, namespace: str, method: str, metadata: Any) -> None:
+        """Of a kind that a PUT may create."""
+        path = LEASES.path(namespace, "" if method == "POST" else "a")
+        error = await refused(admin.call(method, path, body={"metadata": metadata}))
+        assert (error.code, error.reason) == (400, "BadRequest")
+
+    @pytest.mark.parametrize(
+        ("media", "patch"),
+        [
+            ("merge-patch+json", b'{"kind": 1}'),
+            ("strategic-merge-patch+json", b'{"apiVersion": {}}'),
+            ("merge-patch+json", b'{"data": ' + b'{"a":' * 300 + b"1" + b"}" * 301),
+            ("json-patch+json", b'[{"op": "replace", "path": "/kind", "value": 1}]'),
+            ("apply-patch+yaml", b"{apiVersion: v1, kind: ConfigMap, data: {a: 18446744073709551616}}"),
+            ("apply-patch+yaml", b"{apiVersion: v1, kind: ConfigMap, data: {a: " + b"9" * 40 + b"}}"),
+        ],
+    )
+    async def test_patches_that_lead_nowhere(self, admin: Client, namespace: str, media: str, patch: bytes) -> None:
+        await admin.create(CONFIG_MAPS, config_map("a"), namespace)
+        path, query = CONFIG_MAPS.path(namespace, "a"), {"fieldManager": "m"}
+        error = await refused(admin.call("PATCH", path, query=query, body=patch, content_type=f"application/{media}"))
+        typed = "failed to create typed patch object"  # which upstream calls an error of its own
+        assert error.code == 400 or error.message.startswith(typed), error.message
 
     async def test_too_much(self, admin: Client, namespace: str) -> None:
         error = await refused(admin.create(CONFIG_MAPS, config_map("a", x="y" * (10 << 20)), namespace))

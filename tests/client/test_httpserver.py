@@ -25,6 +25,11 @@ from shipwheel.client.httpserver import (
 from tests.client.wire import serving
 
 
+@pytest.fixture(autouse=True)
+def hardly_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpserver, "LINGER", 0.02)
+
+
 def text(body: str, status: int = 200) -> Response:
     return Response(status, body.encode(), content_type="text/plain")
 
@@ -259,6 +264,19 @@ class TestBodies:
             peer.send("POST / HTTP/1.1", "Content-Length: 200000", body=b"x" * 150_000)
             answer = await peer.answer()
             assert (answer.status, answer.headers["connection"]) == (413, "close")
+
+    @pytest.mark.parametrize("size", [70_000, 4 << 20])
+    async def test_who_is_still_sending_hears_the_answer(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(httpserver, "LINGER", 5)
+        async with serving(at_once) as wire:
+            peer = await wire.connect()
+            peer.send("POST / HTTP/1.1", f"Content-Length: {size}")
+            for _ in range(10):
+                peer.raw(bytes(size // 10))
+                await peer.writer.drain()
+                await asyncio.sleep(0.001)
+            answer = await peer.answer()
+            assert (answer.body, answer.headers["connection"]) == (b"POST /", "close")
 
     async def test_a_sender_waits_for_its_reader(self) -> None:
         read = asyncio.Event()

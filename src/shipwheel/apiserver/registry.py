@@ -206,7 +206,8 @@ class Registry:
             if not may_create:
                 raise not_found(resource.group_resource, name)
             body = produce(None)
-            if body.get("metadata", {}).get("resourceVersion"):
+            metadata = body.get("metadata")
+            if isinstance(metadata, dict) and metadata.get("resourceVersion"):
                 raise not_found(resource.group_resource, name)
             if options.check_access is not None:
                 await options.check_access("create")

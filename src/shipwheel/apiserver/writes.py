@@ -251,8 +251,11 @@ class Writer:
             patch = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             raise bad_request(f"error decoding patch: {error}") from None
-        if duplicates is not None and isinstance(patch, dict):
-            codec.decode_json(raw, strict_duplicates=duplicates)
+        if isinstance(patch, dict):
+            try:
+                codec.decode_json(raw, strict_duplicates=duplicates)
+            except ValueError as error:
+                raise bad_request(f"error decoding patch: {error}") from None
         if duplicates:
             report_strict(duplicates, options, "patch", gvk.kind)
         if media == JSON_PATCH:

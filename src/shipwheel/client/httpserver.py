@@ -31,6 +31,8 @@ BODY_WINDOW = 256 * 1024
 """Bytes of a body held before its handler asks for them; then the sender has to wait."""
 HEADER_TIMEOUT = 32.0
 IDLE_TIMEOUT = 180.0
+LINGER = 0.5
+"""Seconds for a peer that is still sending to find its refusal, which closing at once would tear up."""
 _SWEEP = 5.0
 
 _REASONS = {status.value: status.phrase for status in http.HTTPStatus}
@@ -448,6 +450,7 @@ class Connection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._can_write = True
         self._closing = False
+        self._deaf = False
         self._answering = False
         """Whether an answer is on its way already, so that no other may be sent instead."""
         self.gone = asyncio.Event()
@@ -467,6 +470,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._tunnel is not None:
             self._tunnel.feed(data)
+            return
+        if self._deaf:
             return
         if self._reading is None:
             self._header_bytes += len(data)
@@ -593,7 +598,9 @@ class Connection(asyncio.Protocol):
         unread = body is not None and not body.complete
         close = not request.keep_alive or unread or self._server.closing
         self.transport_write(answer.encode(close=close, head_only=request.method == "HEAD"))
-        if close:
+        if unread:
+            self._linger()
+        elif close:
             self.close()
 
     async def _stream(self, request: Request, answer: Stream) -> None:
@@ -637,9 +644,10 @@ class Connection(asyncio.Protocol):
         self._task = None
         self._current = None
         self._answering = False
+        if self._closing:
+            return
         if request._body is not None and not request._body.complete:
             self.close()
-        if self._closing:
             return
         self.deadline = self._loop.time() + IDLE_TIMEOUT
         if self._waiting:
@@ -670,7 +678,13 @@ class Connection(asyncio.Protocol):
         elif not self._closing:
             answer = Response(status, (message + "\n").encode(), content_type="text/plain; charset=utf-8")
             self.transport_write(answer.encode(close=True, head_only=False))
-            self.close()
+            self._linger()
+
+    def _linger(self) -> None:
+        """Take in and drop what the peer still sends, for a moment, and close."""
+        self._closing = self._deaf = True
+        self.resume_reading()
+        self._loop.call_later(LINGER, self.close)
 
     # The transport, for those above.
 

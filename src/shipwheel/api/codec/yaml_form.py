@@ -172,7 +172,7 @@ def resolve(text: str) -> Any:
 
 def _to_float(text: str) -> float:
     number = float(text)
-    return int(number) if number.is_integer() and abs(number) < 1e21 else number
+    return int(number) if number.is_integer() and -(2**63) <= number < 2**64 else number
 
 
 class _Reader:
