@@ -4,7 +4,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-.PHONY: up down setup packages test test-fast lint types bench bench-scheduler clean
+.PHONY: up down setup packages test test-fast lint types bench bench-scheduler fuzz bench-api bench-store clean
 
 # Set this machine up, start a cluster, and deploy a web site to it. It can be repeated at will.
 up: setup packages
@@ -38,8 +38,19 @@ test: setup packages
 test-fast: setup
 	$(VENV)/bin/pytest -m "not root and not containerd and not etcd and not e2e" $(ARGS)
 
+# Ten minutes of requests that the API's own documents allow, or nearly: ARGS="--seconds 60 --seed 1".
+fuzz: setup
+	$(PYTHON) -m tests.fuzz $(ARGS)
+
 bench: setup packages
 	$(PYTHON) -m bench $(ARGS)
+
+# One part each: ARGS="--help" tells what they can be asked.
+bench-api: setup
+	$(PYTHON) -m bench.api $(ARGS)
+
+bench-store: setup
+	$(PYTHON) -m bench.store $(ARGS)
 
 bench-scheduler: setup
 	$(PYTHON) -m bench scheduler $(ARGS)
