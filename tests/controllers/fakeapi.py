@@ -9,7 +9,6 @@ or breaks off and has to be resumed or begun again.
 from __future__ import annotations
 
 import asyncio
-import copy
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -80,22 +79,19 @@ class FakeApi:
 
     def get(self, gvr: GroupVersionResource, name: str, namespace: str = "") -> Obj | None:
         found = self.objects.get((gvr, namespace, name))
-        return copy.deepcopy(found) if found else None
+        return _copy(found) if found else None
 
     def list(self, gvr: GroupVersionResource, namespace: str = "") -> list[Obj]:
-        return [
-            copy.deepcopy(obj)
-            for (kind, place, _), obj in sorted(self.objects.items(), key=lambda item: item[0])
-            if kind == gvr and namespace in ("", place)
-        ]
+        chosen = [key for key in self.objects if key[0] == gvr and namespace in ("", key[1])]
+        return [_copy(self.objects[key]) for key in sorted(chosen, key=lambda key: key[1:])]
 
     def create(self, gvr: GroupVersionResource, obj: Obj, namespace: str = "") -> Obj:
         """Store an object with its status, as if it had always been there."""
-        return self._create(gvr, copy.deepcopy(obj), namespace or obj["metadata"].get("namespace", ""), status=True)
+        return self._create(gvr, _copy(obj), namespace or obj["metadata"].get("namespace", ""), status=True)
 
     def change(self, gvr: GroupVersionResource, name: str, namespace: str, change: Callable[[Obj], None]) -> Obj:
         """Let `change` alter an object, spec and status alike."""
-        obj = copy.deepcopy(self.objects[gvr, namespace, name])
+        obj = _copy(self.objects[gvr, namespace, name])
         change(obj)
         return self._store(gvr, obj, self.objects[gvr, namespace, name])
 
@@ -117,7 +113,7 @@ class FakeApi:
         except ApiError as error:
             response = Response(error.code, [], orjson.dumps(error.to_status()))
         if method != "GET" and self._happens(self.faults.fail_after):
-            raise ConnectionFailed(f"{method} {target}: EOF", sent=True)
+            raise ConnectionFailed(f"{method} {target}: EOF")
         return response
 
     async def stream(self, method: str, target: str, headers: Headers, body: bytes, *, timeout: float | None) -> _Watch:
@@ -209,7 +205,7 @@ class FakeApi:
 
     def _post(self, gvr: GroupVersionResource, namespace: str, name: str, subresource: str, body: Obj) -> Obj:
         if subresource == "binding":
-            pod = copy.deepcopy(self._existing(gvr, namespace, name))
+            pod = _copy(self._existing(gvr, namespace, name))
             pod["spec"]["nodeName"] = body["target"]["name"]
             self._store(gvr, pod, self.objects[gvr, namespace, name])
             return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
@@ -243,7 +239,7 @@ class FakeApi:
         return self._store(gvr, obj, None)
 
     def _update(self, gvr: GroupVersionResource, old: Obj, new: Obj, subresource: str) -> Obj:
-        new = copy.deepcopy(new)
+        new = _copy(new)
         meta, before = new["metadata"], old["metadata"]
         if meta.get("uid", before["uid"]) != before["uid"]:
             raise errors.conflict(gvr.group_resource, before["name"], "the UID in the precondition does not match")
@@ -254,14 +250,14 @@ class FakeApi:
                 meta.pop(key, None)
         if subresource == "status":
             kept = {
-                **copy.deepcopy(old),
-                "metadata": {**copy.deepcopy(before), "annotations": meta.get("annotations", {})},
+                **_copy(old),
+                "metadata": {**_copy(before), "annotations": meta.get("annotations", {})},
             }
             if not kept["metadata"]["annotations"]:
                 del kept["metadata"]["annotations"]
             new = {**kept, "status": new.get("status", {})}
         elif self.kinds[gvr].has_status:
-            new["status"] = copy.deepcopy(old.get("status", {}))
+            new["status"] = _copy(old.get("status", {}))
         return self._store(gvr, new, old)
 
     def _store(self, gvr: GroupVersionResource, obj: Obj, old: Obj | None) -> Obj:
@@ -269,7 +265,7 @@ class FakeApi:
         namespace, name = meta.get("namespace", ""), meta["name"]
         if old is not None:
             if _without_version(old) == _without_version(obj):
-                return copy.deepcopy(old)
+                return _copy(old)
             spec = {key: value for key, value in obj.items() if key not in ("metadata", "status")}
             if spec != {key: value for key, value in old.items() if key not in ("metadata", "status")}:
                 meta["generation"] = old["metadata"]["generation"] + 1
@@ -280,7 +276,7 @@ class FakeApi:
         meta["resourceVersion"] = str(self.revision)
         self.objects[gvr, namespace, name] = obj
         self._tell(gvr, "ADDED" if old is None else "MODIFIED", obj, old)
-        return copy.deepcopy(obj)
+        return _copy(obj)
 
     def _delete(self, gvr: GroupVersionResource, namespace: str, name: str, options: Obj) -> Obj:
         old = self._existing(gvr, namespace, name)
@@ -288,7 +284,7 @@ class FakeApi:
         for key in ("uid", "resourceVersion"):
             if preconditions.get(key) and preconditions[key] != old["metadata"][key]:
                 raise errors.conflict(gvr.group_resource, name, f"the {key} in the precondition does not match")
-        obj = copy.deepcopy(old)
+        obj = _copy(old)
         meta = obj["metadata"]
         policy = options.get("propagationPolicy")
         finalizers = [each for each in meta.get("finalizers") or () if each not in ("orphan", "foregroundDeletion")]
@@ -316,10 +312,10 @@ class FakeApi:
         self.revision += 1
         last["metadata"]["resourceVersion"] = str(self.revision)
         self._tell(gvr, "DELETED", last, old)
-        return copy.deepcopy(last)
+        return _copy(last)
 
     def _tell(self, gvr: GroupVersionResource, kind: str, obj: Obj, old: Obj | None) -> None:
-        self.log.append((self.revision, gvr, kind, copy.deepcopy(obj), copy.deepcopy(old)))
+        self.log.append((self.revision, gvr, kind, _copy(obj), _copy(old)))
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -415,6 +411,11 @@ class _Watch:
 _NAMESPACES = GroupVersionResource("", "v1", "namespaces")
 
 
+def _copy(obj: Any) -> Any:
+    """A deep copy, faster than `copy.deepcopy`."""
+    return orjson.loads(orjson.dumps(obj))
+
+
 def _split(target: str) -> tuple[str, dict[str, str]]:
     parts = urlsplit(target)
     return parts.path, {key: values[0] for key, values in parse_qs(parts.query).items()}
@@ -453,7 +454,7 @@ def _patched(old: Obj, patch: Obj, *, strategic: bool) -> Obj:
     uid = (patch.get("metadata") or {}).get("uid")
     if uid and uid != old["metadata"]["uid"]:
         raise errors.conflict(GroupResource("", "objects"), old["metadata"]["name"], "uid mismatch")
-    return _merge(copy.deepcopy(old), patch, strategic)
+    return _merge(_copy(old), patch, strategic)
 
 
 def _merge(target: Obj, patch: Obj, strategic: bool) -> Obj:
@@ -470,7 +471,7 @@ def _merge(target: Obj, patch: Obj, strategic: bool) -> Obj:
         elif strategic and key == "finalizers":
             target[key] = list(dict.fromkeys([*(target.get(key) or ()), *value]))
         else:
-            target[key] = copy.deepcopy(value)
+            target[key] = _copy(value)
     return target
 
 

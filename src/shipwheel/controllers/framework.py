@@ -219,7 +219,7 @@ async def each(calls: Iterable[Awaitable[Any]]) -> list[BaseException]:
     results = await asyncio.gather(*calls, return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
     for error in errors:
-        if not isinstance(error, ApiError | ConnectionFailed | ConfigError):
+        if not isinstance(error, Retry | ApiError | ConnectionFailed | ConfigError):
             raise error
     return errors
 

@@ -6,6 +6,7 @@ A revision's data is a patch that puts the template back, which is what `kubectl
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from shipwheel.api.errors import ApiError
 from shipwheel.api.hashing import pod_template_hash
@@ -20,8 +21,15 @@ _NAME_MAX = 223
 
 
 def data_of(owner: Obj) -> Obj:
-    """What a revision keeps of its owner."""
-    return {"spec": {"template": {**owner["spec"]["template"], "$patch": "replace"}}}
+    """What a revision keeps of its owner, with sorted keys: clients find the current revision by comparing its bytes
+    with those that Go would write."""
+    return _sorted({"spec": {"template": {**owner["spec"]["template"], "$patch": "replace"}}})
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(each) for each in value] if isinstance(value, list) else value
 
 
 def template_of(revision: Obj) -> Obj:

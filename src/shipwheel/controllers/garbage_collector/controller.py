@@ -101,13 +101,17 @@ class GarbageCollector:
         kind that cannot be listed does not hold up the others for ever."""
         while not await self._sync_monitors(group):
             await self._ctx.clock.sleep(1)
-        waiting = asyncio.gather(*(monitor.informer.wait_synced() for monitor in self._monitors.values()))
+        waiting = asyncio.ensure_future(self._all_synced())
         patience = asyncio.ensure_future(self._ctx.clock.sleep(_SYNC_PATIENCE))
         try:
             await asyncio.wait((waiting, patience), return_when=asyncio.FIRST_COMPLETED)
         finally:
             patience.cancel()
             waiting.cancel()
+
+    async def _all_synced(self) -> None:
+        for monitor in [*self._monitors.values()]:
+            await monitor.informer.wait_synced()
 
     async def _keep_in_sync(self, group: asyncio.TaskGroup) -> None:
         while True:

@@ -21,7 +21,15 @@ from shipwheel.client.informer import EventType
 from shipwheel.client.resources import CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
 from shipwheel.controllers import history
 from shipwheel.controllers import pods as podutil
-from shipwheel.controllers.framework import OWNER_INDEXERS, Context, Writes, each, is_already_exists, is_not_found
+from shipwheel.controllers.framework import (
+    OWNER_INDEXERS,
+    Context,
+    Retry,
+    Writes,
+    each,
+    is_already_exists,
+    is_not_found,
+)
 from shipwheel.controllers.ownership import claim
 from shipwheel.controllers.statefulset import claims as claiming
 from shipwheel.controllers.statefulset.plan import (
@@ -223,7 +231,7 @@ class StatefulSetController:
             there = self._claims.get(namespace_of(stateful), name_of(wanted))
             if there is not None:
                 if is_being_deleted(there):
-                    raise ApiError(409, "Conflict", f"pvc {name_of(wanted)} is being deleted")
+                    raise Retry(f"pvc {name_of(wanted)} is being deleted")
                 continue
             try:
                 await self._ctx.client.create(PERSISTENT_VOLUME_CLAIMS, wanted)
