@@ -103,6 +103,12 @@ def test_apply_get_describe(kubectl: In) -> None:
         assert f"  {reason} " in described
 
 
+def test_the_demo_says_what_it_does(cluster: Cluster) -> None:
+    lines = cluster.kubectl("logs", "-l", "app=web", "--prefix").splitlines()
+    assert len(lines) == 3
+    assert all(re.fullmatch(r"\[pod/web-\S+/web\] serving on port 80", line) for line in lines)
+
+
 def test_scale_and_rollouts(kubectl: In) -> None:
     kubectl.apply(deployment("a"))
     kubectl("rollout", "status", "deployment/a", "--timeout=30s")

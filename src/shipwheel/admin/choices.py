@@ -66,7 +66,7 @@ def new_settings(wanted: Wanted) -> Settings:
         name=wanted.name,
         runtime=runtime,
         store=wanted.store or "sqlite",
-        port=port or machine.free_port(DEFAULT_PORT, bind_address(runtime)),
+        port=port or machine.free_port(0, bind_address(runtime)),
         address=own_address(runtime),
     )
     if runtime == "simulated":

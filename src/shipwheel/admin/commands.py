@@ -62,10 +62,12 @@ async def _scheduler(config: Any) -> None:
 async def _kubelet(config: Any) -> None:
     from shipwheel.api.clock import SystemClock
     from shipwheel.kubelet import kubelet
+    from shipwheel.kubelet.joining import join
 
     if not config.kubeconfig:
         await kubelet.run(config, client=None, clock=SystemClock())
         return
+    await join(config, SystemClock())
     await _with_client(_connection(config), kubelet.run, config)
 
 
