@@ -1,4 +1,4 @@
-"""A watch over WebSocket, as a browser has it."""
+"""Watches and logs over WebSocket, as a browser has them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 import pytest
 
 from shipwheel.admin import pki
+from shipwheel.apiserver.forward import Destination, Forwarder
 from shipwheel.client.client import Client
 from shipwheel.client.credentials import tls_context
+from shipwheel.client.httpserver import Answer, HttpServer, Request, Stream, StreamWriter, in_task
 from shipwheel.client.resources import CONFIG_MAPS
 from shipwheel.client.streams.websocket import WebSocket, client_headers
 from shipwheel.client.streams.wire import connect
@@ -43,3 +45,38 @@ async def test_each_event_is_a_message(admin: Client, world: World, namespace: s
     assert [(event["type"], event["object"]["metadata"]["name"]) for event in events] == [
         ("ADDED", "a"), ("DELETED", "a"),
     ]  # fmt: skip
+
+
+async def test_a_log_comes_whole_and_ends() -> None:
+    async def kubelet(request: Request) -> Answer:
+        assert not request.is_upgrade and request.path == "/containerLogs/n/p/c"
+
+        async def run(writer: StreamWriter) -> None:
+            for line in (b"one\n", b"two\n"):
+                writer.write(line)
+                await writer.drain()
+
+        return Stream(run, content_type="text/plain")
+
+    forwarder, node = Forwarder(), HttpServer(kubelet)
+    to = Destination("127.0.0.1", await node.listen("127.0.0.1", 0))
+
+    async def api(request: Request) -> Answer:
+        await in_task()
+        return await forwarder.forward_streams(request, to, "/containerLogs/n/p/c")
+
+    front = HttpServer(api)
+    try:
+        port = await front.listen("127.0.0.1", 0)
+        upgraded = await connect("127.0.0.1", port, "/log", list(client_headers(["binary.k8s.io"])))
+        socket = WebSocket(upgraded.wire, server=False)
+        async with asyncio.timeout(10):
+            pieces = []
+            while (piece := await socket.receive()) is not None:
+                pieces.append(piece)
+        assert b"".join(pieces) == b"one\ntwo\n"
+        socket.close()
+    finally:
+        await front.close()
+        await node.close()
+        await forwarder.close()

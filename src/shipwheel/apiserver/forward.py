@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from shipwheel.api.errors import ApiError, unavailable
 from shipwheel.apiserver.links import rewrite_page, through_proxy
+from shipwheel.apiserver.watchsocket import over_websocket
 from shipwheel.client.httpclient import ConnectionFailed, Pool
 from shipwheel.client.httpclient import Stream as Incoming
 from shipwheel.client.httpserver import (
@@ -35,6 +36,9 @@ _HOP_BY_HOP = frozenset(
      "upgrade", "proxy-connection"}
 )  # fmt: skip
 _OURS = frozenset({"authorization", "host", "content-length", "expect", "accept-encoding"})
+_HANDSHAKE = frozenset(
+    {"sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol", "sec-websocket-extensions"}
+)
 _BODY_LIMIT = 64 << 20
 _CHUNK = 64 * 1024
 
@@ -59,10 +63,16 @@ class Forwarder:
             await pool.close()
 
     async def forward(
-        self, request: Request, to: Destination, target: str, *, drop: frozenset[str] = frozenset()
+        self,
+        request: Request,
+        to: Destination,
+        target: str,
+        *,
+        drop: frozenset[str] = frozenset(),
+        upgrade: bool = True,
     ) -> Answer:
-        """Send the request to `target` (path and query) there, and its answer back. ApiError 503 when nobody
-        answers."""
+        """Send the request to `target` (path and query) there, and its answer back, without its wish for another
+        protocol if `upgrade` is False. ApiError 503 when nobody answers."""
         if not target.startswith("/"):
             if request.method in ("GET", "HEAD"):
                 return _to_root(request)
@@ -75,7 +85,7 @@ class Forwarder:
         headers += to.headers
         headers.append(("X-Forwarded-For", request.remote_address))
         try:
-            if request.is_upgrade and request.header("upgrade"):
+            if upgrade and request.is_upgrade and request.header("upgrade"):
                 return await self._upgrade(request, to, target, headers)
             body = await request.body(_BODY_LIMIT)
             pool = self._pool(to)
@@ -93,6 +103,9 @@ class Forwarder:
         (KEP-4006)."""
         endpoint = Endpoint(to.host, to.port, target, to.tls, to.server_name, to.headers)
         if is_websocket(request):
+            if target.startswith("/containerLogs/"):
+                answer = await self.forward(request, to, target, drop=_HANDSHAKE, upgrade=False)
+                return over_websocket(request, answer) if isinstance(answer, Stream) else answer
             if portforward.tunneled_protocols(request):
                 return await portforward.tunnel(request, endpoint)
             if remotecommand.V5 in requested_protocols(request):
