@@ -188,6 +188,7 @@ class Scheduler:
             self._fail(queued, profile, Failed(str(error)), started, promised)
         else:
             self.queue.done(queued)
+            self._reporter.superseded(pod)
             binding = Binding(queued, profile, cycle, node, started)
             if cycle.slow:
                 self._slow.create_task(self._bind_safely(binding), name=f"bind {queued.key}")

@@ -57,6 +57,10 @@ class Reporter:
         self._jobs[key] = job
         self._arrival.set()
 
+    def superseded(self, pod: Obj) -> None:
+        """The pod has a node now: what was to be written about why it has none is no longer so."""
+        self._jobs.pop(f"the status of {key_of(pod)}", None)
+
     def scheduled(self, pod: Obj, node: str, scheduler_name: str) -> None:
         message = f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {node}"
         self._recorder.for_component(scheduler_name).event(pod, "Normal", "Scheduled", message)

@@ -30,6 +30,7 @@ Taint = tuple[str, str, str]
 
 _START = 64
 _COUNTERS = 512
+_TOUCHED = 4096
 HOSTNAME = "kubernetes.io/hostname"
 
 
@@ -180,6 +181,9 @@ class NodeTable:
         self.node_version = 0
         """Changes when something changes that nodes say of themselves, allocatable resources and images aside."""
         self.image_version = 0
+        self.touched: list[int] = []
+        """Rows whose room has changed, in order; begun anew with each `touched_epoch`."""
+        self.touched_epoch = 0
 
     # Nodes
 
@@ -281,7 +285,14 @@ class NodeTable:
             elif taint in wanted:
                 column[row] = True
 
+    def _touch(self, row: int) -> None:
+        if len(self.touched) >= _TOUCHED:
+            self.touched = []
+            self.touched_epoch += 1
+        self.touched.append(row)
+
     def _set_allocatable(self, row: int, allocatable: Mapping[str, int]) -> None:
+        self._touch(row)
         self.pods_allowed[row] = allocatable.get("pods", 0)
         for resource in allocatable.keys() - self.allocatable.keys():
             self._resource(resource)
@@ -402,6 +413,7 @@ class NodeTable:
 
     def _count(self, entry: PodEntry, row: int, sign: int) -> None:
         shape = entry.shape
+        self._touch(row)
         if sign > 0:
             self.pods[row][entry.key] = entry
         else:

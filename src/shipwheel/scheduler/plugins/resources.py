@@ -12,6 +12,7 @@ from shipwheel.scheduler.events import Action, ClusterEvent, Interest
 from shipwheel.scheduler.framework import MAX_SCORE, Cycle, Handle, Refusal
 from shipwheel.scheduler.plugins.basics import is_itself
 from shipwheel.scheduler.pods import Shape, Shapes, amounts
+from shipwheel.scheduler.rowcache import RowCache, Rows
 from shipwheel.scheduler.table import Floats, Mask
 
 NATIVE = ("cpu", "memory", "ephemeral-storage")
@@ -33,6 +34,7 @@ class NodeResourcesFit:
         self._strategy = _strategy(strategy)
         self._skip_empty = strategy.get("type") == "RequestedToCapacityRatio"
         self._shapes = Shapes(256)
+        self._kept = RowCache()
         self.events = (
             Interest("AssignedPod", Action.DELETE),
             Interest("AssignedPod", Action.SCALE_DOWN),
@@ -73,6 +75,9 @@ class NodeResourcesFit:
                 yield Refusal(lacking, f"Insufficient {resource}", there < amount)
 
     def score(self, cycle: Cycle, feasible: Mask) -> Floats:
+        return self._kept.get(cycle.table, cycle.shape, lambda rows: self._score(cycle, rows))
+
+    def _score(self, cycle: Cycle, rows: Rows) -> Floats:
         total: Any = 0.0
         weights: Any = 0.0
         for resource, weight in self._weights.items():
@@ -82,15 +87,15 @@ class NodeResourcesFit:
             capacity = cycle.table.allocatable.get(resource)
             if capacity is None:
                 continue
-            capacity = capacity[cycle.rows]
-            used = cycle.table.nonzero.get(resource, cycle.table.requested[resource])[cycle.rows] + wanted
+            capacity = capacity[rows]
+            used = cycle.table.nonzero.get(resource, cycle.table.requested[resource])[rows] + wanted
             score, counts = self._strategy(used, capacity), capacity > 0
             if self._skip_empty:
                 counts = counts & (score > 0)
             total = total + np.where(counts, score, 0) * weight
             weights = weights + counts * weight
         if isinstance(weights, float):
-            return np.zeros(cycle.rows.stop - cycle.rows.start)
+            return np.zeros(len(cycle.table.alive[rows]))
         mean = np.divide(total, weights, out=np.zeros_like(weights, np.float64), where=weights > 0)
         return np.floor(mean + 0.5) if self._skip_empty else np.floor(mean)
 
@@ -158,11 +163,16 @@ class NodeResourcesBalancedAllocation:
 
     def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
         self._resources = tuple(each["name"] for each in args.get("resources") or DEFAULT_RESOURCES)
+        self._kept = RowCache()
 
     def score(self, cycle: Cycle, feasible: Mask) -> Floats | None:
         requests = cycle.shape.requests
         if not any(requests.get(resource) for resource in self._resources):
             return None
+        return self._kept.get(cycle.table, cycle.shape, lambda rows: self._score(cycle, rows))
+
+    def _score(self, cycle: Cycle, rows: Rows) -> Floats:
+        requests = cycle.shape.requests
         with_pod: list[tuple[Floats, Mask]] = []
         without: list[tuple[Floats, Mask]] = []
         for resource in self._resources:
@@ -172,14 +182,14 @@ class NodeResourcesBalancedAllocation:
             capacity = cycle.table.allocatable.get(resource)
             if capacity is None:
                 continue
-            there = capacity[cycle.rows]
-            used = cycle.table.requested[resource][cycle.rows]
+            there = capacity[rows]
+            used = cycle.table.requested[resource][rows]
             counts = there > 0
             for amount, found in ((used + wanted, with_pod), (used, without)):
                 share = np.divide(amount, there, out=np.zeros_like(amount), where=counts)
                 found.append((np.minimum(share, 1.0), counts))
         # Half of what is scored is how even it is, half how much the pod has to do with that.
-        size = cycle.rows.stop - cycle.rows.start
+        size = len(cycle.table.alive[rows])
         gain = _evenness(with_pod, size) - _evenness(without, size)
         half = MAX_SCORE // 2
         return half + np.trunc((half + gain) / 2)
