@@ -31,6 +31,18 @@ def drop_disabled_in_template(template: Obj | None) -> None:
 
 
 def check_pod_template(template: Obj, path: str, errors: Errors) -> None:
+    spec = template.get("spec") or {}
+    check_template_metadata(template, path, errors)
+    check_pod_spec(spec, f"{path}.spec", errors)
+    annotations = (template.get("metadata") or {}).get("annotations")
+    if annotations:
+        check_profiles_agree(annotations, spec, f"{path}.spec", errors)
+    if spec.get("ephemeralContainers"):
+        detail = "ephemeral containers not allowed in pod template"
+        errors.append(forbidden(f"{path}.spec.ephemeralContainers", detail))
+
+
+def check_template_metadata(template: Obj, path: str, errors: Errors) -> None:
     metadata, spec = template.get("metadata") or {}, template.get("spec") or {}
     if metadata.get("labels"):
         errors += validate_labels(metadata["labels"], f"{path}.labels")
@@ -38,12 +50,6 @@ def check_pod_template(template: Obj, path: str, errors: Errors) -> None:
     if annotations:
         errors += validate_annotations(annotations, f"{path}.annotations")
         check_pod_annotations(annotations, spec, f"{path}.annotations", errors)
-    check_pod_spec(spec, f"{path}.spec", errors)
-    if annotations:
-        check_profiles_agree(annotations, spec, f"{path}.spec", errors)
-    if spec.get("ephemeralContainers"):
-        detail = "ephemeral containers not allowed in pod template"
-        errors.append(forbidden(f"{path}.spec.ephemeralContainers", detail))
 
 
 def check_lasting_template(template: Obj, kind: str, path: str, errors: Errors) -> None:
@@ -107,7 +113,7 @@ def check_selector_matches(
 ) -> bool:
     """The template's pods are selected. `wrong` is what to say of an unreadable selector (None: nothing).
 
-    Returns whether the selector can be read. One that selects nothing or everything matches any template.
+    Returns whether the selector can be read. One that selects everything matches any template; none, no template.
     """
     try:
         compiled = from_label_selector(selector)
@@ -115,8 +121,8 @@ def check_selector_matches(
         if wrong is not None:
             errors.append(invalid(f"{path}.selector", selector, wrong))
         return False
-    labels = (template.get("metadata") or {}).get("labels") or {}
-    if not compiled.is_everything and not compiled.is_nothing and not compiled.matches(labels):
+    labels = (template.get("metadata") or {}).get("labels")
+    if not compiled.is_everything and not compiled.matches(labels or {}):
         errors.append(invalid(f"{path}.template.metadata.labels", labels, _NOT_MATCHED))
     return True
 

@@ -27,7 +27,7 @@ from shipwheel.kinds.admissionregistration.rules import (
     default_rules,
     static_name_warnings,
 )
-from shipwheel.kinds.checks import Errors, check_enum, check_required, check_rule
+from shipwheel.kinds.checks import Errors, check_enum, check_one_of, check_required, check_rule
 from shipwheel.kinds.columns import AGE, NAME, UNSET, Value, dig, format_selector, text
 from shipwheel.kinds.declare import STATUS, served
 
@@ -69,7 +69,7 @@ class _PolicyStrategy(Strategy):
     def _validate(self, policy: Obj, old: Obj | None) -> list[FieldError]:
         errors: Errors = []
         spec = policy["spec"]
-        check_enum(spec.get("failurePolicy"), FAILURE_POLICIES, "spec.failurePolicy", errors)
+        check_one_of(spec.get("failurePolicy"), FAILURE_POLICIES, "spec.failurePolicy", errors)
         if spec.get("paramKind") is not None:
             _check_param_kind(spec["paramKind"], "spec.paramKind", errors)
         match = spec.get("matchConstraints")

@@ -75,9 +75,6 @@ class WebhookStrategy(Strategy):
         for field, possible in choices:
             if hook.get(field) is not None and hook[field] not in possible:
                 errors.append(not_supported(f"{path}.{field}", hook[field], possible))
-        effect = hook.get("sideEffects")
-        if effect is not None and effect not in _SIDE_EFFECTS:
-            errors.append(not_supported(f"{path}.sideEffects", effect, _SIDE_EFFECTS))
         timeout = hook.get("timeoutSeconds")
         least, most = _TIMEOUT_RANGE
         if timeout is not None and not least <= timeout <= most:
@@ -94,6 +91,14 @@ class WebhookStrategy(Strategy):
         return static_name_warnings(new)
 
 
+def _check_v1beta1(new: Obj, old: Obj | None) -> list[FieldError]:
+    return [
+        not_supported(f"webhooks[{index}].sideEffects", hook.get("sideEffects", ""), _SIDE_EFFECTS)
+        for index, hook in enumerate(new.get("webhooks") or ())
+        if hook.get("sideEffects") not in _SIDE_EFFECTS
+    ]
+
+
 def _check_v1(new: Obj, old: Obj | None) -> list[FieldError]:
     """v1 wants names of their own and no side effects that a dry run would have. Where a stored webhook lacks that
     already, nothing is said of the others."""
@@ -106,7 +111,7 @@ def _check_v1(new: Obj, old: Obj | None) -> list[FieldError]:
         path, effect, name = f"webhooks[{index}]", hook.get("sideEffects"), names[index]
         if effect is None:
             errors.append(required(f"{path}.sideEffects", f"must specify one of {', '.join(effects)}"))
-        elif effect in _SIDE_EFFECTS and effect not in effects:
+        elif effect not in effects:
             errors.append(not_supported(f"{path}.sideEffects", effect, effects))
         if name and name in names[:index] and len(set(old_names)) == len(old_names):
             errors.append(duplicate(f"{path}.name", name))
@@ -134,7 +139,16 @@ _DEFAULTS_OF_V1BETA1 = {
 def _versions(kind: str) -> tuple[Version, ...]:
     return (
         served(_GROUP, "v1", kind, check=_check_v1),
-        older(_GROUP, "v1beta1", kind, since="1.16", until="1.22", replacement=f"{_GROUP}/v1", to_storage=_of_v1beta1),
+        older(
+            _GROUP,
+            "v1beta1",
+            kind,
+            since="1.16",
+            until="1.22",
+            replacement=f"{_GROUP}/v1",
+            to_storage=_of_v1beta1,
+            check=_check_v1beta1,
+        ),
     )
 
 

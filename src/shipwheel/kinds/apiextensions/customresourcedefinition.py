@@ -10,6 +10,7 @@ from shipwheel.api.errors import FieldError, forbidden, invalid, required
 from shipwheel.api.meta import Obj, annotations_of, is_condition_true
 from shipwheel.api.names import is_dns1035_label, is_dns1123_subdomain
 from shipwheel.api.resource import Column, Resource, Strategy, WriteContext, keep
+from shipwheel.api.schema.formats import effective
 from shipwheel.kinds.apiextensions.olderdefinition import of_v1beta1, to_v1beta1
 from shipwheel.kinds.apiextensions.openapischema import (
     Demands,
@@ -72,7 +73,7 @@ class CustomResourceDefinitionStrategy(Strategy):
     def validate(self, crd: Obj) -> list[FieldError]:
         name, spec = crd["metadata"].get("name", ""), crd["spec"]
         errors: Errors = []
-        if name != f"{spec.get('names', {}).get('plural', '')}.{spec.get('group', '')}":
+        if name and name != f"{spec.get('names', {}).get('plural', '')}.{spec.get('group', '')}":
             errors.append(invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
         return errors + self._validate(crd, None)
 
@@ -197,18 +198,9 @@ def _check_root(schema: Obj, has_status: bool, path: str, errors: Errors) -> Non
         errors.append(forbidden(f"{path}.nullable", "nullable cannot be true at the root"))
 
 
-_FORMATS = frozenset(
-    (
-        "bsonobjectid", "uri", "email", "hostname", "ipv4", "ipv6", "cidr", "mac", "uuid", "uuid3", "uuid4", "uuid5",
-        "isbn", "isbn10", "isbn13", "creditcard", "ssn", "hexcolor", "rgbcolor", "byte", "password", "date",
-        "duration", "datetime", "date-time", "int32", "int64", "float", "double", "k8s-short-name", "k8s-long-name",
-    )
-)  # fmt: skip
-
-
 def _unknown_formats(crd: Obj) -> list[str]:
     def walk(schema: Obj) -> Iterator[str]:
-        if schema.get("type", "string") == "string" and schema.get("format", "") not in ("", *_FORMATS):
+        if schema.get("format") and not effective(schema.get("type", ""), schema["format"]):
             yield schema["format"]
         for _, each in subschemas(schema):
             yield from walk(each)
@@ -246,7 +238,9 @@ def _check_versions(spec: Obj, old: Obj | None, errors: Errors) -> None:
         errors.append(invalid("spec.versions", versions, "must contain unique version names"))
     if sum(bool(version.get("storage")) for version in versions) != 1:
         detail = "must have exactly one version marked as storage version"
-        errors.append(invalid("spec.versions", versions, detail))
+        errors.append(invalid("spec.versions", versions or None, detail))
+    if versions and names[0] and (complaints := is_dns1035_label(names[0])):
+        errors.append(invalid("spec.version", names[0], ",".join(complaints)))  # the older field with the first name
     for index, version in enumerate(versions):
         path = f"spec.versions[{index}]"
         if complaints := is_dns1035_label(names[index]):
@@ -352,15 +346,16 @@ def _check_review_versions(versions: list[str], known_wanted: bool, path: str, e
 def _check_stored_versions(crd: Obj, path: str, errors: Errors) -> None:
     stored = (crd.get("status") or {}).get("storedVersions") or []
     if not stored:
-        errors.append(invalid(path, stored, "must have at least one stored version"))
+        errors.append(invalid(path, None, "must have at least one stored version"))
         return
-    versions = crd["spec"].get("versions") or []
-    for version in versions:
-        if version.get("storage") and version["name"] not in stored:
-            errors.append(invalid(path, stored, f"must have the storage version {version['name']}"))
-    names = {version.get("name") for version in versions}
+    left = set(stored)
+    for version in crd["spec"].get("versions") or ():
+        name = version.get("name", "")
+        if version.get("storage") and name not in left:
+            errors.append(invalid(path, stored, f"must have the storage version {name}"))
+        left.discard(name)
     for index, name in enumerate(stored):
-        if name not in names:
+        if name in left:
             detail = (
                 f"missing from spec.versions; {name} was previously a storage version, and must remain in "
                 f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from shipwheel.api import schema as schemas
 from shipwheel.api.errors import forbidden, invalid, not_supported, required
 from shipwheel.api.meta import Obj
+from shipwheel.kinds.apiextensions.fieldpath import FieldPathError, find_schema
 from shipwheel.kinds.apiextensions.structural import subschemas
 from shipwheel.kinds.checks import Errors
 
@@ -53,7 +54,7 @@ def check_openapi_schema(schema: Obj, path: str, errors: Errors, demands: Demand
         check_openapi_schema(each, f"{path}.{where}", errors, below, is_root=False)
     _check_extensions(schema, path, errors, demands)
     for index, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
-        _check_rule(rule, f"{path}.x-kubernetes-validations[{index}]", errors)
+        _check_rule(rule, schema, f"{path}.x-kubernetes-validations[{index}]", errors)
 
 
 _META_PLACES = tuple(f"properties[{field}]" for field in _META)
@@ -184,7 +185,7 @@ def check_map_keys(schema: Obj, path: str, errors: Errors) -> None:
             errors.append(forbidden(f"{here}.nullable", detail))
 
 
-def _check_rule(rule: Obj, path: str, errors: Errors) -> None:
+def _check_rule(rule: Obj, schema: Obj, path: str, errors: Errors) -> None:
     """A rule in CEL (KEP-2876)."""
     text, message = rule.get("rule", ""), rule.get("message", "")
     if not text.strip():
@@ -206,6 +207,16 @@ def _check_rule(rule: Obj, path: str, errors: Errors) -> None:
         errors.append(invalid(f"{path}.fieldPath", field, "must be non-empty if specified"))
     if field and _has_newlines(field):
         errors.append(invalid(f"{path}.fieldPath", field, "must not contain line breaks"))
+    if field and not _leads_somewhere(field, schema):
+        errors.append(invalid(f"{path}.fieldPath", field, "must be a valid path"))
+
+
+def _leads_somewhere(path: str, schema: Obj) -> bool:
+    try:
+        find_schema(schema, path, brackets=True)
+    except FieldPathError:
+        return False
+    return True
 
 
 def _has_newlines(text: str) -> bool:
@@ -229,7 +240,8 @@ def _check_default(declared: Obj, path: str, errors: Errors, *, pruned: bool) ->
     schema, default = schemas.from_openapi(declared), declared["default"]
     if pruned and _is_pruned(schema, default):
         errors.append(invalid(path, default, "must not have unknown fields"))
-    errors += schemas.validate(schema, default, path)
+    for error in schemas.validate(schema, default):
+        errors.append(replace(error, field=f"{path}.{error.field}" if error.field else path))
 
 
 def _is_pruned(schema: schemas.Schema, value: object) -> bool:

@@ -3,16 +3,18 @@ subresources."""
 
 from __future__ import annotations
 
-import re
-
 from shipwheel.api.errors import duplicate, invalid, required, too_many
 from shipwheel.api.meta import Obj
+from shipwheel.kinds.apiextensions.fieldpath import FieldPathError, find_schema
 from shipwheel.kinds.checks import Errors
 
 _TYPES = ("boolean", "date", "integer", "number", "string")
 _FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
 _MAX_SELECTABLE = 8
-_STEPS = re.compile(r"(\.[A-Za-z_][A-Za-z0-9_\-]*)+").fullmatch
+_NO_SCHEMA_OF_VERSION = "`version.schema.openAPIV3Schema` is not"  # as upstream says, though it means the contrary
+_NOT_SELECTABLE = (
+    "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."
+)
 
 
 def _path_complaint(path: str) -> str:
@@ -63,39 +65,26 @@ def check_subresources(subresources: Obj | None, path: str, errors: Errors) -> N
 def check_selectable(fields: list[Obj], schema: Obj | None, path: str, errors: Errors, *, as_many: bool) -> None:
     """Fields by which a list can be asked for (KEP-4358). `as_many`: there were as many before."""
     if fields and schema is None:
-        detail = "may only be set when `version.schema.openAPIV3Schema` is not included"
-        errors.append(invalid(path, "", detail))
+        missing = "validations.schema is" if path == "spec.selectableFields" else _NO_SCHEMA_OF_VERSION
+        errors.append(invalid(path, "", f"may only be set when {missing} included"))
         return
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for index, field in enumerate(fields):
         here, place = f"{path}[{index}].jsonPath", field.get("jsonPath", "")
         if not place:
             errors.append(required(here))
             continue
-        complaint = _selectable_complaint(place, schema or {})
-        if complaint:
-            errors.append(invalid(here, place, complaint))
-        if place in seen:
+        try:
+            steps, found = find_schema(schema or {}, place, brackets=False)
+        except FieldPathError as error:
+            errors.append(invalid(here, place, f"is an invalid path: {error}"))
+            continue
+        if steps[0] == "metadata":
+            errors.append(invalid(here, place, "must not point to fields in metadata"))
+        if found.get("type") not in ("string", "boolean", "integer"):
+            errors.append(invalid(here, place, _NOT_SELECTABLE))
+        if steps in seen:
             errors.append(duplicate(here, place))
-        seen.add(place)
+        seen.add(steps)
     if len(seen) > _MAX_SELECTABLE and not as_many:
         errors.append(too_many(path, len(seen), _MAX_SELECTABLE))
-
-
-def _selectable_complaint(place: str, schema: Obj) -> str:
-    if not _STEPS(place):
-        return "is an invalid path: only field names separated by dots are allowed"
-    steps = place[1:].split(".")
-    found: Obj | None = schema
-    for step in steps:
-        found = ((found or {}).get("properties") or {}).get(step)
-        if found is None:
-            return f'is an invalid path: does not refer to a valid field: "{step}"'
-    if steps[0] == "metadata":
-        return "must not point to fields in metadata"
-    if (found or {}).get("type") not in ("string", "boolean", "integer"):
-        return (
-            "must point to a field of type string, boolean or integer. Enum string fields and strings with formats "
-            "are allowed."
-        )
-    return ""

@@ -52,7 +52,7 @@ class APIServiceStrategy(Strategy):
         spec, name = api_service.get("spec") or {}, api_service["metadata"].get("name", "")
         group, version = spec.get("group", ""), spec.get("version", "")
         wanted = f"{version}.{group}"
-        if name != wanted and not is_path_segment_name(name):
+        if name and name != wanted and not is_path_segment_name(name):
             detail = f'must be `spec.version+"."+spec.group`: "{wanted}"'
             errors.append(invalid("metadata.name", name, detail))
         if group:

@@ -83,11 +83,7 @@ class DaemonSetStrategy(Strategy):
         selector, template = spec.get("selector"), spec.get("template") or {}
         errors += validate_label_selector(selector, "spec.selector")
         check_selector_matches(selector, template, "spec", errors)
-        if selector is None:
-            labels = (template.get("metadata") or {}).get("labels") or {}
-            detail = "`selector` does not match template `labels`"
-            errors.append(invalid("spec.template.metadata.labels", labels, detail))
-        elif is_empty(selector):
+        if selector is not None and is_empty(selector):
             errors.append(invalid("spec.selector", selector, "empty selector is invalid for daemonset"))
         check_pod_template(template, "spec.template", errors)
         check_lasting_template(template, "DaemonSet", "spec.template", errors)

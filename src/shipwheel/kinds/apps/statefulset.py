@@ -21,6 +21,7 @@ from shipwheel.kinds.workload import (
     check_pod_template,
     check_selector,
     check_selector_matches,
+    check_template_metadata,
     default_pod_template,
     drop_disabled_in_template,
     workload_warnings,
@@ -115,6 +116,7 @@ class StatefulSetStrategy(Strategy):
         template = spec.get("template") or {}
         if check_selector_matches(spec.get("selector"), template, "spec", errors, wrong=""):
             check_pod_template(_with_claims(template, spec), "spec.template", errors)
+            check_template_metadata(template, "spec.template", errors)  # said once more, as upstream does
         check_lasting_template(template, "StatefulSet", "spec.template", errors)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:

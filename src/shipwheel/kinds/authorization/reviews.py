@@ -7,6 +7,8 @@ from typing import Any
 from shipwheel.api.errors import FieldError, bad_request, invalid, invalid_object
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Attributes, Call, Resource, Server, UserInfo, Version
+from shipwheel.kinds.authorization.selectors import FIELDS, LABELS, check_selectors, readable
+from shipwheel.kinds.checks import Errors
 from shipwheel.kinds.declare import older, served
 
 _GROUP = "authorization.k8s.io"
@@ -27,6 +29,8 @@ def _attributes(user: UserInfo, spec: Obj) -> Attributes:
         subresource=resource.get("subresource", ""),
         namespace=resource.get("namespace", ""),
         name=resource.get("name", ""),
+        label_selector=readable(resource, LABELS)[0],
+        field_selector=readable(resource, FIELDS)[0],
     )
 
 
@@ -46,13 +50,17 @@ async def _answer(server: Server, review: Obj, attributes: Attributes) -> Obj:
         status["denied"] = True
     if decision.reason:
         status["reason"] = decision.reason
+    resource = review["spec"].get("resourceAttributes") or {}
+    complaints = [complaint for field in (FIELDS, LABELS) if (complaint := readable(resource, field)[1])]
+    if complaints:
+        status["evaluationError"] = "; ".join(complaints)
     return {**review, "status": status}
 
 
 def _validate(review: Obj, *, names_subject: bool) -> list[FieldError]:
     spec = review.get("spec") or {}
     resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-    errors = []
+    errors: Errors = []
     if resource is not None and path is not None:
         detail = "cannot be specified in combination with resourceAttributes"
         errors.append(invalid("spec.nonResourceAttributes", path, detail))
@@ -61,6 +69,7 @@ def _validate(review: Obj, *, names_subject: bool) -> list[FieldError]:
         errors.append(invalid("spec.resourceAttributes", None, detail))
     if names_subject and not spec.get("user") and not spec.get("groups"):
         errors.append(invalid("spec.user", "", "at least one of user or group must be specified"))
+    check_selectors(resource or {}, "spec.resourceAttributes", errors)
     return errors
 
 

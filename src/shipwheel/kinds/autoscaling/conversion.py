@@ -76,7 +76,7 @@ def v1_to_v2(autoscaler: Obj) -> Obj:
 
 def v2_to_v1(autoscaler: Obj) -> Obj:
     spec = dict(autoscaler.get("spec") or {})
-    status = dict(autoscaler.get("status") or {})
+    status = {"currentReplicas": 0, "desiredReplicas": 0, **(autoscaler.get("status") or {})}
     metadata = dict(autoscaler["metadata"])
     kept = metadata.get("annotations") or {}
     annotations = {name: value for name, value in kept.items() if name not in _ROUND_TRIP}

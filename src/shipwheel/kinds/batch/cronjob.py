@@ -118,9 +118,11 @@ def _check_schedule(spec: Obj, old: Obj | None, errors: Errors) -> None:
 def _check_time_zone(zone: str, path: str, errors: Errors) -> None:
     if not zone:
         errors.append(invalid(path, zone, "timeZone must be nil or non-empty string"))
+        return
     for part in zone.split("/"):
         if part in (".", "..") or part.startswith("-") or not _ZONE_PART(part):
             errors.append(invalid(path, zone, f"unknown time zone {zone}"))
+            return
     if zone.lower() == "local":
         detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
         errors.append(invalid(path, zone, detail))

@@ -100,6 +100,8 @@ def _generate_selector(job: Obj) -> None:
         labels.setdefault(label, metadata.get("name", ""))
     for label in _UID_LABELS:
         labels.setdefault(label, metadata.get("uid", ""))
+    if not metadata.get("labels"):
+        metadata["labels"] = labels
     selector = spec.get("selector") or {}
     wanted = {_UID_LABELS[1]: metadata.get("uid", ""), **(selector.get("matchLabels") or {})}
     spec["selector"] = {**selector, "matchLabels": wanted}

@@ -7,6 +7,7 @@ from datetime import datetime
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import FieldError, duplicate, forbidden, invalid, not_supported, required
 from shipwheel.api.meta import Obj
+from shipwheel.api.names import name_is_path_segment
 from shipwheel.api.resource import Column, Resource, Strategy, Subresource, WriteContext, keep
 from shipwheel.kinds.certificates.contents import certificate_complaint, request_complaint, signer_of_kubelet
 from shipwheel.kinds.certificates.signername import check_signer_name
@@ -27,15 +28,11 @@ _OUTCOMES = ("Approved", "Denied", "Failed")
 _STATUSES = ("False", "True", "Unknown")
 
 
-def any_name(name: str, prefix: bool) -> list[str]:
-    return []
-
-
 class CertificateSigningRequestStrategy(Strategy):
     """A request says who asks, by whom it was sent, and never changes; `approval` and `status` decide about it."""
 
     tracks_generation = False
-    name_rule = staticmethod(any_name)
+    name_rule = staticmethod(name_is_path_segment)
 
     may_decide = False
     """Approved and Denied may be set."""

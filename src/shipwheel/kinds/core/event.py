@@ -12,9 +12,9 @@ from functools import partial
 from shipwheel.api.clock import parse_time
 from shipwheel.api.errors import FieldError, invalid, required
 from shipwheel.api.meta import GroupVersion, Obj
-from shipwheel.api.names import byte_length, is_dns1123_subdomain, is_qualified_name
+from shipwheel.api.names import byte_length, is_dns1123_subdomain, is_qualified_name, name_is_path_segment
 from shipwheel.api.resource import Column, Resource, Strategy
-from shipwheel.kinds.checks import Errors, check_immutable, check_rule
+from shipwheel.kinds.checks import Errors, check_immutable, check_rule, check_subdomain
 from shipwheel.kinds.columns import since, text
 from shipwheel.kinds.declare import older, served
 
@@ -59,6 +59,7 @@ class EventStrategy(Strategy):
     """What an event has to say depends on the group that it is written through: see `_check_core`."""
 
     allow_create_on_update = True
+    name_rule = staticmethod(name_is_path_segment)
     tracks_generation = False
 
 
@@ -75,6 +76,8 @@ def _check_events(new: Obj, old: Obj | None) -> list[FieldError]:
     if old is not None:
         _check_unchanged(new, old, errors)
         return errors
+    if new["metadata"].get("name"):
+        check_subdomain(new["metadata"]["name"], "metadata.name", errors)
     _check_series(new.get("series"), errors)
     if not new.get("eventTime"):
         errors.append(required("eventTime"))

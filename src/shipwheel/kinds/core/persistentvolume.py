@@ -161,7 +161,7 @@ def _check_modes_and_size(spec: Obj, errors: Errors) -> None:
     if not capacity:
         errors.append(required("spec.capacity"))
     if list(capacity) != ["storage"]:
-        errors.append(not_supported("spec.capacity", capacity, ("storage",)))
+        errors.append(not_supported("spec.capacity", capacity or None, ("storage",)))
     for name, size in capacity.items():
         amount = parse(size)
         for wrong, detail in ((amount.nanos < 0, NEGATIVE), (amount.nanos <= 0, NOT_POSITIVE)):

@@ -60,8 +60,8 @@ class ReplicationControllerStrategy(BuiltinStrategy):
         if template is None:
             errors.append(required("spec.template"))
             return errors
-        labels = (template.get("metadata") or {}).get("labels") or {}
-        if selector and not selector.items() <= labels.items():
+        labels = (template.get("metadata") or {}).get("labels")
+        if selector and not selector.items() <= (labels or {}).items():
             detail = "`selector` does not match template `labels`"
             errors.append(invalid("spec.template.metadata.labels", labels, detail))
         check_pod_template(template, "spec.template", errors)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from shipwheel.api.errors import invalid, not_supported, required, too_long
@@ -146,14 +147,18 @@ _INITIATORS = {
 }
 
 
-def _iscsi(source: Obj, path: str, errors: Errors) -> None:
+_BAD_NAME = "must be valid format"
+
+
+def _iscsi(source: Obj, path: str, errors: Errors, *, hint: bool) -> None:
+    """`hint`: a bad name's error says how names begin, as it does in pods."""
     if not source.get("targetPortal"):
         errors.append(required(f"{path}.targetPortal"))
     name = source.get("iqn")
     if not name:
         errors.append(required(f"{path}.iqn"))
     else:
-        _check_initiator(name, f"{path}.iqn", errors)
+        _check_initiator(name, f"{path}.iqn", errors, hint=hint)
     lun = source.get("lun", 0)
     if not 0 <= lun <= _MAX_LUN:
         errors.append(invalid(f"{path}.lun", lun, f"must be between 0 and {_MAX_LUN}, inclusive"))
@@ -161,15 +166,15 @@ def _iscsi(source: Obj, path: str, errors: Errors) -> None:
     if (source.get("chapAuthDiscovery") or source.get("chapAuthSession")) and secret is None:
         errors.append(required(f"{path}.secretRef"))
     if source.get("initiatorName") is not None:
-        _check_initiator(source["initiatorName"], f"{path}.initiatorname", errors)
+        _check_initiator(source["initiatorName"], f"{path}.initiatorname", errors, hint=hint)
 
 
-def _check_initiator(name: str, path: str, errors: Errors) -> None:
+def _check_initiator(name: str, path: str, errors: Errors, *, hint: bool) -> None:
     matches = _INITIATORS.get(name[:3])
     if matches is None:
-        errors.append(invalid(path, name, "must be valid format starting with iqn, eui, or naa"))
+        errors.append(invalid(path, name, "must be valid format starting with iqn, eui, or naa" if hint else _BAD_NAME))
     elif not matches(name):
-        errors.append(invalid(path, name, "must be valid format"))
+        errors.append(invalid(path, name, _BAD_NAME))
 
 
 def _fc(source: Obj, path: str, errors: Errors) -> None:
@@ -243,7 +248,7 @@ _FURTHER: dict[str, Check] = {
     "glusterfs": _glusterfs,
     "quobyte": _quobyte,
     "flocker": _flocker,
-    "iscsi": _iscsi,
+    "iscsi": partial(_iscsi, hint=True),
     "fc": _fc,
     "cinder": _secret_ref("name"),
     "flexVolume": _flex_volume,
@@ -260,15 +265,17 @@ def check_persistent_source(kind: str, source: Obj, path: str, errors: Errors, *
     if kind == "csi":
         _persistent_csi(source, f"{path}.csi", errors)
         return
-    check_source(kind, source, path, errors)
     here = f"{path}.{kind}"
-    if kind == "iscsi":
+    if kind != "iscsi":
+        check_source(kind, source, path, errors)
+    else:
+        _iscsi(source, here, errors, hint=False)
         portal = source.get("targetPortal", "")
         if source.get("initiatorName") is not None and len(f"{volume}:{portal}") > _MAX_ISCSI_NAME:
             errors.append(invalid(f"{here}.targetportal", portal, ISCSI_NAME))
         if source.get("secretRef") is not None and not source["secretRef"].get("name"):
             errors.append(required(f"{here}.secretRef.name"))
-    elif kind in ("cinder", "storageos"):
+    if kind in ("cinder", "storageos"):
         _secret_ref("namespace")(source, here, errors)
     elif kind == "azureFile" and source.get("secretNamespace") == "":
         errors.append(required(f"{here}.secretNamespace"))
@@ -294,6 +301,7 @@ def _persistent_csi(source: Obj, path: str, errors: Errors) -> None:
 def check_csi_driver_name(name: str, path: str, errors: Errors) -> None:
     if not name:
         errors.append(required(path))
+        return
     if len(name) > _MAX_DRIVER_NAME:
         errors.append(too_long(path, _MAX_DRIVER_NAME))
     for complaint in is_dns1123_subdomain(name.lower()):

@@ -16,7 +16,7 @@ from shipwheel.api.names import (
 )
 from shipwheel.api.objectmeta import validate_labels
 from shipwheel.api.resource import Column, Resource, Strategy
-from shipwheel.kinds.checks import Errors, Rule, check_enum, check_immutable, check_label, check_rule
+from shipwheel.kinds.checks import Errors, Rule, check_enum, check_immutable, check_label, check_one_of, check_rule
 from shipwheel.kinds.columns import AGE, NAME, text, with_more
 from shipwheel.kinds.core.endpoints import check_endpoint_ip
 from shipwheel.kinds.declare import older, served
@@ -82,7 +82,7 @@ def _check_ports(ports: list[Obj], errors: Errors) -> None:
         if name in names:
             errors.append(duplicate(f"{path}.name", name))
         names.add(name)
-        check_enum(port.get("protocol"), _PROTOCOLS, f"{path}.protocol", errors)
+        check_one_of(port.get("protocol"), _PROTOCOLS, f"{path}.protocol", errors)
         if port.get("appProtocol") is not None:
             check_rule(is_qualified_name, port["appProtocol"], f"{path}.appProtocol", errors)
 

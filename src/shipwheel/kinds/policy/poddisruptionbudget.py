@@ -6,6 +6,7 @@ from datetime import datetime
 
 from shipwheel.api.errors import FieldError, invalid, not_supported
 from shipwheel.api.meta import Obj
+from shipwheel.api.names import name_is_path_segment
 from shipwheel.api.objectmeta import validate_conditions, validate_label_selector
 from shipwheel.api.resource import Column, Resource
 from shipwheel.kinds.checks import Errors
@@ -19,6 +20,7 @@ _COUNTS = ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPo
 
 
 class PodDisruptionBudgetStrategy(BuiltinStrategy):
+    name_rule = staticmethod(name_is_path_segment)
     allow_unconditional_update = False
 
     def validate(self, budget: Obj) -> list[FieldError]:

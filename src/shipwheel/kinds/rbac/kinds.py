@@ -9,6 +9,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.api.names import is_path_segment_name, name_is_dns_subdomain, name_is_path_segment
 from shipwheel.api.objectmeta import validate_label_selector
 from shipwheel.api.resource import Column, Resource, Strategy, Version
+from shipwheel.api.selectors import SelectorError, from_label_selector
 from shipwheel.kinds.columns import AGE, NAME, Value, text
 from shipwheel.kinds.declare import older, served
 
@@ -66,6 +67,10 @@ class RoleStrategy(Strategy):
                 errors.append(required(path, "at least one clusterRoleSelector required if aggregationRule is non-nil"))
             for position, selector in enumerate(selectors):
                 errors += validate_label_selector(selector, f"{path}[{position}]")
+                try:
+                    from_label_selector(selector)
+                except SelectorError:
+                    errors.append(invalid(f"{path}[{position}]", None, "invalid label selector."))
         return errors
 
 

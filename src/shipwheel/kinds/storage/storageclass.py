@@ -77,7 +77,7 @@ def check_parameters(parameters: Obj, path: str, errors: Errors) -> None:
 
 
 def _check_topologies(terms: list[Obj], path: str, errors: Errors) -> None:
-    seen: list[dict[str, set[str]]] = []
+    seen: list[dict[str, set[str]]] = [{} for _ in terms]  # terms that match everything are never unique
     for index, term in enumerate(terms):
         here = f"{path}[{index}].matchLabelExpressions"
         wanted: dict[str, set[str]] = {}
@@ -88,8 +88,7 @@ def _check_topologies(terms: list[Obj], path: str, errors: Errors) -> None:
             if key in wanted:
                 errors.append(duplicate(f"{here}[{position}].key", key))
             wanted[key] = set(values)
-        if wanted in seen:
-            errors.append(duplicate(here, ""))
+        errors += [duplicate(here, "") for each in seen if each == wanted]
         seen.append(wanted)
 
 
