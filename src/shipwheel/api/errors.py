@@ -114,7 +114,8 @@ def not_found_field(field: str, value: Any) -> FieldError:
 
 
 def too_long(field: str, max_length: int) -> FieldError:
-    return FieldError(FieldErrorType.TOO_LONG, field, f"may not be more than {max_length} bytes")
+    detail = f"may not be more than {max_length} bytes" if max_length >= 0 else "value is too long"
+    return FieldError(FieldErrorType.TOO_LONG, field, detail)
 
 
 def too_many(field: str, actual: int, limit: int) -> FieldError:

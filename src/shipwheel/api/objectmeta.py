@@ -67,31 +67,39 @@ def validate_label_selector(
         return []
     errors = validate_labels(selector.get("matchLabels"), f"{path}.matchLabels")
     for index, expression in enumerate(selector.get("matchExpressions") or ()):
-        here = f"{path}.matchExpressions[{index}]"
-        operator = expression.get("operator", "")
-        values = expression.get("values") or ()
-        if operator in ("In", "NotIn"):
-            if not values:
-                errors.append(
-                    required(f"{here}.values", "must be specified when `operator` is 'In' or 'NotIn'")
-                )
-        elif operator in ("Exists", "DoesNotExist"):
-            if values:
-                errors.append(
-                    forbidden(
-                        f"{here}.values",
-                        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                    )
-                )
-        elif not allow_unknown_operators:
-            errors.append(invalid(f"{here}.operator", operator, "not a valid selector operator"))
-        errors += validate_label_name(expression.get("key", ""), f"{here}.key")
-        if not allow_invalid_values:
-            for position, value in enumerate(values):
-                errors += [
-                    invalid(f"{here}.values[{position}]", value, complaint)
-                    for complaint in is_valid_label_value(value)
-                ]
+        errors += validate_label_requirement(
+            expression,
+            f"{path}.matchExpressions[{index}]",
+            allow_invalid_values=allow_invalid_values,
+            allow_unknown_operators=allow_unknown_operators,
+        )
+    return errors
+
+
+def validate_label_requirement(
+    requirement: Obj,
+    path: str,
+    *,
+    allow_invalid_values: bool = False,
+    allow_unknown_operators: bool = False,
+) -> list[FieldError]:
+    """A `metav1.LabelSelectorRequirement`."""
+    errors: list[FieldError] = []
+    operator, values = requirement.get("operator", ""), requirement.get("values") or ()
+    if operator in ("In", "NotIn"):
+        if not values:
+            errors.append(required(f"{path}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
+    elif operator in ("Exists", "DoesNotExist"):
+        if values:
+            detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            errors.append(forbidden(f"{path}.values", detail))
+    elif not allow_unknown_operators:
+        errors.append(invalid(f"{path}.operator", operator, "not a valid selector operator"))
+    errors += validate_label_name(requirement.get("key", ""), f"{path}.key")
+    if not allow_invalid_values:
+        for position, value in enumerate(values):
+            here = f"{path}.values[{position}]"
+            errors += [invalid(here, value, complaint) for complaint in is_valid_label_value(value)]
     return errors
 
 
@@ -114,9 +122,7 @@ def _validate_condition(condition: Obj, path: str) -> list[FieldError]:
     if (status := condition.get("status", "")) not in ("True", "False", "Unknown"):
         errors.append(not_supported(f"{path}.status", status, ("False", "True", "Unknown")))
     if (observed := condition.get("observedGeneration", 0)) < 0:
-        errors.append(
-            invalid(f"{path}.observedGeneration", observed, "must be greater than or equal to zero")
-        )
+        errors.append(invalid(f"{path}.observedGeneration", observed, "must be greater than or equal to zero"))
     if not condition.get("lastTransitionTime"):
         errors.append(required(f"{path}.lastTransitionTime"))
     reason = condition.get("reason", "")
@@ -245,9 +251,7 @@ def validate_annotations(annotations: Mapping[str, str], path: str) -> list[Fiel
 
 def validate_finalizers(finalizers: Sequence[str], path: str) -> list[FieldError]:
     errors = [
-        invalid(path, finalizer, complaint)
-        for finalizer in finalizers
-        for complaint in is_qualified_name(finalizer)
+        invalid(path, finalizer, complaint) for finalizer in finalizers for complaint in is_qualified_name(finalizer)
     ]
     if ORPHAN_DEPENDENTS in finalizers and DELETE_DEPENDENTS in finalizers:
         errors.append(
