@@ -8,6 +8,7 @@ import pytest
 
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
+from shipwheel.apiserver.admission.runtime_class import merge_tolerations
 from shipwheel.client.client import Client
 from shipwheel.client.resources import CONFIG_MAPS, PODS
 from tests.apiserver.world import World
@@ -57,6 +58,54 @@ async def test_an_account_that_is_not_there(admin: Client, namespace: str) -> No
         f'pods "p" is forbidden: error looking up service account {namespace}/nobody: serviceaccount "nobody" '
         "not found",
     )
+
+
+async def test_a_runtime_class_adds_its_overhead_and_nodes(admin: Client, namespace: str) -> None:
+    classes = GroupVersionResource("node.k8s.io", "v1", "runtimeclasses")
+    toleration = {"key": "sandbox", "operator": "Exists", "effect": "NoSchedule"}
+    await admin.create(
+        classes,
+        {
+            "metadata": {"name": "sandboxed"},
+            "handler": "h",
+            "overhead": {"podFixed": {"cpu": "10m"}},
+            "scheduling": {"nodeSelector": {"sandbox": "yes"}, "tolerations": [toleration]},
+        },
+    )
+    spec = (await admin.create(PODS, pod("p", runtimeClassName="sandboxed", nodeSelector={"a": "b"}), namespace))[
+        "spec"
+    ]
+    assert spec["overhead"] == {"cpu": "10m"}
+    assert spec["nodeSelector"] == {"a": "b", "sandbox": "yes"}
+    assert spec["tolerations"].count(toleration) == 1
+    for wrong, message in (
+        ({"runtimeClassName": "none"}, 'pod rejected: RuntimeClass "none" not found'),
+        (
+            {"overhead": {"cpu": "1"}},
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+        (
+            {"runtimeClassName": "sandboxed", "overhead": {"cpu": "1"}},
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+        ),
+        (
+            {"runtimeClassName": "sandboxed", "nodeSelector": {"sandbox": "no"}},
+            "conflict: runtimeClass.scheduling.nodeSelector[sandbox] = yes; pod.spec.nodeSelector[sandbox] = no",
+        ),
+    ):
+        error = await refused(admin.create(PODS, pod("q", **wrong), namespace))
+        assert error.message == f'pods "q" is forbidden: {message}'
+
+
+async def test_tolerations_that_others_cover_go() -> None:
+    everything = {"operator": "Exists"}
+    one = {"key": "a", "operator": "Equal", "value": "1", "effect": "NoSchedule"}
+    other = {**one, "value": "2"}
+    assert merge_tolerations([one, everything]) == [everything]
+    assert merge_tolerations([one, other, one]) == [one, other]
+    brief = {"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
+    longer = {**brief, "tolerationSeconds": 9}
+    assert merge_tolerations([brief, longer]) == [longer]
 
 
 async def test_priority_comes_from_the_class(admin: Client, namespace: str) -> None:

@@ -13,6 +13,7 @@ from shipwheel.apiserver.admission.node_restriction import NodeRestriction
 from shipwheel.apiserver.admission.priority import Priority
 from shipwheel.apiserver.admission.rbac_escalation import RbacEscalation
 from shipwheel.apiserver.admission.resource_quota import QUOTAS, ResourceQuota
+from shipwheel.apiserver.admission.runtime_class import RuntimeClass
 from shipwheel.apiserver.admission.service_account import ServiceAccount
 from shipwheel.apiserver.admission.storage import DefaultStorageClass, StorageObjectInUseProtection
 from shipwheel.apiserver.admission.tolerations import DefaultTolerationSeconds, TaintNodesByCondition
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _ACCOUNTS = GroupResource("", "serviceaccounts")
 _PRIORITY_CLASSES = GroupResource("scheduling.k8s.io", "priorityclasses")
 _STORAGE_CLASSES = GroupResource("storage.k8s.io", "storageclasses")
+_RUNTIME_CLASSES = GroupResource("node.k8s.io", "runtimeclasses")
 _LIMIT_RANGES = GroupResource("", "limitranges")
 _PODS = GroupResource("", "pods")
 
@@ -39,6 +41,7 @@ _PLUGINS: dict[str, Callable[[ApiServer], Plugin]] = {
     "DefaultTolerationSeconds": lambda server: DefaultTolerationSeconds(),
     "DefaultStorageClass": lambda server: DefaultStorageClass(lambda: server.peek_all(_STORAGE_CLASSES)),
     "StorageObjectInUseProtection": lambda server: StorageObjectInUseProtection(),
+    "RuntimeClass": lambda server: RuntimeClass(lambda name: server.peek(_RUNTIME_CLASSES, "", name)),
     "ResourceQuota": lambda server: ResourceQuota(
         server, lambda namespace: server.peek_all(QUOTAS, namespace), LOOPBACK
     ),
