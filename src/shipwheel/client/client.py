@@ -98,6 +98,11 @@ class Client:
         if transport is not None:
             await transport.close()
 
+    async def use_certificate(self, certificate: bytes, key: bytes) -> None:
+        """Show another client certificate (PEM) from now on; what is under way with the old one is broken off."""
+        self._credentials.certificate = (certificate, key)
+        await self.close()
+
     # Objects
 
     async def get(

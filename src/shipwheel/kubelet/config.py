@@ -62,8 +62,6 @@ UNSUPPORTED: Mapping[str, Any] = {
     "enforceNodeAllocatable": ["pods"],
     "configMapAndSecretChangeDetectionStrategy": "Watch",
     "readOnlyPort": 0,
-    "rotateCertificates": False,
-    "serverTLSBootstrap": False,
     "hairpinMode": "promiscuous-bridge",
     "contentType": "application/json",
     "enableProfilingHandler": True,

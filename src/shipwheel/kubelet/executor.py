@@ -39,7 +39,7 @@ from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.runtime.base import Image, Mount, Runtime, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.services import Cgroups, Extras, NodeView, Objects, Record, Volumes
-from shipwheel.kubelet.turnstile import Turnstile
+from shipwheel.kubelet.turnstile import Turnstile, uninterrupted
 from shipwheel.kubelet.user_namespaces import NamespaceFault, UserNamespaces
 from shipwheel.kubelet.volumes.manager import MountsFailed
 from shipwheel.kubelet.words import go_duration, rpc_error
@@ -213,14 +213,7 @@ class Executor:
         volumes = self._image_volumes(pod, container, sandbox)
         image = await self._image(pod, container, sandbox.config)
         async with self._turnstile.passing(begun=True):
-            container_id = await self._create(pod, container, observed, sandbox, image, volumes)
-            self._record(pod, container, "Normal", "Created", "Container created")
-            try:
-                await self._runtime.start_container(container_id)
-            except RuntimeFault as fault:
-                self._record(pod, container, "Warning", "Failed", f"Error: {fault.message}")
-                raise StartFault("RunContainerError", fault.message) from fault
-        self._record(pod, container, "Normal", "Started", "Container started")
+            container_id = await uninterrupted(self._run(pod, container, observed, sandbox, image, volumes))
         self._link_log(pod, container, sandbox.config, container_id)
         await self._post_start(pod, container, container_id, sandbox.ips)
 
@@ -241,6 +234,26 @@ class Executor:
         self._record(pod, container, "Warning", "BackOff", text)
         delay = go_duration(self.crash_backoff.delay(key))
         raise StartFault("CrashLoopBackOff", f"back-off {delay} restarting failed container={name} pod={where}", wait)
+
+    async def _run(
+        self,
+        pod: Obj,
+        container: Obj,
+        observed: PodObservation,
+        sandbox: Begun,
+        image: tuple[str, Image | None],
+        volumes: Mapping[str, str],
+    ) -> str:
+        """Create the container and start it; returns its id."""
+        container_id = await self._create(pod, container, observed, sandbox, image, volumes)
+        self._record(pod, container, "Normal", "Created", "Container created")
+        try:
+            await self._runtime.start_container(container_id)
+        except RuntimeFault as fault:
+            self._record(pod, container, "Warning", "Failed", f"Error: {fault.message}")
+            raise StartFault("RunContainerError", fault.message) from fault
+        self._record(pod, container, "Normal", "Started", "Container started")
+        return container_id
 
     async def pull_volumes(self, pod: Obj, config: SandboxConfig) -> dict[str, str | ImageFault]:
         """The runtime's references of the pod's image volumes, or why there is none, by the volume's name."""

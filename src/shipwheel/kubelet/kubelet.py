@@ -43,6 +43,7 @@ from shipwheel.kubelet.machine import (
 from shipwheel.kubelet.messages import termination_message
 from shipwheel.kubelet.mirror import Mirrors
 from shipwheel.kubelet.node import Identity, Node
+from shipwheel.kubelet.node_certificates import NodeCertificates
 from shipwheel.kubelet.node_status import NodeFacts, Reservations
 from shipwheel.kubelet.objects import NoObjects, ObjectCache
 from shipwheel.kubelet.pleg import Pleg
@@ -156,6 +157,7 @@ class Kubelet:
 
         self.api = ApiView(client, clock, self.node_name)
         self.record = self.api.record
+        self.certificates = NodeCertificates(config, client, clock, self.node_name, self.host_ips)
         self.state = RuntimeState(runtime, clock, self._on_runtime_changed)
         self.pleg = Pleg(runtime, clock, self._wake, _read_message)
         self._prober = Prober(runtime, clock, self.record, self._wake)
@@ -367,6 +369,7 @@ class Kubelet:
                 ("pods", self.table.run(self._wait_for_sources)),
                 ("static pods", self._static.run()),
                 ("mirrors", self._mirrors.run()),
+                ("certificates", self.certificates.run()),
                 ("serving", serve(self, self.metrics)),
             ):
                 group.create_task(work, name=name)

@@ -51,7 +51,7 @@ def read_machine(root: Path) -> Machine:
         os_image=_os_image(),
         operating_system="linux",
         architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
-        hostname=socket.gethostname().lower(),
+        hostname=hostname(),
         cgroup_v2=Path("/sys/fs/cgroup/cgroup.controllers").exists(),
     )
 
@@ -92,6 +92,11 @@ def _hugepages() -> dict[str, int]:
 def _os_image() -> str:
     found = re.search(r'^PRETTY_NAME="?([^"\n]*)', _read("/etc/os-release"), re.MULTILINE)
     return found[1] if found else platform.platform()
+
+
+def hostname() -> str:
+    """The machine's name, as node names are written."""
+    return socket.gethostname().lower()
 
 
 def default_address() -> str:

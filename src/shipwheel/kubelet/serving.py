@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shipwheel.api.meta import Obj
-from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
+from shipwheel.client.httpserver import Answer, HttpServer, Request
 from shipwheel.client.metrics import Metrics
-from shipwheel.client.serving import health_answer, self_signed
+from shipwheel.client.serving import health_answer
 from shipwheel.kubelet import config as configuration
 from shipwheel.kubelet.server.auth import AuthConfig, Gate
 from shipwheel.kubelet.server.node import ServedNode
@@ -52,9 +51,7 @@ async def serve(kubelet: Kubelet, metrics: Metrics) -> None:
             gate = Gate(kubelet.client, kubelet.clock, kubelet.node_name, _auth(config))
             server = HttpServer(KubeletServer(_served(kubelet, metrics), gate).handle)
             stack.push_async_callback(server.close)
-            certificate, key = _certificate(config, kubelet.node_name)
-            tls = server_tls(certificate, key, client_ca=_authorities(config))
-            await server.listen(config.address, config.port, tls=tls)
+            await server.listen(config.address, config.port, tls=await kubelet.certificates.serving_tls())
         await asyncio.Event().wait()
 
 
@@ -86,21 +83,3 @@ def _served(kubelet: Kubelet, metrics: Metrics) -> ServedNode:
         cpus=kubelet.machine.cpus,
         root_directory=kubelet.config.root_dir,
     )
-
-
-def _authorities(config: KubeletConfig) -> list[str] | None:
-    """PEM of who may sign client certificates."""
-    return [Path(config.client_ca_file).read_text()] if config.client_ca_file else None
-
-
-def _certificate(config: KubeletConfig, host: str) -> tuple[str, str]:
-    """Files with the serving certificate and its key; made on the spot, and kept, where none is configured."""
-    if config.tls_cert_file:
-        return config.tls_cert_file, config.tls_private_key_file
-    directory = Path(config.cert_dir)
-    file = directory / "kubelet.pem"
-    if not file.exists():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-        file.write_bytes(self_signed(host))
-    return str(file), str(file)

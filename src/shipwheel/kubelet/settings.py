@@ -40,6 +40,15 @@ class KubeletConfig:
             "Without it the kubelet runs static pods only."
         ),
     )
+    bootstrap_kubeconfig: str = _setting(
+        "",
+        "string",
+        flag="bootstrap-kubeconfig",
+        help=(
+            "Path to a kubeconfig file that will be used to get client certificate for kubelet, if the file "
+            "specified by --kubeconfig does not exist."
+        ),
+    )
     hostname_override: str = _setting(
         "",
         "string",
@@ -434,6 +443,20 @@ class KubeletConfig:
         file="tlsPrivateKeyFile",
         flag="tls-private-key-file",
         help="File containing x509 private key matching --tls-cert-file.",
+    )
+    rotate_certificates: bool = _setting(
+        False,
+        "bool",
+        file="rotateCertificates",
+        flag="rotate-certificates",
+        help="Auto rotate the kubelet client certificates when the certificate expiration approaches.",
+    )
+    server_tls_bootstrap: bool = _setting(
+        False,
+        "bool",
+        file="serverTLSBootstrap",
+        flag="rotate-server-certificates",
+        help="Request the serving certificate from the kube-apiserver, and renew it in time.",
     )
     client_ca_file: str = _setting(
         "",

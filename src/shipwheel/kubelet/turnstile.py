@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 class Turnstile:
@@ -49,3 +52,13 @@ class Turnstile:
                     turn.set_result(None)
                     return
         self._free += 1
+
+
+async def uninterrupted(work: Coroutine[Any, Any, _T]) -> _T:
+    """Do something that must not be given up half-way: a cancellation waits until it is done."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
