@@ -172,9 +172,8 @@ async def test_a_circle_of_objects_that_wait_for_one_another_is_broken():
         other = create(cluster, "other", one)
 
         def close(obj: Obj) -> None:
-            obj["metadata"]["ownerReferences"] = [
-                {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": other["metadata"]["uid"], "blockOwnerDeletion": True}
-            ]  # fmt: skip
+            reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": other["metadata"]["uid"]}
+            obj["metadata"]["ownerReferences"] = [{**reference, "blockOwnerDeletion": True}]
 
         cluster.api.change(CONFIG_MAPS, "one", "default", close)
         await cluster.settle(1)

@@ -27,7 +27,6 @@ from shipwheel.api.meta import (
     split_key,
     uid_of,
 )
-from shipwheel.api.selectors import LabelSelector, from_label_selector
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import (
@@ -39,7 +38,7 @@ from shipwheel.client.resources import (
     STATEFUL_SETS,
 )
 from shipwheel.controllers import pods as podutil
-from shipwheel.controllers.framework import Context, Writes, is_conflict, is_not_found
+from shipwheel.controllers.framework import Context, Writes, is_conflict, is_not_found, selector_of
 
 _DELETION_TIMEOUT = timedelta(minutes=2)
 _STALE_TIMEOUT = timedelta(minutes=2)
@@ -181,7 +180,7 @@ class DisruptionController:
             self._stale.add(new)
 
     def _budgets_of(self, pod: Obj) -> list[Obj]:
-        matching = [pdb for pdb in self._pdbs.list(namespace_of(pod)) if _selector(pdb).matches(labels_of(pod))]
+        matching = [pdb for pdb in self._pdbs.list(namespace_of(pod)) if selector_of(pdb).matches(labels_of(pod))]
         if len(matching) > 1:
             matching.sort(key=name_of)
             message = (
@@ -209,7 +208,7 @@ class DisruptionController:
             return _RETRY
 
     async def _sync(self, key: str, pdb: Obj, now: datetime) -> float | None:
-        selector = _selector(pdb)
+        selector = selector_of(pdb)
         pods = [pod for pod in self._pods.list(namespace_of(pdb)) if selector.matches(labels_of(pod))]
         if not pods:
             self._event(pdb, "Normal", "NoPods", "No matching pods found")
@@ -325,7 +324,3 @@ def _same_status(old: Obj, new: Obj) -> bool:
     return all(old.get(key) == value for key, value in new.items()) and bool(old.get("disruptedPods")) == bool(
         new.get("disruptedPods")
     )
-
-
-def _selector(pdb: Obj) -> LabelSelector:
-    return from_label_selector(pdb["spec"].get("selector"))

@@ -12,11 +12,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj, controller_of, key_of
+from shipwheel.api.selectors import LabelSelector, from_label_selector
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.events import EventRecorder
 from shipwheel.client.informer import EventType, Indexer, Informer, InformerFactory
@@ -186,6 +190,16 @@ class Writes:
 
     def forget(self, key: str) -> None:
         self._versions.pop(key, None)
+
+
+def selector_of(obj: Obj) -> LabelSelector:
+    """The label selector of a workload or budget."""
+    return _compiled(orjson.dumps(obj["spec"].get("selector")))
+
+
+@lru_cache(maxsize=4096)
+def _compiled(selector: bytes) -> LabelSelector:
+    return from_label_selector(orjson.loads(selector))
 
 
 def version_of(obj: Obj) -> int:

@@ -18,7 +18,7 @@ from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import NAMESPACES, PODS
 from shipwheel.controllers import pods as podutil
-from shipwheel.controllers.framework import Context, is_conflict, is_not_found
+from shipwheel.controllers.framework import Context, Retry, is_conflict, is_not_found
 
 _FINALIZER = "kubernetes"
 _FINALIZER_SECONDS = 15
@@ -166,11 +166,7 @@ class NamespaceController:
             if remains.wait:
                 return remains.wait / 2 + 1
             if remains.errors or remains.stale:
-                raise ApiError(
-                    500,
-                    "InternalError",
-                    f"namespace {key}: {'; '.join(remains.errors) or 'discovery failed'}",
-                )
+                raise Retry(f"namespace {key}: {'; '.join(remains.errors) or 'discovery failed'}")
             await self._finalize(namespace)
         except ApiError as error:
             if not is_not_found(error):

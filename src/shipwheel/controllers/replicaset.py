@@ -27,10 +27,11 @@ from shipwheel.api.meta import (
     split_key,
     uid_of,
 )
-from shipwheel.api.selectors import LabelSelector, from_label_selector, from_labels
+from shipwheel.api.selectors import LabelSelector, from_labels
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import PODS, REPLICA_SETS, REPLICATION_CONTROLLERS
+from shipwheel.controllers import framework
 from shipwheel.controllers import pods as podutil
 from shipwheel.controllers.framework import (
     OWNER_INDEXERS,
@@ -126,7 +127,7 @@ def selector_of(rs: Obj) -> LabelSelector:
     """A replica set's selector; a replication controller's is a plain map."""
     if rs["kind"] == "ReplicationController":
         return from_labels(rs["spec"].get("selector") or {})
-    return from_label_selector(rs["spec"].get("selector"))
+    return framework.selector_of(rs)
 
 
 class ReplicaSetController:

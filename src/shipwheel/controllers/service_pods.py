@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from shipwheel.api.meta import Obj, condition, is_being_deleted, labels_of, name_of
-from shipwheel.api.selectors import from_labels
 from shipwheel.controllers import pods as podutil
 
 HEADLESS = "service.kubernetes.io/headless"
@@ -24,7 +23,7 @@ def is_headless(service: Obj) -> bool:
 
 def selects(service: Obj, labels: dict[str, str]) -> bool:
     selector = service["spec"].get("selector")
-    return selector is not None and from_labels(selector).matches(labels)
+    return selector is not None and all(labels.get(key) == value for key, value in selector.items())
 
 
 def is_reachable(pod: Obj, *, even_if_terminating: bool) -> bool:

@@ -18,7 +18,6 @@ from shipwheel.api.meta import (
     split_key,
     uid_of,
 )
-from shipwheel.api.selectors import LabelSelector, from_label_selector
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
@@ -32,6 +31,7 @@ from shipwheel.controllers.framework import (
     each,
     is_not_found,
     namespace_is_terminating,
+    selector_of,
 )
 from shipwheel.controllers.ownership import claim
 
@@ -74,7 +74,7 @@ class DaemonSetController:
                     self._loop.add(ds)
         if new is not None and controller_of(new) is None and not is_being_deleted(new):
             for ds in self._sets.list(namespace_of(new)):
-                if _selector(ds).matches(labels_of(new)):
+                if selector_of(ds).matches(labels_of(new)):
                     self._loop.add(ds)
 
     def _on_node(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
@@ -108,7 +108,7 @@ class DaemonSetController:
             return None
         if is_being_deleted(ds):
             return None
-        matches = _selector(ds).matches
+        matches = selector_of(ds).matches
         pods = await self._claimed(ds, PODS, self._pods, matches)
         revisions = history.in_order(await self._claimed(ds, CONTROLLER_REVISIONS, self._revisions, matches))
         current = await self._current_revision(key, ds, revisions, pods)
@@ -246,10 +246,6 @@ class _FailureBackoff:
 
     def forget(self, key: str) -> None:
         self._failures.pop(key, None)
-
-
-def _selector(ds: Obj) -> LabelSelector:
-    return from_label_selector(ds["spec"].get("selector"))
 
 
 def _node_facts(node: Obj) -> tuple[Any, Any]:

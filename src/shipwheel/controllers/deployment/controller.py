@@ -21,7 +21,6 @@ from shipwheel.api.meta import (
     split_key,
     uid_of,
 )
-from shipwheel.api.selectors import from_label_selector
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import DEPLOYMENTS, REPLICA_SETS
 from shipwheel.controllers import pods as podutil
@@ -34,6 +33,7 @@ from shipwheel.controllers.framework import (
     is_already_exists,
     is_not_found,
     namespace_is_terminating,
+    selector_of,
     set_condition,
 )
 from shipwheel.controllers.ownership import claim
@@ -71,7 +71,7 @@ class DeploymentController:
                 self._enqueue(namespace_of(rs), reference)
         if after is None and new is not None and not is_being_deleted(new):
             for deployment in self._deployments.list(namespace_of(new)):
-                if from_label_selector(deployment["spec"].get("selector")).matches(labels_of(new)):
+                if selector_of(deployment).matches(labels_of(new)):
                     self._loop.add(deployment)
 
     def _enqueue(self, namespace: str, reference: Obj) -> None:
@@ -126,7 +126,7 @@ class DeploymentController:
         return created
 
     async def claimed_sets(self, deployment: Obj) -> list[Obj]:
-        matches = from_label_selector(deployment["spec"].get("selector")).matches
+        matches = selector_of(deployment).matches
         candidates = [*self._owned(deployment), *self._sets.by_index("orphan", namespace_of(deployment))]
         return await claim(self._ctx.client, deployment, DEPLOYMENTS, REPLICA_SETS, candidates, matches)
 

@@ -21,12 +21,11 @@ from shipwheel.api.meta import (
     split_key,
     uid_of,
 )
-from shipwheel.api.selectors import from_label_selector
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import JOBS, PODS
 from shipwheel.controllers import pods as podutil
-from shipwheel.controllers.framework import Context, Writes, each, is_not_found, namespace_is_terminating
+from shipwheel.controllers.framework import Context, Writes, each, is_not_found, namespace_is_terminating, selector_of
 from shipwheel.controllers.job import tracking
 from shipwheel.controllers.job.backoff import Backoff
 from shipwheel.controllers.job.plan import (
@@ -106,7 +105,7 @@ class JobController:
             self._orphans.add(new)
         if controller_of(new) is None and not is_being_deleted(new):
             for job in self._jobs.list(namespace_of(new)):
-                if from_label_selector(job["spec"].get("selector")).matches(labels_of(new)):
+                if selector_of(job).matches(labels_of(new)):
                     self._loop.add(job)
 
     async def _reconcile_orphan(self, key: str) -> float | None:
@@ -137,7 +136,7 @@ class JobController:
             self._backoffs.pop(key, None)
             self._writes.forget(key)
             return None
-        matches = from_label_selector(job["spec"].get("selector")).matches
+        matches = selector_of(job).matches
         candidates = [*self._pods.by_index("owner", uid_of(job)), *self._pods.by_index("orphan", namespace)]
         pods = await claim(self._ctx.client, job, JOBS, PODS, candidates, matches, add_finalizers=(FINALIZER,))
         self._forget_released(key, pods)

@@ -15,7 +15,6 @@ from shipwheel.api.meta import (
     split_key,
     uid_of,
 )
-from shipwheel.api.selectors import LabelSelector, from_label_selector
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
@@ -29,6 +28,7 @@ from shipwheel.controllers.framework import (
     each,
     is_already_exists,
     is_not_found,
+    selector_of,
 )
 from shipwheel.controllers.ownership import claim
 from shipwheel.controllers.statefulset import claims as claiming
@@ -78,7 +78,7 @@ class StatefulSetController:
                     self._loop.add(stateful)
         if new is not None and controller_of(new) is None and not is_being_deleted(new):
             for stateful in self._sets.list(namespace_of(new)):
-                if _selector(stateful).matches(labels_of(new)):
+                if selector_of(stateful).matches(labels_of(new)):
                     self._loop.add(stateful)
 
     async def reconcile(self, key: str) -> float | None:
@@ -89,7 +89,7 @@ class StatefulSetController:
         if stateful is None:
             self._writes.forget(key)
             return None
-        matches = _selector(stateful).matches
+        matches = selector_of(stateful).matches
         candidates = [
             *self._pods.by_index("owner", uid_of(stateful)),
             *(pod for pod in self._pods.by_index("orphan", namespace) if is_member(stateful, pod)),
@@ -271,7 +271,3 @@ class StatefulSetController:
 
 def _typed(pod: Obj) -> Obj:
     return {"apiVersion": "v1", "kind": "Pod", **pod}
-
-
-def _selector(stateful: Obj) -> LabelSelector:
-    return from_label_selector(stateful["spec"].get("selector"))
