@@ -70,6 +70,18 @@ async def test_a_hint_that_says_no_is_believed_until_the_time_is_up() -> None:
     task.cancel()
 
 
+async def test_a_hint_that_fails_wakes_the_pod() -> None:
+    def fail(pod: dict, event: ClusterEvent) -> bool:
+        raise RuntimeError("no idea")
+
+    interests = {"default-scheduler": {"Broken": (Interest("Node", Action.ADD, fail),)}}
+    pods = SchedulingQueue(ManualClock(), lambda pod, at: (at,), interests)
+    pods.add(pod("a"))
+    pods.give_back(popped(pods), {"Broken"})
+    pods.happened(NODE_ADDED)
+    assert popped(pods).attempts == 2
+
+
 async def test_an_event_during_the_attempt_is_not_missed() -> None:
     pods = queue(ManualClock())
     pods.add(pod("a"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Literal
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj, key_of
 from shipwheel.scheduler.events import ClusterEvent, Interest
+
+log = logging.getLogger(__name__)
 
 Place = Literal["active", "backoff", "unschedulable", "gated", "in flight"]
 SortKey = Callable[[Obj, float], tuple[float, ...]]
@@ -254,7 +257,7 @@ class SchedulingQueue:
                     )
                 if not known:
                     continue
-            if any(each.helps(queued.pod, event) for each in interests):
+            if any(_may_help(each, queued.pod, event) for each in interests):
                 return True
         return False
 
@@ -322,3 +325,12 @@ class SchedulingQueue:
         self._move(queued, "active")
         heapq.heappush(self._active, (self._sort_key(queued.pod, queued.queued_at), queued.serial, queued))
         self._arrival.set()
+
+
+def _may_help(interest: Interest, pod: Obj, event: ClusterEvent) -> bool:
+    """What a plugin thinks of an event; one that fails to say is taken to hope for the best."""
+    try:
+        return interest.helps(pod, event)
+    except Exception:
+        log.exception("a queueing hint failed for %s of pod %s", event.label, key_of(pod))
+        return True
