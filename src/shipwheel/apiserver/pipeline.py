@@ -31,7 +31,7 @@ from shipwheel.api.resource import Attributes, Call, Resource, Subresource, User
 from shipwheel.api.scheme import Scheme
 from shipwheel.api.selectors import parse_field_selector
 from shipwheel.api.table import check_include
-from shipwheel.apiserver.authn.impersonation import impersonate
+from shipwheel.apiserver.authn.impersonation import impersonate, wants_impersonation
 from shipwheel.apiserver.authn.requests import Authenticator
 from shipwheel.apiserver.authz.chain import Authorizer
 from shipwheel.apiserver.flow import Flow
@@ -115,7 +115,7 @@ class Pipeline:
         if request.method != "GET" or info.subresource or self.reader.cache.store.shared:
             await in_task()  # it will wait for the store or for others; a plain read will not
         user = await self.authenticator.authenticate(request)
-        if request.header("impersonate-user") or request.header("impersonate-group"):
+        if wants_impersonation(request):
             user = await impersonate(request, user, self.authorizer)
         await self._authorize(request, info, user)
         ticket = await self.flow.enter(info, user)

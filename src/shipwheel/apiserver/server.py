@@ -123,6 +123,7 @@ class ApiServer:
         return ServiceAccountAuthenticator(
             [Path(file).read_bytes() for file in files],
             issuers=self.config.service_account_issuer,
+            api_audiences=self.config.api_audiences or self.config.service_account_issuer,
             lookup=self.peek,
             clock=self.clock,
         )

@@ -18,7 +18,7 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -108,6 +108,10 @@ class Request:
     def header_values(self, name: str) -> list[str]:
         wanted = name.encode()
         return [value.decode("latin-1") for key, value in self._headers if key == wanted]
+
+    @property
+    def header_names(self) -> Iterable[bytes]:
+        return (key for key, _ in self._headers)
 
     @property
     def headers(self) -> list[tuple[str, str]]:

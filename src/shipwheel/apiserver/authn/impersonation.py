@@ -15,6 +15,16 @@ _EXTRA = "impersonate-extra-"
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
+def wants_impersonation(request: Request) -> bool:
+    """Any of the headers will do: those that come without a user are an error, not nothing."""
+    return any(
+        name in (b"impersonate-user", b"impersonate-group", b"impersonate-uid")
+        or name.startswith(b"impersonate-extra-")
+        for name in request.header_names
+        if name.startswith(b"impersonate-")
+    )
+
+
 async def impersonate(request: Request, requester: UserInfo, authorizer: Authorizer) -> UserInfo:
     """The user to act as. ApiError 403 when the sender may not, 400 when the headers make no sense."""
     user = request.header("impersonate-user")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ from shipwheel.api.resource import UserInfo
 SERVICE_ACCOUNTS = GroupResource("", "serviceaccounts")
 _BOUND = {"pod": GroupResource("", "pods"), "secret": GroupResource("", "secrets"), "node": GroupResource("", "nodes")}
 _CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
+_LEGACY_ISSUER = "kubernetes/serviceaccount"
 _LEEWAY = 10
 
 Lookup = Callable[[GroupResource, str, str], Obj | None]
@@ -120,11 +122,13 @@ class ServiceAccountAuthenticator:
         public_key_pems: Sequence[bytes],
         *,
         issuers: Sequence[str],
+        api_audiences: Sequence[str],
         lookup: Lookup,
         clock: Clock,
     ) -> None:
         self._keys = [key for pem in public_key_pems for key in _load_public(pem)]
         self._issuers = frozenset(issuers)
+        self._api_audiences = api_audiences
         self._lookup = lookup
         self._clock = clock
         self._verified: dict[str, Obj] = {}
@@ -142,7 +146,7 @@ class ServiceAccountAuthenticator:
             if len(self._verified) > 10_000:
                 self._verified.clear()
             self._verified[token] = claims
-        return self._check(claims, audiences)
+        return self._check(token, claims, audiences)
 
     def _verify(self, token: str) -> Obj | None:
         """The claims of a token of ours (None: somebody else's). ValueError when the signature is wrong."""
@@ -157,7 +161,7 @@ class ServiceAccountAuthenticator:
         if not isinstance(claims, dict) or not isinstance(header, dict):
             return None
         issuer = claims.get("iss")
-        if issuer not in self._issuers and issuer != "kubernetes/serviceaccount":
+        if not isinstance(issuer, str) or issuer not in self._issuers | {_LEGACY_ISSUER}:
             return None
         signed = f"{parts[0]}.{parts[1]}".encode()
         for key in self._keys:
@@ -165,9 +169,10 @@ class ServiceAccountAuthenticator:
                 return claims
         raise ValueError("invalid signature")
 
-    def _check(self, claims: Obj, audiences: Sequence[str]) -> tuple[UserInfo, Sequence[str]]:
-        if claims["iss"] == "kubernetes/serviceaccount":
-            return self._check_legacy(claims), audiences
+    def _check(self, token: str, claims: Obj, audiences: Sequence[str]) -> tuple[UserInfo, Sequence[str]]:
+        if claims["iss"] == _LEGACY_ISSUER:
+            shared = _shared(self._api_audiences, audiences)
+            return self._check_legacy(token, claims), shared
         now = self._clock.now().timestamp()
         if now > claims.get("exp", 0) + _LEEWAY:
             raise ValueError("service account token has expired")
@@ -175,9 +180,7 @@ class ServiceAccountAuthenticator:
             raise ValueError("service account token is not valid yet")
         intended = claims.get("aud") or []
         intended = [intended] if isinstance(intended, str) else intended
-        shared = [each for each in audiences if each in intended]
-        if audiences and not shared:
-            raise ValueError(f"token audiences {intended} is invalid for the target audiences {list(audiences)}")
+        shared = _shared(intended, audiences)
         private = claims.get("kubernetes.io") or {}
         namespace = private.get("namespace", "")
         account = private.get("serviceaccount") or {}
@@ -199,14 +202,19 @@ class ServiceAccountAuthenticator:
                     extra[f"authentication.kubernetes.io/{kind}-uid"] = (bound["uid"],)
         return _user(namespace, account.get("name", ""), account.get("uid", ""), extra), shared
 
-    def _check_legacy(self, claims: Obj) -> UserInfo:
-        """A token from a Secret: it never expires, and lives as long as the Secret does."""
+    def _check_legacy(self, token: str, claims: Obj) -> UserInfo:
+        """A token from a Secret: it never expires, is for the API alone, and lives as long as the Secret has it."""
         prefix = "kubernetes.io/serviceaccount/"
         namespace = claims.get(f"{prefix}namespace", "")
         name = claims.get(f"{prefix}service-account.name", "")
         uid = claims.get(f"{prefix}service-account.uid", "")
         secret = claims.get(f"{prefix}secret.name", "")
-        self._require(_BOUND["secret"], namespace, secret, None)
+        held = self._lookup(_BOUND["secret"], namespace, secret)
+        if held is None or held["metadata"].get("deletionTimestamp"):
+            raise ValueError("Token has been invalidated")
+        copy = base64.b64decode((held.get("data") or {}).get("token", ""))
+        if not hmac.compare_digest(copy, token.encode()):
+            raise ValueError("Token does not match server's copy")
         self._require(SERVICE_ACCOUNTS, namespace, name, uid)
         return _user(namespace, name, uid, {})
 
@@ -220,6 +228,14 @@ class ServiceAccountAuthenticator:
         gone = metadata.get("deletionTimestamp")
         if gone and parse_time(gone) + timedelta(seconds=60) < self._clock.now():
             raise ValueError(f"{resource.resource} {namespace}/{name} has been deleted")
+
+
+def _shared(intended: Sequence[str], audiences: Sequence[str]) -> Sequence[str]:
+    """The audiences asked for that a token is for. ValueError when there are none."""
+    shared = [each for each in audiences if each in intended]
+    if audiences and not shared:
+        raise ValueError(f"token audiences {list(intended)} is invalid for the target audiences {list(audiences)}")
+    return shared
 
 
 def _user(namespace: str, name: str, uid: str, extra: dict[str, tuple[str, ...]]) -> UserInfo:

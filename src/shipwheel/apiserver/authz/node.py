@@ -31,6 +31,11 @@ def node_of(user_name: str, groups: tuple[str, ...]) -> str:
     return ""
 
 
+def selects(selector: str, field: str, value: str) -> bool:
+    """Whether a field selector lets only this value through."""
+    return any(part in (f"{field}={value}", f"{field}=={value}") for part in selector.split(","))
+
+
 class NodeAuthorizer:
     def __init__(self, cache: WatchCache) -> None:
         self._cache = cache
@@ -90,7 +95,7 @@ class NodeAuthorizer:
                     return Decision(
                         False, f"node '{node}' cannot {ask.verb} node '{ask.name}', only its own Node object"
                     )
-                wanted = ask.name == node or f"metadata.name={node}" in ask.field_selector
+                wanted = ask.name == node or selects(ask.field_selector, "metadata.name", node)
                 if ask.verb in ("list", "watch") and not wanted:
                     return Decision(False, "can only list or watch its own Node object")
                 return Decision(ask.verb != "delete")
@@ -98,7 +103,7 @@ class NodeAuthorizer:
         if resource == "pods" and ask.verb in ("list", "watch", "get") and not ask.subresource:
             if ask.verb == "get":
                 return Decision(self._runs(ask, node), f"no relationship found between node '{node}' and this object")
-            wanted = f"spec.nodeName={node}" in ask.field_selector.split(",")
+            wanted = selects(ask.field_selector, "spec.nodeName", node)
             return Decision(wanted, "can only list/watch pods with spec.nodeName field selector")
         return None
 
