@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 
 CONTROL_PLANE = ("kube-controller-manager", "kube-scheduler")
 POLL = 0.02
-MAX_DELAY = 10.0
+STEADY = 10.0
+"""Seconds that a part of a process must have run for its failure not to count as one of its start."""
+RETRY_DELAY = 0.1
+HOPELESS = 3
+"""Starts that may fail in a row."""
 
 
 def programs(layout: Layout, settings: Settings) -> list[Program]:
@@ -181,8 +185,9 @@ async def _network(layout: Layout, settings: Settings, node: str) -> None:
 
 
 async def _kept(name: str, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a part of a process, again when it fails, so that the other parts need not end with it."""
-    delay = 0.25
+    """Run a part of a process, again when it fails, so that the other parts need not end with it. One that cannot
+    even start ends the process after all: then the supervisor knows, and so does `up`."""
+    failures = 0
     while True:
         started = time.monotonic()
         try:
@@ -190,8 +195,10 @@ async def _kept(name: str, make: Callable[[], Coroutine[Any, Any, None]]) -> Non
             log.warning("%s has ended", name)
         except Exception:
             log.exception("%s failed", name)
-        delay = 0.25 if time.monotonic() - started > MAX_DELAY else min(delay * 2, MAX_DELAY)
-        await asyncio.sleep(delay)
+            failures = failures + 1 if time.monotonic() - started < STEADY else 1
+            if failures >= HOPELESS:
+                raise
+        await asyncio.sleep(RETRY_DELAY * 2**failures)
 
 
 async def _wait_for_api(layout: Layout, who: str) -> None:
