@@ -266,6 +266,17 @@ class TestBadInput:
         typed = "failed to create typed patch object"  # which upstream calls an error of its own
         assert error.code == 400 or error.message.startswith(typed), error.message
 
+    async def test_quantities_beyond_measure(self, admin: Client, namespace: str) -> None:
+        limit = {
+            "type": "Container",
+            "min": {"cpu": "1m"},
+            "max": {"cpu": "1e400"},
+            "maxLimitRequestRatio": {"cpu": "2"},
+        }
+        ranges = f"/api/v1/namespaces/{namespace}/limitranges"
+        made = await admin.call("POST", ranges, body={"metadata": {"name": "a"}, "spec": {"limits": [limit]}})
+        assert made["spec"]["limits"][0]["maxLimitRequestRatio"] == {"cpu": "2"}
+
     async def test_too_much(self, admin: Client, namespace: str) -> None:
         error = await refused(admin.create(CONFIG_MAPS, config_map("a", x="y" * (10 << 20)), namespace))
         assert (error.code, error.reason) == (413, "RequestEntityTooLarge")

@@ -113,6 +113,13 @@ def _check_amounts(name: str, of: dict[str, Quantity | None], path: str, errors:
         errors.append(invalid(f"{path}.defaultRequest[{name}]", str(request), detail))
 
 
+def _quotient(most: int, least: int) -> float:
+    try:
+        return most / least
+    except (ZeroDivisionError, OverflowError):
+        return math.inf
+
+
 def _check_ratio(ratio: Quantity, low: Quantity | None, high: Quantity | None, path: str, errors: Errors) -> None:
     if ratio < parse(1):
         errors.append(invalid(path, str(ratio), f"ratio {ratio} is less than 1"))
@@ -120,7 +127,7 @@ def _check_ratio(ratio: Quantity, low: Quantity | None, high: Quantity | None, p
         return
     exact = max(ratio.value(), low.value(), high.value()) < _MAX_MILLI
     most, least = (high.milli_value(), low.milli_value()) if exact else (high.value(), low.value())
-    possible = most / least if least else math.inf
+    possible = _quotient(most, least)
     if (ratio.milli_value() / 1000 if exact else ratio.value()) > possible:
         errors.append(invalid(path, str(ratio), f"ratio {ratio} is greater than max/min = {possible:f}"))
 
