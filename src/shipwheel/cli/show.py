@@ -89,13 +89,20 @@ def welcome(settings: Settings, layout: Layout) -> str:
 
 def demo(settings: Settings, site: Site) -> str:
     context = f"--context {settings.context}"
-    return "\n".join(
-        (
-            "",
-            f'The cluster "{settings.name}" is ready, and a web site of three pods answers:',
+    if settings.runtime == "simulated":
+        found = ["a web site of three simulated pods runs in it, as far as the API knows."]
+    else:
+        found = [
+            "a web site of three pods answers:",
             "",
             f"  curl {site.service_url}      (the Service's address)",
             f"  curl {site.node_url}    (the NodePort)",
+        ]
+    return "\n".join(
+        (
+            "",
+            f'The cluster "{settings.name}" is ready, and {found[0]}',
+            *found[1:],
             "",
             "What to try next:",
             "",
