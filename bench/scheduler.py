@@ -286,6 +286,7 @@ def decisions(arguments: argparse.Namespace) -> None:
     from shipwheel.scheduler.nodes import NodeRules
     from shipwheel.scheduler.pods import Shapes
     from shipwheel.scheduler.profiles import build
+    from shipwheel.scheduler.slimming import Slimmer
     from shipwheel.scheduler.table import NodeTable, PodEntry
 
     rows = []
@@ -311,12 +312,14 @@ def decisions(arguments: argparse.Namespace) -> None:
             rows.append((f"{kind}, {size} nodes", milliseconds(half), milliseconds(most)))
     print(table(("decision", "p50", "p99"), rows))
     before = _resident()
-    nodes, shapes = NodeTable(), Shapes()
+    nodes, shapes, slimmer = NodeTable(), Shapes(), Slimmer()
     for index in range(5_000):
         nodes.set_node(orjson.loads(orjson.dumps(node(index))))
     for index in range(150_000):
         one = orjson.loads(orjson.dumps(pod("basic", index, "default", 5_000)))
-        nodes.add(PodEntry(f"default/{index}", one, shapes.of(one), f"bench-{index % 5_000}"))
+        one["spec"]["nodeName"] = f"bench-{index % 5_000}"
+        one = slimmer(one)
+        nodes.add(PodEntry(f"default/{index}", one, shapes.of(one), one["spec"]["nodeName"]))
     print(f"5,000 nodes, 150,000 pods: {megabytes(_resident() - before)}")
 
 

@@ -207,6 +207,33 @@ async def test_whatever_fails_every_pod_is_bound_once_and_no_node_is_too_full(se
         assert max(taken.values()) <= 6
 
 
+async def test_several_profiles_at_once() -> None:
+    full = {"NodeResourcesFit": {"scoringStrategy": {"type": "MostAllocated"}}}
+    profiles = (ProfileConfig(), ProfileConfig(scheduler_name="packer", args=full))
+    settled = pod("settled", "2", nodeName="one")
+    async with running(
+        (r.NODES, node("one")),
+        (r.NODES, node("two")),
+        (r.PODS, settled),
+        configuration=Configuration(profiles=profiles),
+    ) as world:
+        world.api.create(r.PODS, pod("spread"))
+        await world.until(lambda: world.where("spread"))
+        world.api.create(r.PODS, pod("packed", schedulerName="packer"))
+        await world.until(lambda: world.where("packed"))
+        assert (world.where("spread"), world.where("packed")) == ("two", "one")
+
+
+async def test_a_pod_for_a_node_that_is_not_there() -> None:
+    by_name = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["gone"]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [by_name]}}
+    async with running((r.NODES, node("one")), (r.PODS, pod("a", affinity={"nodeAffinity": required}))) as world:
+        await world.until(lambda: world.events("FailedScheduling"))
+        assert world.events("FailedScheduling")[0].startswith(
+            "0/1 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. preemption: "
+        )
+
+
 # Volumes
 
 STORAGE = {"metadata": {"name": "local"}, "provisioner": "kubernetes.io/no-provisioner"}

@@ -283,9 +283,8 @@ class Profile:
         if limiting and diagnosis is not None:
             diagnosis.plugins.update(limiting)
             names = " ".join(sorted(limiting))
-            if not left.any():
-                one = f"plugin {names}" if len(limiting) == 1 else f"plugin(s) [{names}] simultaneously"
-                diagnosis.rejected = f"node(s) didn't satisfy {one}"
+            if len(limiting) > 1 and not left.any():
+                diagnosis.rejected = f"node(s) didn't satisfy plugin(s) [{names}] simultaneously"
                 return None
             reason = f"node(s) didn't satisfy plugin(s) [{names}]"
             diagnosis.refusals.append((limiting[0], Refusal(everything & ~left, reason, True)))

@@ -41,7 +41,7 @@ _SPEC = (
     "preemptionPolicy",
 )  # fmt: skip
 _CONTAINER = ("image", "resources", "ports", "restartPolicy")
-_VOLUMES = (
+RELEVANT_VOLUMES = (
     "persistentVolumeClaim", "ephemeral", "gcePersistentDisk", "awsElasticBlockStore", "rbd", "iscsi", "image", "csi",
 )  # fmt: skip
 
@@ -287,7 +287,7 @@ def _essence(spec: Obj) -> Obj:
         if spec.get(kind):
             kept[kind] = [{key: each[key] for key in _CONTAINER if each.get(key)} for each in spec[kind]]
     if spec.get("volumes"):
-        volumes = [each for each in spec["volumes"] if any(kind in each for kind in _VOLUMES)]
+        volumes = [each for each in spec["volumes"] if any(kind in each for kind in RELEVANT_VOLUMES)]
         if volumes:
             kept["volumes"] = volumes
     return kept

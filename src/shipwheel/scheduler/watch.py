@@ -31,13 +31,9 @@ from shipwheel.scheduler.events import Action, ClusterEvent, node_changes
 from shipwheel.scheduler.listers import Listers
 from shipwheel.scheduler.pods import TERMINAL, Shapes, amounts
 from shipwheel.scheduler.queue import SchedulingQueue
+from shipwheel.scheduler.slimming import Slimmer
 from shipwheel.scheduler.table import NodeTable, PodEntry
 
-_KEPT_META = (
-    "name", "namespace", "uid", "labels", "ownerReferences", "creationTimestamp", "deletionTimestamp",
-    "resourceVersion", "generation",
-)  # fmt: skip
-_KEPT_STATUS = ("phase", "startTime", "conditions", "nominatedNodeName")
 _OTHERS: dict[str, tuple[GroupVersionResource, str]] = {
     "claims": (PERSISTENT_VOLUME_CLAIMS, "PersistentVolumeClaim"),
     "volumes": (PERSISTENT_VOLUMES, "PersistentVolume"),
@@ -57,41 +53,6 @@ _WORKLOADS: dict[str, tuple[GroupVersionResource, str]] = {
 
 LISTED = {"namespaces": NAMESPACES} | {field: resource for field, (resource, _) in (_OTHERS | _WORKLOADS).items()}
 """What `Listers` are copies of."""
-
-
-def slim(obj: Obj) -> Obj:
-    """A transform: of a pod that runs already, only what other pods' placement depends on. There may be many."""
-    meta = obj["metadata"]
-    meta.pop("managedFields", None)
-    spec: Obj = obj.get("spec") or {}
-    if obj.get("kind") != "Pod" or not spec.get("nodeName"):
-        return obj
-    status = obj.get("status") or {}
-    containers = {
-        kind: [_slim_container(each) for each in spec[kind]]
-        for kind in ("containers", "initContainers")
-        if spec.get(kind)
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {key: meta[key] for key in _KEPT_META if key in meta},
-        "spec": {
-            **{key: value for key, value in spec.items() if key in _KEPT_SPEC},
-            **containers,
-        },
-        "status": {key: status[key] for key in _KEPT_STATUS if key in status},
-    }
-
-
-_KEPT_SPEC = frozenset((
-    "nodeName", "schedulerName", "affinity", "topologySpreadConstraints", "overhead", "resources", "priority",
-    "preemptionPolicy", "volumes",
-))  # fmt: skip
-
-
-def _slim_container(container: Obj) -> Obj:
-    return {key: container[key] for key in ("name", "image", "resources", "ports", "restartPolicy") if key in container}
 
 
 class ClusterWatch:
@@ -116,7 +77,7 @@ class ClusterWatch:
         self._listers = listers
         self._responsible = responsible
         self.informers = InformerFactory(client, clock, transform=drop_managed_fields)
-        pods = InformerFactory(client, clock, transform=slim)
+        pods = InformerFactory(client, clock, transform=Slimmer())
         self.pod_informers = pods
         nodes = self.informers.informer(NODES)
         namespaces = self.informers.informer(NAMESPACES)
