@@ -44,12 +44,13 @@ def test_structs_that_go_embeds_stand_in_the_object_itself(spec: dict):
     assert wire.decode_object(wire.encode_object(pod)) == pod
 
 
-def test_times():
+@pytest.mark.parametrize("acquired", ["1969-12-31T23:59:59.500000Z", "0001-01-01T00:00:02.000000Z"])
+def test_times(acquired: str):
     lease = {
         "kind": "Lease",
         "apiVersion": "coordination.k8s.io/v1",
         "metadata": {"name": "l", "creationTimestamp": "2024-02-29T12:00:00Z"},
-        "spec": {"renewTime": "2024-02-29T12:00:00.000123Z", "acquireTime": "1969-12-31T23:59:59.500000Z"},
+        "spec": {"renewTime": "2024-02-29T12:00:00.000123Z", "acquireTime": acquired},
     }
     assert wire.decode_object(wire.encode_object(lease)) == lease
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -258,14 +258,19 @@ def _time_from_wire(wire: Obj) -> str | None:
     seconds = wire.get("seconds", 0)
     if not seconds and not wire.get("nanos"):
         return None
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _moment(seconds, 0).isoformat(timespec="seconds") + "Z"
 
 
 def _micro_time_from_wire(wire: Obj) -> str | None:
     seconds, nanos = wire.get("seconds", 0), wire.get("nanos", 0)
     if not seconds and not nanos:
         return None
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanos // 1000:06d}Z"
+    return _moment(seconds, nanos).isoformat(timespec="microseconds") + "Z"
+
+
+def _moment(seconds: int, nanos: int) -> datetime:
+    """In UTC, without saying so. Not `fromtimestamp`, which goes back no further than the platform does."""
+    return datetime(1970, 1, 1) + timedelta(seconds=seconds, microseconds=nanos // 1000)
 
 
 def _time_to_wire(text: str | None) -> Obj:
