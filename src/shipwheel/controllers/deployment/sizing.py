@@ -87,7 +87,9 @@ def old_set_sizes(deployment: Obj, new: Obj, old: Sequence[Obj]) -> list[tuple[O
         if dead > 0:
             sizes[name_of(rs)] -= dead
             gone += dead
-    spare = reported([*old, new], "availableReplicas") - least
+    # A set that was told to shrink may not have said so yet: no more of its pods count than it is to keep.
+    staying = sum(min(replicas_of(rs), reported([rs], "availableReplicas")) for rs in (*old, new))
+    spare = staying - least
     for rs in by_age:
         step = min(sizes[name_of(rs)], spare)
         if step > 0:
