@@ -22,7 +22,7 @@ def supports_pod_level(resource: str) -> bool:
 def pod_requests(pod: Obj, *, overhead: bool = True) -> Resources:
     """The sum of requests by resource."""
     spec = pod["spec"]
-    total = _combined(spec, "requests")
+    total = aggregate(spec, "requests")
     for resource, quantity in _of(spec, "requests").items():
         if supports_pod_level(resource):
             total[resource] = quantity
@@ -34,7 +34,7 @@ def pod_requests(pod: Obj, *, overhead: bool = True) -> Resources:
 def pod_limits(pod: Obj, *, overhead: bool = True) -> Resources:
     """The sum of limits by resource; overhead is added only to what has a limit."""
     spec = pod["spec"]
-    total = _combined(spec, "limits")
+    total = aggregate(spec, "limits")
     for resource, quantity in _of(spec, "limits").items():
         if supports_pod_level(resource):
             total[resource] = quantity
@@ -45,7 +45,8 @@ def pod_limits(pod: Obj, *, overhead: bool = True) -> Resources:
     return total
 
 
-def _combined(spec: Obj, what: str) -> Resources:
+def aggregate(spec: Obj, what: str) -> Resources:
+    """What the containers need together, `what` being `requests` or `limits`."""
     total: Resources = {}
     for container in spec.get("containers") or ():
         _add(total, _of(container, what))
@@ -58,8 +59,8 @@ def _combined(spec: Obj, what: str) -> Resources:
             _add(sidecars, wanted)
             running = sidecars
         else:
-            running = dict(sidecars)
-            _add(running, wanted)
+            running = dict(wanted)
+            _add(running, sidecars)
         _raise_to(peak, running)
     _raise_to(total, peak)
     return total

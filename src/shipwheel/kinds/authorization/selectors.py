@@ -80,13 +80,14 @@ def _label_requirement(requirement: Obj) -> LabelSelector:
 
 def _field_term(requirement: Obj) -> FieldTerm:
     """Fields are only compared, and with one value each."""
-    operator, values = requirement.get("operator"), requirement.get("values") or ()
+    operator, values = requirement.get("operator"), requirement.get("values") or []
     if operator not in ("In", "NotIn") or len(values) != 1:
         raise SelectorError(f'"{operator}" is not a valid field selector operator')
     return FieldTerm(requirement.get("key", ""), "=" if operator == "In" else "!=", values[0])
 
 
-_READERS: dict[str, tuple[Callable[[Any], object], Callable[[Any], object]]] = {
+_Reader = Callable[[Any], object]
+_READERS: dict[str, tuple[_Reader, _Reader]] = {
     FIELDS: (parse_field_selector, _field_term),
     LABELS: (parse_label_selector, _label_requirement),
 }

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from shipwheel.api.errors import forbidden, invalid
 from shipwheel.api.meta import Obj
-from shipwheel.api.quantity import Quantity, parse
+from shipwheel.api.quantity import parse
 from shipwheel.kinds.checks import Errors
 from shipwheel.kinds.core.resources import (
     check_pod_resource_name,
@@ -15,54 +13,7 @@ from shipwheel.kinds.core.resources import (
     is_overcommit_allowed,
     is_pod_level_resource,
 )
-
-Amounts = dict[str, Quantity]
-
-
-def aggregate(spec: Obj, field: str) -> Amounts:
-    """What the containers need together, `field` being `requests` or `limits`.
-
-    Regular containers and sidecars run together. Other init containers run one after the other, each beside the
-    sidecars started before it; the pod needs the largest of all these moments.
-    """
-    total = _sum(_amounts(container, field) for container in spec.get("containers") or ())
-    sidecars: Amounts = {}
-    peak: Amounts = {}
-    for container in spec.get("initContainers") or ():
-        own = _amounts(container, field)
-        if container.get("restartPolicy") == "Always":
-            _add(total, own)
-            _add(sidecars, own)
-            moment = sidecars
-        else:
-            moment = _sum((own, sidecars))
-        _raise_to(peak, moment)
-    _raise_to(total, peak)
-    return total
-
-
-def _amounts(container: Obj, field: str) -> Amounts:
-    resources = container.get("resources") or {}
-    return {name: parse(value) for name, value in (resources.get(field) or {}).items()}
-
-
-def _add(total: Amounts, more: Amounts) -> None:
-    for name, quantity in more.items():
-        total[name] = total[name] + quantity if name in total else quantity
-
-
-def _sum(all_amounts: Iterable[Amounts]) -> Amounts:
-    total: Amounts = {}
-    for amounts in all_amounts:
-        _add(total, amounts)
-    return total
-
-
-def _raise_to(total: Amounts, floor: Amounts) -> None:
-    for name, quantity in floor.items():
-        if name not in total or total[name] < quantity:
-            total[name] = quantity
-
+from shipwheel.kinds.podresources import aggregate
 
 # Defaults
 
