@@ -25,9 +25,7 @@ def test_rules_see_the_same() -> None:
     for index in range(300):
         pod = placed(rng, f"pod-{index}")
         slim = slimmer(copy.deepcopy(pod))
-        for name in ("requests", "nonzero_requests", "ports", "images", "required_affinity", "required_anti_affinity",
-                     "preferred_affinity", "preferred_anti_affinity", "priority", "volumes"):  # fmt: skip
-            assert getattr(shapes.of(slim), name) == getattr(shapes.of(pod), name), name
+        assert shapes.of(slim) is shapes.of(pod), "it need not be counted anew when it has been bound"
         assert slim["spec"]["nodeName"] == "one" and slim["metadata"]["labels"] == pod["metadata"]["labels"]
 
 

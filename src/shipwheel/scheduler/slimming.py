@@ -17,7 +17,9 @@ from shipwheel.scheduler.pods import RELEVANT_VOLUMES
 _META = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "resourceVersion", "generation")
 _SPEC = (
     "schedulerName", "affinity", "topologySpreadConstraints", "overhead", "resources", "priority", "preemptionPolicy",
+    "tolerations", "nodeSelector",
 )  # fmt: skip
+"""All that makes a pod's shape, so that it is the same before and after."""
 _CONTAINER = ("name", "image", "resources", "ports", "restartPolicy")
 _STATUS = ("phase", "startTime", "nominatedNodeName")
 _SHARED = 8192
