@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from shipwheel.api import quantity
 from shipwheel.api.meta import Obj
 from shipwheel.api.quantity import ZERO, Quantity
+from shipwheel.kinds.podresources import aggregate, pod_limits, pod_requests, supports_pod_level
 from shipwheel.kubelet import podspec
 
 Amounts = dict[str, Quantity]
@@ -44,49 +45,11 @@ def limits_of(container: Obj) -> Amounts:
 def pod_level(pod: Obj, part: str) -> Amounts:
     """The `requests` or `limits` of the pod as a whole, where they may be given."""
     listed = amounts((pod["spec"].get("resources") or {}).get(part))
-    return {name: amount for name, amount in listed.items() if _is_pod_level(name)}
-
-
-def _is_pod_level(name: str) -> bool:
-    return name in POD_LEVEL or name.startswith("hugepages-")
-
-
-def pod_requests(pod: Obj) -> Amounts:
-    """What the pod needs of a node, its overhead included."""
-    total = _aggregate(pod, "requests") | pod_level(pod, "requests")
-    return add(total, amounts(pod["spec"].get("overhead")))
-
-
-def pod_limits(pod: Obj) -> Amounts:
-    total = _aggregate(pod, "limits") | pod_level(pod, "limits")
-    overhead = amounts(pod["spec"].get("overhead"))
-    return add(total, {name: amount for name, amount in overhead.items() if total.get(name)})
+    return {name: amount for name, amount in listed.items() if supports_pod_level(name)}
 
 
 def add(left: Amounts, right: Amounts) -> Amounts:
     return {name: left.get(name, ZERO) + right.get(name, ZERO) for name in {**left, **right}}
-
-
-def _larger(left: Amounts, right: Amounts) -> Amounts:
-    return {name: max(left.get(name, ZERO), right.get(name, ZERO)) for name in {**left, **right}}
-
-
-def _aggregate(pod: Obj, part: str) -> Amounts:
-    total: Amounts = {}
-    for container in podspec.containers(pod):
-        total = add(total, amounts((container.get("resources") or {}).get(part)))
-    beside: Amounts = {}
-    """The sidecars started so far: they run beside the init containers that follow."""
-    most: Amounts = {}
-    for container in podspec.init_containers(pod):
-        own = amounts((container.get("resources") or {}).get(part))
-        if podspec.is_sidecar(container):
-            total = add(total, own)
-            beside = add(beside, own)
-            most = _larger(most, beside)
-        else:
-            most = _larger(most, add(own, beside))
-    return _larger(total, most)
 
 
 def qos_class(pod: Obj) -> str:
@@ -213,6 +176,6 @@ def _unclaimed_memory_share(pod: Obj) -> int:
     whole = pod_level(pod, "requests").get("memory")
     if whole is None:
         return 0
-    claimed = _aggregate(pod, "requests").get("memory", ZERO)
+    claimed = aggregate(pod["spec"], "requests").get("memory", ZERO)
     remaining = max(0, whole.value() - claimed.value())
     return remaining // max(1, len(podspec.containers(pod)) + len(podspec.sidecars(pod)))
