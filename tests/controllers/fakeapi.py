@@ -248,7 +248,7 @@ class FakeApi:
                 meta[key] = before[key]
             else:
                 meta.pop(key, None)
-        if subresource == "status":
+        if subresource in ("status", "approval"):
             kept = {
                 **_copy(old),
                 "metadata": {**_copy(before), "annotations": meta.get("annotations", {})},

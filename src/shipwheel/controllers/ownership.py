@@ -22,6 +22,7 @@ from shipwheel.api.meta import (
     uid_of,
 )
 from shipwheel.client.client import Client
+from shipwheel.controllers.framework import Retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ async def _confirm_alive(client: Client, owner: Obj, resource: GroupVersionResou
     fresh = await client.get(resource, name, namespace)
     if uid_of(fresh) != uid_of(owner):
         why = f"got uid {uid_of(fresh)}, wanted {uid_of(owner)}"
-        raise ApiError(409, "Conflict", f"original {owner.get('kind')} {namespace}/{name} is gone: {why}")
+        raise Retry(f"original {owner.get('kind')} {namespace}/{name} is gone: {why}")
     if is_being_deleted(fresh):
         when = fresh["metadata"]["deletionTimestamp"]
-        raise ApiError(409, "Conflict", f"{namespace}/{name} has just been deleted at {when}")
+        raise Retry(f"{namespace}/{name} has just been deleted at {when}")
 
 
 async def adopt(

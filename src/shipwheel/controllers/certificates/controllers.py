@@ -13,7 +13,7 @@ from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.resources import CERTIFICATE_SIGNING_REQUESTS, SUBJECT_ACCESS_REVIEWS
 from shipwheel.controllers.certificates import requests
 from shipwheel.controllers.certificates.signing import Authority, CannotSign, expiry_of
-from shipwheel.controllers.framework import Context
+from shipwheel.controllers.framework import Context, Retry
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class CsrApprover:
         if candidates:
             tried = " ".join(each.subresource for each in candidates)
             message = f'recognized csr "{key}" as [{tried}] but subject access review was not approved'
-            raise ApiError(403, "Forbidden", message)
+            raise Retry(message)
         return None
 
     async def _is_allowed(self, csr: Obj, subresource: str) -> bool:
@@ -116,7 +116,7 @@ class CsrSigner:
                 return None
             certificate = authority.sign(csr, self._longest, self._ctx.clock.now())
         except (CannotSign, ValueError) as error:
-            raise ApiError(500, "InternalError", f"error auto signing csr: {error}") from error
+            raise Retry(f"error auto signing csr: {error}") from error
         status = {**(csr.get("status") or {}), "certificate": base64.b64encode(certificate.encode()).decode()}
         await self._write(csr, status)
         return None

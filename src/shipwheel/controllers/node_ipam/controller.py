@@ -6,7 +6,7 @@ from shipwheel.api.meta import Obj, name_of
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import NODES
 from shipwheel.controllers.config import ControllerManagerConfig
-from shipwheel.controllers.framework import Context
+from shipwheel.controllers.framework import Context, Retry
 from shipwheel.controllers.node_ipam.ranges import NodeRanges, RangesExhausted, parse_network
 
 
@@ -70,7 +70,7 @@ class NodeIpamController:
                 reference = {"kind": "Node", "name": key, "uid": node["metadata"]["uid"], "apiVersion": "v1"}
                 message = f"Node {key} status is now: CIDRNotAvailable"
                 self._ctx.recorder.event(reference, "Normal", "CIDRNotAvailable", message)
-                raise ValueError(str(error)) from error
+                raise Retry(str(error)) from error
             self._reserved[key] = reserved
         # Kept in mind until the node shows it: a write whose answer was lost may have been carried out.
         await self._ctx.client.patch(

@@ -129,7 +129,10 @@ class NodeLifecycleController:
                 log.error("update health of node %s failed, no pods will be evicted: %s", name_of(node), error)
             elif isinstance(error, BaseException):
                 raise error
+        # Only now is it known how many are silent, and so how fast they may be given up.
         await self._handle_disruption(nodes)
+        if any(self._queues.values()):
+            self._waiting.set()
 
     def _note_comings_and_goings(self, nodes: Iterable[Obj]) -> None:
         present = {name_of(node): uid_of(node) for node in nodes}
@@ -185,7 +188,6 @@ class NodeLifecycleController:
             await self._write_taints(node, wanted)
         else:
             queue.add(name_of(node))
-            self._waiting.set()
 
     async def _follow_readiness(self, node: Obj, *, is_ready: bool, observed_ready: bool) -> None:
         """Pods on a node that has just fallen silent are not ready."""
@@ -253,7 +255,7 @@ class NodeLifecycleController:
             if not all_were:
                 log.warning("controller detected that all nodes are not ready, entering master disruption mode")
                 for node in nodes:
-                    await self._write_taints_if_needed(node, "True")
+                    await self._untaint(node)
             for zone in states:
                 self._queues[zone].set_rate(0.0, now)
         else:
@@ -268,13 +270,16 @@ class NodeLifecycleController:
             self._unhealthy.labels(zone).set(0)
         self._zones = states
 
-    async def _write_taints_if_needed(self, node: Obj, ready: str) -> None:
+    async def _untaint(self, node: Obj) -> None:
         self._queues[zone_of(node)].remove(name_of(node))
-        wanted = taints.no_execute_taints(node, ready, rfc3339(self._ctx.clock.now()))
-        if wanted is not None:
-            try:
+        try:
+            # The taint may be as new as to be in no cache yet.
+            node = await self._ctx.client.get(NODES, name_of(node))
+            wanted = taints.no_execute_taints(node, "True", rfc3339(self._ctx.clock.now()))
+            if wanted is not None:
                 await self._write_taints(node, wanted)
-            except (ApiError, ConnectionFailed) as error:
+        except (ApiError, ConnectionFailed) as error:
+            if not is_not_found(error):
                 log.error("failed to remove taints from node %s: %s", name_of(node), error)
 
     # Pods
