@@ -155,9 +155,12 @@ class Pleg:
         known = self._pods.get(uid)
         if known is None:
             return PodObservation(uid)
-        async with asyncio.TaskGroup() as group:
-            boxes = [group.create_task(self._sandbox(each)) for each in known.sandboxes]
-            inside = [group.create_task(self._container(each)) for each in known.containers]
+        try:
+            async with asyncio.TaskGroup() as group:
+                boxes = [group.create_task(self._sandbox(each)) for each in known.sandboxes]
+                inside = [group.create_task(self._container(each)) for each in known.containers]
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None
         sandboxes = [box for each in boxes if (box := each.result()) is not None]
         containers = [seen for each in inside if (seen := each.result()) is not None]
         known.sandboxes = {each.id: known.sandboxes.get(each.id, self._round) for each in sandboxes} | {

@@ -28,7 +28,8 @@ from shipwheel.kubelet.runtime.base import Runtime
 from shipwheel.kubelet.runtime.cri import CriRuntime
 from shipwheel.kubelet.runtime.simulated import SimulatedRuntime
 
-SUBNET = "10.213.7.0/24"
+SUBNET = f"10.213.{os.getpid() % 256}.0/24"
+"""Runs at the same time must not share addresses."""
 
 
 def run_apart(work: Coroutine[None, None, None]) -> None:

@@ -6,6 +6,7 @@ CHAOS_SECONDS=600 pytest tests/kubelet/runtime/test_live.py -k chaos
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ import pytest
 from shipwheel.admin.containerd import Containerd
 from shipwheel.api.meta import condition
 from shipwheel.client import resources as r
+from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.runtime.cri import CriRuntime
 from tests.kubelet.runtime.live import NAMESPACE, LiveKubelet, shell
 
@@ -164,12 +166,13 @@ async def test_chaos(node: LiveKubelet, containerd: Containerd) -> None:
 
     async def kill_a_process() -> None:
         runtime = CriRuntime(containerd.config.endpoint)
-        try:
+        # A runtime that was just started does not answer yet; what runs may end meanwhile.
+        with contextlib.suppress(RuntimeFault, ProcessLookupError):
             running = [each for each in await runtime.containers() if each.state == "RUNNING"]
-            if running:
-                os.kill(await runtime.container_process(chance.choice(running).id), signal.SIGKILL)
-        finally:
-            await runtime.close()
+            pid = await runtime.container_process(chance.choice(running).id) if running else 0
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+        await runtime.close()
 
     async def kill_the_kubelet() -> None:
         await node.kill()
