@@ -10,7 +10,7 @@ import pytest
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.client import Client
-from shipwheel.client.resources import CONFIG_MAPS, DEPLOYMENTS, LEASES, NAMESPACES, PODS
+from shipwheel.client.resources import CONFIG_MAPS, DEPLOYMENTS, LEASES, NAMESPACES, PODS, SERVICES
 from tests.apiserver.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -158,6 +158,16 @@ class TestChanging:
         scale["spec"]["replicas"] = 5
         assert (await admin.update(DEPLOYMENTS, scale, subresource="scale"))["spec"]["replicas"] == 5
         assert (await admin.get(DEPLOYMENTS, "d", namespace))["spec"]["replicas"] == 5
+
+    async def test_a_services_status_may_bring_annotations(self, admin: Client, namespace: str) -> None:
+        spec = {"type": "LoadBalancer", "ports": [{"port": 80}]}
+        await admin.create(SERVICES, {"metadata": {"name": "s"}, "spec": spec}, namespace)
+        status = {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}}
+        change = {"metadata": {"annotations": {"a": "b"}}, "status": status, "spec": {"sessionAffinity": "ClientIP"}}
+        changed = await admin.patch(SERVICES, "s", namespace, change, subresource="status")
+        assert changed["metadata"]["annotations"] == {"a": "b"}
+        assert changed["status"]["loadBalancer"]["ingress"][0]["ip"] == "203.0.113.1"
+        assert changed["spec"]["sessionAffinity"] == "None"
 
 
 class TestApplying:

@@ -10,7 +10,7 @@ from typing import Any
 from shipwheel.api.errors import FieldError, unavailable
 from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.names import name_is_dns_label
-from shipwheel.api.resource import Call, Column, Resource, Server, Strategy, WriteContext, keep
+from shipwheel.api.resource import Call, Column, Resource, Server, WriteContext, keep
 from shipwheel.kinds.columns import AGE, NAME, NONE, UNKNOWN, dig, format_labels, text
 from shipwheel.kinds.core.proxy import proxy_subresource, target_of
 from shipwheel.kinds.core.serviceallocation import Allocation, addresses_of, ports_of
@@ -25,6 +25,7 @@ from shipwheel.kinds.core.servicespec import (
     service_warnings,
 )
 from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.strategies import BuiltinStrategy
 
 _SERVICES = GroupResource("", "services")
 _ENDPOINTS = GroupResource("", "endpoints")
@@ -120,7 +121,7 @@ def _is_pod(server: Server, namespace: str, address: Obj) -> bool:
     )
 
 
-class ServiceStrategy(Strategy):
+class ServiceStrategy(BuiltinStrategy):
     allow_create_on_update = True
     tracks_generation = False
     name_rule = staticmethod(name_is_dns_label)
