@@ -19,6 +19,7 @@ from shipwheel.apiserver.bootstrap import LOOPBACK
 from shipwheel.apiserver.intake import WriteOptions
 from shipwheel.apiserver.watchcache import Change, ResourceCache
 from shipwheel.kinds.apiextensions.custom import to_resource
+from shipwheel.kinds.conditions import set_condition
 
 if TYPE_CHECKING:
     from shipwheel.apiserver.server import ApiServer
@@ -219,15 +220,6 @@ def _holds(crd: Obj, kind: str) -> bool:
 
 def with_condition(conditions: list[Obj], kind: str, status: str, reason: str, message: str, now: str) -> list[Obj]:
     """Conditions with one set; its time moves only when its status does."""
-    fresh: Obj = {"type": kind, "status": status, "lastTransitionTime": now, "reason": reason, "message": message}
-    kept = []
-    found = False
-    for entry in conditions:
-        if entry.get("type") != kind:
-            kept.append(entry)
-            continue
-        found = True
-        if entry.get("status") == status:
-            fresh["lastTransitionTime"] = entry.get("lastTransitionTime", now)
-        kept.append(fresh)
-    return kept if found else [*kept, fresh]
+    holder: Obj = {"conditions": conditions}
+    set_condition(holder, {"type": kind, "status": status, "reason": reason, "message": message}, now=now)
+    return holder["conditions"]

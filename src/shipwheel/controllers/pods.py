@@ -168,27 +168,3 @@ def generate_name_prefix(name: str) -> str:
 
     prefix = f"{name}-"
     return name if is_dns1123_subdomain(f"{prefix}x") else prefix
-
-
-def tolerates(tolerations: Iterable[Obj], taint: Obj) -> Obj | None:
-    """The first toleration that covers a taint."""
-    for toleration in tolerations:
-        if toleration.get("effect") and toleration["effect"] != taint["effect"]:
-            continue
-        if toleration.get("key") and toleration["key"] != taint["key"]:
-            continue
-        operator = toleration.get("operator") or "Equal"
-        if operator == "Exists" or (operator == "Equal" and toleration.get("value", "") == taint.get("value", "")):
-            return toleration
-        if operator in ("Gt", "Lt") and _compares(operator, taint.get("value", ""), toleration.get("value", "")):
-            return toleration
-    return None
-
-
-def _compares(operator: str, taint: str, toleration: str) -> bool:
-    """KEP-5471: the taint's value, as a number, is greater (less) than the toleration's."""
-    try:
-        left, right = int(taint), int(toleration)
-    except ValueError:
-        return False
-    return left > right if operator == "Gt" else left < right

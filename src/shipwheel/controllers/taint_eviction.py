@@ -11,7 +11,7 @@ from shipwheel.client.informer import EventType
 from shipwheel.client.resources import NODES
 from shipwheel.controllers.eviction import evict, reference_to
 from shipwheel.controllers.framework import Context
-from shipwheel.controllers.pods import tolerates
+from shipwheel.kinds.taints import tolerates
 
 
 def no_execute_taints(node: Obj) -> list[Obj]:

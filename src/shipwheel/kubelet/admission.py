@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from shipwheel.api import quantity
 from shipwheel.api.meta import Obj, labels_of
 from shipwheel.api.quantity import ZERO
+from shipwheel.kinds.taints import tolerates
 from shipwheel.kubelet import podspec, security, sysctls
 from shipwheel.kubelet.eviction import REASON, refuses
 from shipwheel.kubelet.pod_worker import Ending
@@ -154,20 +155,10 @@ def _tolerates(pod: Obj, node: Obj) -> bool:
     """Only taints that would end the pod matter here; the others are the scheduler's."""
     tolerations = pod["spec"].get("tolerations") or ()
     return all(
-        any(_tolerates_taint(each, taint) for each in tolerations)
+        tolerates(tolerations, taint) is not None
         for taint in node["spec"].get("taints") or ()
         if taint["effect"] == "NoExecute"
     )
-
-
-def _tolerates_taint(toleration: Obj, taint: Obj) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    if toleration.get("key") not in (None, "", taint["key"]):
-        return False
-    if toleration.get("operator") == "Exists":
-        return True
-    return bool(toleration.get("key")) and (toleration.get("value") or "") == (taint.get("value") or "")
 
 
 def _affinity_fits(pod: Obj, node: Obj) -> bool:

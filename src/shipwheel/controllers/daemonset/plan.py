@@ -12,6 +12,7 @@ from shipwheel.api.intstr import scaled_value
 from shipwheel.api.meta import Obj, annotations_of, is_being_deleted, labels_of, name_of
 from shipwheel.controllers import pods as podutil
 from shipwheel.controllers.node_selection import is_wanted
+from shipwheel.kinds.taints import tolerates
 
 HASH = "controller-revision-hash"
 GENERATION_LABEL = "pod-template-generation"
@@ -81,7 +82,7 @@ def should_run(ds: Obj, node: Obj) -> tuple[bool, bool]:
         return False, False
     tolerations = tolerations_of(spec)
     effects = {
-        taint["effect"] for taint in node["spec"].get("taints") or () if podutil.tolerates(tolerations, taint) is None
+        taint["effect"] for taint in node["spec"].get("taints") or () if tolerates(tolerations, taint) is None
     }
     if effects & {"NoSchedule", "NoExecute"}:
         return False, "NoExecute" not in effects

@@ -19,7 +19,8 @@ from shipwheel.controllers.devices.consumers import (
 )
 from shipwheel.controllers.eviction import evict, reference_to
 from shipwheel.controllers.framework import Context
-from shipwheel.controllers.pods import is_terminal, tolerates
+from shipwheel.controllers.pods import is_terminal
+from shipwheel.kinds.taints import tolerates
 
 Device = tuple[str, str, str]
 """Driver, pool and name."""
