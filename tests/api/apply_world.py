@@ -109,6 +109,4 @@ def thing(spec: dict[str, Any] | None = None, **metadata: Any) -> dict[str, Any]
     return obj
 
 
-things = st.builds(
-    lambda spec, labels: thing(spec, **({"labels": labels} if labels else {})), specs, st.none() | _map
-)
+things = st.builds(lambda spec, labels: thing(spec, **({"labels": labels} if labels else {})), specs, st.none() | _map)

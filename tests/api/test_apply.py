@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tests.api.apply_world import GV, LATER, NOW, SCHEMA, STRING, thing, things
 
 from shipwheel.api.apply import apply, excluding, revert_timestamps, track_update
 from shipwheel.api.apply import fields as sets
@@ -16,13 +15,12 @@ from shipwheel.api.apply.managers import MAX_UPDATERS, Manager, applier, read_ma
 from shipwheel.api.errors import ApiError
 from shipwheel.api.patch.values import clone, same
 from shipwheel.api.schema import from_openapi
+from tests.api.apply_world import GV, LATER, NOW, SCHEMA, STRING, thing, things
 
 Obj = dict[str, Any]
 
 
-def applied(
-    live: Obj | None, config: Obj, manager: str = "me", *, force: bool = False, **options: Any
-) -> Obj:
+def applied(live: Obj | None, config: Obj, manager: str = "me", *, force: bool = False, **options: Any) -> Obj:
     options = {"schema": SCHEMA, "api_version": GV, "now": NOW, "kind": "Thing", **options}
     return apply(live, config, manager=manager, force=force, **options)
 
@@ -55,9 +53,7 @@ def spec_of(obj: Obj) -> Any:
 
 
 def test_a_configuration_makes_the_object_and_owns_what_it_says() -> None:
-    config = thing(
-        {"replicas": 1, "labels": {"a": "x"}, "items": [{"name": "a", "v": "x"}]}, labels={"l": "v"}
-    )
+    config = thing({"replicas": 1, "labels": {"a": "x"}, "items": [{"name": "a", "v": "x"}]}, labels={"l": "v"})
     made = applied(None, config)
     assert made["spec"] == config["spec"]
     assert owned(made) == {
@@ -84,9 +80,7 @@ def test_a_configuration_makes_the_object_and_owns_what_it_says() -> None:
 
 
 def test_what_is_no_longer_said_goes_unless_somebody_else_owns_it() -> None:
-    live = applied(
-        None, thing({"replicas": 1, "text": "x", "set": ["a", "b"], "items": [{"name": "a", "v": "x"}]})
-    )
+    live = applied(None, thing({"replicas": 1, "text": "x", "set": ["a", "b"], "items": [{"name": "a", "v": "x"}]}))
     live = applied(live, thing({"text": "x", "set": ["b"]}), "other")
     live = applied(live, thing({"items": [{"name": "a"}]}))
     assert live["spec"] == {"text": "x", "set": ["b"], "items": [{"name": "a"}]}
@@ -159,9 +153,7 @@ def test_an_update_takes_what_it_changes() -> None:
         (["x", "a", "y", "b"], ["b", "a"], ["x", "y", "b", "a"]),
     ],
 )
-def test_merged_lists_are_in_the_configurations_order(
-    live: list[str], config: list[str], merged: list[str]
-) -> None:
+def test_merged_lists_are_in_the_configurations_order(live: list[str], config: list[str], merged: list[str]) -> None:
     first = applied(None, thing({"set": live, "items": [{"name": each} for each in live]}), "first")
     spec = applied(first, thing({"set": config, "items": [{"name": each} for each in config]}))["spec"]
     assert spec["set"] == merged
@@ -244,9 +236,7 @@ def test_configurations_that_are_refused(config: Obj, code: int, message: str) -
 
 def test_objects_nobody_was_known_to_own_belong_to_the_past() -> None:
     live = thing({"replicas": 1, "text": "x"}, uid="u")
-    with pytest.raises(
-        ApiError, match=r'conflict with "before-first-apply" using test.example.com/v1: .spec.replicas'
-    ):
+    with pytest.raises(ApiError, match=r'conflict with "before-first-apply" using test.example.com/v1: .spec.replicas'):
         applied(live, thing({"replicas": 2}))
     merged = applied(live, thing({"text": "x"}))
     assert owned(merged, "before-first-apply", "Update") == {".spec", ".spec.replicas", ".spec.text"}
@@ -272,10 +262,7 @@ def test_kubectl_moves_from_client_side_to_server_side() -> None:
     changed = updated({**live, "spec": {"replicas": 5, "text": "x"}}, live, "somebody")
     with pytest.raises(ApiError) as caught:
         applied(changed, config, "kubectl")
-    assert (
-        caught.value.message
-        == f'Apply failed with 1 conflict: conflict with "somebody" using {GV}: .spec.replicas'
-    )
+    assert caught.value.message == f'Apply failed with 1 conflict: conflict with "somebody" using {GV}: .spec.replicas'
 
 
 def test_reset_fields_are_owned_by_nobody() -> None:
@@ -383,9 +370,7 @@ def test_schema_changes_from_items_to_whole_are_followed() -> None:
     atomic = from_openapi(
         {
             "type": "object",
-            "properties": {
-                "spec": {"type": "object", "properties": {"set": {"type": "array", "items": STRING}}}
-            },
+            "properties": {"spec": {"type": "object", "properties": {"set": {"type": "array", "items": STRING}}}},
         }
     )
     live = applied(None, thing({"set": ["a", "b"]}))
@@ -399,9 +384,7 @@ def test_fields_are_judged_in_the_version_their_owner_used() -> None:
     schema_v2 = from_openapi(
         {
             "type": "object",
-            "properties": {
-                "spec": {"type": "object", "properties": {"size": {"type": "integer"}, "text": STRING}}
-            },
+            "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}, "text": STRING}}},
         }
     )
 

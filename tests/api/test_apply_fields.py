@@ -54,9 +54,7 @@ def test_algebra(left: set[Path], right: set[Path]) -> None:
         sets.union: left | right,
         sets.intersection: left & right,
         sets.difference: left - right,
-        sets.difference_below: {
-            path for path in left if not any(path[: len(other)] == other for other in right)
-        },
+        sets.difference_below: {path for path in left if not any(path[: len(other)] == other for other in right)},
     }
     for operation, expected in both.items():
         before = of(left), of(right)
@@ -89,9 +87,7 @@ def test_foreign_sets_are_brought_into_form(foreign: Any, ours: Fields) -> None:
     assert read_fields(foreign) == ours
 
 
-@pytest.mark.parametrize(
-    "wrong", ["f:a", {"f": {}}, {"fa": {}}, {"k:{": {}}, {"v:[1]": {}}, {"i:x": {}}, {"f:a": 1}]
-)
+@pytest.mark.parametrize("wrong", ["f:a", {"f": {}}, {"fa": {}}, {"k:{": {}}, {"v:[1]": {}}, {"i:x": {}}, {"f:a": 1}])
 def test_nonsense_is_refused(wrong: Any) -> None:
     with pytest.raises(FieldsError):
         read_fields(wrong)

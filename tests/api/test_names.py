@@ -81,10 +81,7 @@ def test_good(rule, good) -> None:
         (
             names.is_qualified_name,
             "a/b/c",
-            [
-                f"a valid label key {KEY} with an optional DNS subdomain prefix and '/' "
-                "(e.g. 'example.com/MyName')"
-            ],
+            [f"a valid label key {KEY} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"],
         ),
         (names.is_valid_label_value, "x" * 64, ["must be no more than 63 bytes"]),
         (names.is_valid_port_num, 0, ["must be between 1 and 65535, inclusive"]),
@@ -114,9 +111,7 @@ def test_good(rule, good) -> None:
         (
             names.is_relaxed_env_var_name,
             "a=b",
-            [
-                "a valid environment variable name must consist only of printable ASCII characters other than '='"
-            ],
+            ["a valid environment variable name must consist only of printable ASCII characters other than '='"],
         ),
         (names.is_path_segment_name, "..", ["may not be '..'"]),
         (names.is_path_segment_name, "a/%", ["may not contain '/'", "may not contain '%'"]),
@@ -148,9 +143,7 @@ def test_lenient_address_fields() -> None:
     assert ip.is_valid_ip_for_legacy_field("010.002.003.004", strict=False) == []
     assert ip.is_valid_cidr_for_legacy_field("10.1.0.0/08", strict=False) == []
     assert ip.ip_warnings("1.2.3.4", "f") == []
-    assert ip.ip_warnings("010.2.3.4", "f") == [
-        'f: non-standard IP address "010.2.3.4" is invalid: use "10.2.3.4"'
-    ]
+    assert ip.ip_warnings("010.2.3.4", "f") == ['f: non-standard IP address "010.2.3.4" is invalid: use "10.2.3.4"']
     assert ip.ip_warnings("::ffff:1.2.3.4", "f") == [
         'f: non-standard IP address "::ffff:1.2.3.4" is invalid: use "1.2.3.4"'
     ]

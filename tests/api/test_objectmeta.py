@@ -209,12 +209,9 @@ def test_label_selectors() -> None:
         return {"matchExpressions": [{"key": "a", **fields}]}
 
     assert complaints(None) == complaints({}) == complaints({"matchLabels": {"a": "b"}}) == []
-    assert (
-        complaints(expression(operator="In", values=["x"])) == complaints(expression(operator="Exists")) == []
-    )
+    assert complaints(expression(operator="In", values=["x"])) == complaints(expression(operator="Exists")) == []
     assert complaints(expression(operator="In")) == [
-        "spec.selector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or "
-        "'NotIn'"
+        "spec.selector.matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'"
     ]
     assert complaints(expression(operator="Exists", values=["x"])) == [
         "spec.selector.matchExpressions[0].values: Forbidden: may not be specified when `operator` is 'Exists' or "
@@ -226,9 +223,7 @@ def test_label_selectors() -> None:
     ]
     assert complaints(unknown, allow_unknown_operators=True) == []
     bad_value = expression(operator="In", values=["ok", "-"])
-    assert complaints(bad_value)[0].startswith(
-        'spec.selector.matchExpressions[0].values[1]: Invalid value: "-": '
-    )
+    assert complaints(bad_value)[0].startswith('spec.selector.matchExpressions[0].values[1]: Invalid value: "-": ')
     assert complaints(bad_value, allow_invalid_values=True) == []
     assert complaints({"matchExpressions": [{"operator": "Exists"}]})[0] == (
         'spec.selector.matchExpressions[0].key: Invalid value: "": name part must be non-empty'
@@ -256,6 +251,4 @@ def test_conditions() -> None:
     ]
     assert texts[4].startswith('c[1].reason: Invalid value: "no!": a condition reason must start with')
     assert texts[5] == "c[1].message: Too long: may not be more than 32768 bytes"
-    assert [str(e) for e in validate_conditions([{**good, "reason": ""}], "c")] == [
-        "c[0].reason: Required value"
-    ]
+    assert [str(e) for e in validate_conditions([{**good, "reason": ""}], "c")] == ["c[0].reason: Required value"]

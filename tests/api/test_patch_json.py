@@ -169,9 +169,7 @@ def test_patches_that_do_not_apply(operation: Any, why: str) -> None:
 
 
 def test_what_is_no_patch() -> None:
-    with pytest.raises(
-        ApiError, match=r"cannot unmarshal object into Go value of type jsonpatch.Patch"
-    ) as caught:
+    with pytest.raises(ApiError, match=r"cannot unmarshal object into Go value of type jsonpatch.Patch") as caught:
         apply_json_patch({}, {"op": "add"})
     assert caught.value.code == 400
     with pytest.raises(ApiError, match=r"cannot unmarshal string into Go value of type jsonpatch.Operation"):
@@ -187,9 +185,7 @@ def test_limits() -> None:
     document = {"a": "x" * (json_patch.MAX_COPY_BYTES // 3)}
     with pytest.raises(ApiError) as caught:
         apply_json_patch(document, doubling)
-    assert str(caught.value.__cause__).startswith(
-        "Unable to complete the copy, the accumulated size increase of copy"
-    )
+    assert str(caught.value.__cause__).startswith("Unable to complete the copy, the accumulated size increase of copy")
 
 
 @given(documents, json_values)

@@ -70,9 +70,7 @@ def test_any_object_can_be_made_of_any_other(original: dict[str, Any], wanted: d
             return new
         gone = {key: None for key in old if key not in new}
         return gone | {
-            key: difference(old.get(key), value)
-            for key, value in new.items()
-            if not same(old.get(key), value)
+            key: difference(old.get(key), value) for key, value in new.items() if not same(old.get(key), value)
         }
 
     assert same(apply_merge_patch(original, difference(original, wanted)), wanted)

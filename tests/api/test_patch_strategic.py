@@ -37,9 +37,7 @@ SCHEMA = from_openapi(
             "command": STRINGS,
             "containers": keyed({"name": STRING, "image": STRING, "ports": PORTS, "args": STRINGS}),
             "keyless": {**keyed({"x": STRING}), "x-kubernetes-patch-merge-key": ""},
-            "volumes": keyed(
-                {"name": STRING, "a": {"type": "object"}, "b": STRING}, strategy="merge,retainKeys"
-            ),
+            "volumes": keyed({"name": STRING, "a": {"type": "object"}, "b": STRING}, strategy="merge,retainKeys"),
             "strategy": {
                 "type": "object",
                 "properties": {"type": STRING, "rolling": {"type": "object", "properties": {"max": STRING}}},

@@ -26,9 +26,7 @@ def pod(**spec: object) -> dict:
 
 
 def test_an_object_in_order_is_left_alone():
-    body = pod(
-        restartPolicy="Always", terminationGracePeriodSeconds=0, volumes=[{"name": "v", "emptyDir": {}}]
-    )
+    body = pod(restartPolicy="Always", terminationGracePeriodSeconds=0, volumes=[{"name": "v", "emptyDir": {}}])
     before = copy.deepcopy(body)
     assert conform(POD, body) is body
     assert body["spec"] == before["spec"]

@@ -49,9 +49,7 @@ def test_a_default_is_a_copy():
 
 def test_defaults_reach_into_lists_and_maps():
     inner = {"type": "object", "properties": {"x": {"type": "integer", "default": 7}}}
-    crd = schema(
-        items={"type": "array", "items": inner}, map={"type": "object", "additionalProperties": inner}
-    )
+    crd = schema(items={"type": "array", "items": inner}, map={"type": "object", "additionalProperties": inner})
     obj = {"items": [{}, {"x": 1}], "map": {"k": {}}}
     apply_defaults(crd, obj)
     assert obj == {"items": [{"x": 7}, {"x": 1}], "map": {"k": {"x": 7}}}

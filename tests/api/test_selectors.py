@@ -147,22 +147,15 @@ def test_every_fault_of_a_requirement_is_named() -> None:
         new_requirement("", "gt", ["x", "_"])
     text = str(caught.value)
     assert text.startswith('[key: Invalid value: "": name part must be non-empty; name part must consist of')
-    assert (
-        "values: Invalid value: [\"x\",\"_\"]: for 'Gt', 'Lt' operators, exactly one value is required"
-        in text
-    )
+    assert "values: Invalid value: [\"x\",\"_\"]: for 'Gt', 'Lt' operators, exactly one value is required" in text
     assert 'values[1][]: Invalid value: "_": a valid label must be' in text
-    with pytest.raises(
-        SelectorError, match="values: Invalid value: \\[\\]: for 'in', 'notin' operators, values set"
-    ):
+    with pytest.raises(SelectorError, match="values: Invalid value: \\[\\]: for 'in', 'notin' operators, values set"):
         new_requirement("a", "in", [])
     with pytest.raises(SelectorError, match="exact-match compatibility requires one single value"):
         new_requirement("a", "=", [])
     with pytest.raises(SelectorError, match="values set must be empty for exists and does not exist"):
         new_requirement("a", "exists", ["x"])
-    with pytest.raises(
-        SelectorError, match=r'spec.operator: Unsupported value: "~": supported values: "in", '
-    ):
+    with pytest.raises(SelectorError, match=r'spec.operator: Unsupported value: "~": supported values: "in", '):
         new_requirement("a", "~", [], "spec")
 
 
@@ -176,9 +169,7 @@ requirements = st.one_of(
         st.lists(words, min_size=1, unique=True).map(tuple),
     ),
     st.builds(new_requirement, words, st.sampled_from(["exists", "!"]), st.just(())),
-    st.builds(
-        new_requirement, words, st.sampled_from(["gt", "lt"]), st.integers(0, 99).map(lambda n: (str(n),))
-    ),
+    st.builds(new_requirement, words, st.sampled_from(["gt", "lt"]), st.integers(0, 99).map(lambda n: (str(n),))),
 )
 
 

@@ -189,9 +189,7 @@ def not_found(resource: GroupResource, name: str) -> ApiError:
 
 
 def already_exists(resource: GroupResource, name: str) -> ApiError:
-    return ApiError(
-        409, "AlreadyExists", f'{resource} "{name}" already exists', details=_details(resource, name)
-    )
+    return ApiError(409, "AlreadyExists", f'{resource} "{name}" already exists', details=_details(resource, name))
 
 
 def conflict(resource: GroupResource, name: str, why: str) -> ApiError:

@@ -25,8 +25,7 @@ def scaled_value(value: IntOrString, total: int, *, round_up: bool) -> int:
     share = value[:-1]
     if not _INTEGER.fullmatch(share):
         raise ValueError(
-            f'invalid value for IntOrString: invalid value "{value}": '
-            f'strconv.Atoi: parsing "{share}": invalid syntax'
+            f'invalid value for IntOrString: invalid value "{value}": strconv.Atoi: parsing "{share}": invalid syntax'
         )
     hundredfold = int(share) * total
     return -(-hundredfold // 100) if round_up else hundredfold // 100

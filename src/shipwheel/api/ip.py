@@ -131,13 +131,9 @@ def ip_warnings(text: str, path: str) -> list[str]:
     if address is None:
         return []
     if _has_leading_zeros(text) or _is_mapped(address):
-        return [
-            f'{path}: non-standard IP address {json.dumps(text)} is invalid: use "{canonical_ip(address)}"'
-        ]
+        return [f'{path}: non-standard IP address {json.dumps(text)} is invalid: use "{canonical_ip(address)}"']
     if address.version == 6 and str(address) != text:
-        return [
-            f'{path}: IPv6 address {json.dumps(text)} should be in RFC 5952 canonical format ("{address}")'
-        ]
+        return [f'{path}: IPv6 address {json.dumps(text)} should be in RFC 5952 canonical format ("{address}")']
     return []
 
 
@@ -160,7 +156,6 @@ def cidr_warnings(text: str, path: str) -> list[str]:
         warnings.append(f'{path}: non-standard CIDR value {json.dumps(text)} is invalid: use "{canonical}"')
     if not warnings and address.version == 6 and f"{address}/{length}" != text:
         warnings.append(
-            f"{path}: IPv6 CIDR value {json.dumps(text)} should be in RFC 5952 canonical format "
-            f'("{address}/{length}")'
+            f'{path}: IPv6 CIDR value {json.dumps(text)} should be in RFC 5952 canonical format ("{address}/{length}")'
         )
     return warnings

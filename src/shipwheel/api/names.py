@@ -122,8 +122,7 @@ _DNS1035_COMPLAINT = regex_complaint(
     *("my-name", "abc-123"),
 )
 _KEY_COMPLAINT = regex_complaint(
-    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-    "character",
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
     _KEY,
     *("MyName", "my.name", "123-abc"),
 )
@@ -263,9 +262,7 @@ def is_valid_group_id(gid: int) -> list[str]:
 
 def is_valid_port_name(port: str) -> list[str]:
     """An IANA service name (RFC 6335), in small letters."""
-    complaints = _judge(
-        port, 15, _port_name, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"
-    )
+    complaints = _judge(port, 15, _port_name, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
     if not any("a" <= letter <= "z" for letter in port):
         complaints.append("must contain at least one letter (a-z)")
     if "--" in port:

@@ -172,9 +172,7 @@ def _to_exponent(text: str) -> int:
     return exponent
 
 
-def _parse_decimal(
-    text: str, digits: str, fraction: str, exponent: int, format: Format
-) -> tuple[Quantity, bool]:
+def _parse_decimal(text: str, digits: str, fraction: str, exponent: int, format: Format) -> tuple[Quantity, bool]:
     """The quantity, and whether upstream's quick road would have been taken."""
     scale = exponent - len(fraction)
     mantissa = int(digits)

@@ -156,9 +156,7 @@ class Strategy:
         function returned gives it back if the write fails."""
         return None
 
-    async def before_update(
-        self, new: Obj, old: Obj, server: Server, ctx: WriteContext
-    ) -> Callable[[], None] | None:
+    async def before_update(self, new: Obj, old: Obj, server: Server, ctx: WriteContext) -> Callable[[], None] | None:
         """The same for an update."""
         return None
 
@@ -321,11 +319,7 @@ class Resource:
 
     def key(self, namespace: str, name: str) -> str:
         """Where an object is stored: `/registry/pods/default/web`."""
-        return (
-            f"/registry/{self.prefix}/{namespace}/{name}"
-            if self.namespaced
-            else (f"/registry/{self.prefix}/{name}")
-        )
+        return f"/registry/{self.prefix}/{namespace}/{name}" if self.namespaced else (f"/registry/{self.prefix}/{name}")
 
 
 @dataclass(frozen=True, slots=True)

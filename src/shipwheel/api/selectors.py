@@ -220,17 +220,13 @@ def from_label_selector(selector: Obj | None) -> LabelSelector:
     """A `metav1.LabelSelector`. None selects nothing, an empty one everything; SelectorError when it is bad."""
     if selector is None:
         return NOTHING
-    requirements = [
-        new_requirement(key, "=", (value,)) for key, value in (selector.get("matchLabels") or {}).items()
-    ]
+    requirements = [new_requirement(key, "=", (value,)) for key, value in (selector.get("matchLabels") or {}).items()]
     for expression in selector.get("matchExpressions") or ():
         operator = _FROM_SELECTOR.get(expression.get("operator", ""))
         if operator is None:
             shown = expression.get("operator", "")
             raise SelectorError(f'"{shown}" is not a valid label selector operator')
-        requirements.append(
-            new_requirement(expression.get("key", ""), operator, expression.get("values") or ())
-        )
+        requirements.append(new_requirement(expression.get("key", ""), operator, expression.get("values") or ()))
     return LabelSelector(requirements) if requirements else EVERYTHING
 
 
@@ -384,9 +380,7 @@ class FieldSelector:
         return None
 
     def matches(self, fields: Mapping[str, str]) -> bool:
-        return all(
-            (fields.get(each.field, "") == each.value) == (each.operator == "=") for each in self.terms
-        )
+        return all((fields.get(each.field, "") == each.value) == (each.operator == "=") for each in self.terms)
 
     def bind(self, getters: Mapping[str, Callable[[Obj], str]]) -> Callable[[Obj], bool]:
         """The test of an object whose fields `getters` read; KeyError when one of them is missing."""

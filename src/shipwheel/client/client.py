@@ -536,9 +536,7 @@ _GENERIC = {
 }
 
 
-def _error_of(
-    status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes, method: str, path: str
-) -> ApiError:
+def _error_of(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes, method: str, path: str) -> ApiError:
     """The error in an answer: its Status, or what client-go makes of a body that is none."""
     try:
         found = orjson.loads(body)
@@ -557,6 +555,4 @@ def _error_of(
     if status in (403, 500) and text:
         message = text if status == 403 else f'{message}: "{text}"'
     message = f"{message} ({method.lower()} {path})" if status not in _GENERIC else message
-    return ApiError(
-        status, reason, message, details={"causes": [{"message": text}]} if text else None, headers=names
-    )
+    return ApiError(status, reason, message, details={"causes": [{"message": text}]} if text else None, headers=names)

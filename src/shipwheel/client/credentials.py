@@ -62,9 +62,7 @@ class Credentials:
                 with open(config.token_file) as file:  # noqa: ASYNC230 - a small local file
                     token = file.read().strip()
             except OSError as error:
-                raise ConfigError(
-                    f"failed to read token file {config.token_file}: {error.strerror}"
-                ) from error
+                raise ConfigError(f"failed to read token file {config.token_file}: {error.strerror}") from error
             if not token:
                 raise ConfigError(f"read empty token from file {config.token_file}")
             self._fresh_until = self._clock.monotonic() + _RELOAD_SECONDS
@@ -135,9 +133,7 @@ def tls_context(config: ClientConfig, certificate: tuple[bytes, bytes]) -> ssl.S
         else:
             context.load_default_certs()
     except ssl.SSLError as error:
-        raise ConfigError(
-            "unable to load root certificates: no PEM certificate in certificate-authority"
-        ) from error
+        raise ConfigError("unable to load root certificates: no PEM certificate in certificate-authority") from error
     pem, key = certificate
     if pem:
         # The library reads chains from files only, so there is one for a moment, for our eyes only.

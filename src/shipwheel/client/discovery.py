@@ -152,9 +152,7 @@ async def _one_by_one(client: _Requester, documents: dict[str, Obj]) -> Discover
                 resources.append(
                     ApiResource(
                         GroupVersionResource(name, version, plural),
-                        GroupVersionKind(
-                            entry.get("group") or name, entry.get("version") or version, entry["kind"]
-                        ),
+                        GroupVersionKind(entry.get("group") or name, entry.get("version") or version, entry["kind"]),
                         bool(entry.get("namespaced")),
                         frozenset(entry.get("verbs") or ()),
                         entry.get("singularName", ""),

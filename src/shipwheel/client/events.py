@@ -119,9 +119,7 @@ class EventRecorder:
         if event["count"] > 1:
             patch = {key: event[key] for key in ("count", "lastTimestamp", "message")}
             try:
-                return await self._client.patch(
-                    EVENTS, meta["name"], meta["namespace"], patch, kind="strategic"
-                )
+                return await self._client.patch(EVENTS, meta["name"], meta["namespace"], patch, kind="strategic")
             except ApiError as error:
                 if error.code != 404:
                     raise

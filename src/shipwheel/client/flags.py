@@ -190,9 +190,7 @@ def _long(word: str, rest: list[str], known: Mapping[str, Flag], take: Callable[
     take(flag, text)
 
 
-def _shorthands(
-    word: str, rest: list[str], short: Mapping[str, Flag], take: Callable[[Flag, str], None]
-) -> None:
+def _shorthands(word: str, rest: list[str], short: Mapping[str, Flag], take: Callable[[Flag, str], None]) -> None:
     letters = word[1:]
     while letters:
         letter, tail = letters[0], letters[1:]

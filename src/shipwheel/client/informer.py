@@ -48,9 +48,7 @@ class Store:
     def __init__(self, indexers: Mapping[str, Indexer] | None = None) -> None:
         self._objects: dict[str, dict[str, Obj]] = {}
         self._indexers = dict(indexers or {})
-        self._indexes: dict[str, dict[str, dict[tuple[str, str], Obj]]] = {
-            name: {} for name in self._indexers
-        }
+        self._indexes: dict[str, dict[str, dict[tuple[str, str], Obj]]] = {name: {} for name in self._indexers}
 
     def __len__(self) -> int:
         return sum(len(names) for names in self._objects.values())

@@ -71,9 +71,7 @@ def default_paths(environ: Mapping[str, str] | None = None) -> list[Path]:
     return [Path(environ.get("HOME") or str(Path.home())) / ".kube" / "config"]
 
 
-def load_config(
-    path: str | os.PathLike[str] | None = None, *, context: str = "", server: str = ""
-) -> ClientConfig:
+def load_config(path: str | os.PathLike[str] | None = None, *, context: str = "", server: str = "") -> ClientConfig:
     """The configuration of `context` (else the current one) from one file, or from the default ones.
 
     `server` overrides the cluster's. Raises ConfigError, or FileNotFoundError when the file named is missing.
@@ -111,15 +109,11 @@ def _parse(data: bytes) -> Obj:
     if not isinstance(config, dict):
         raise ConfigError("not a mapping")
     if config.get("kind", "Config") != "Config" or config.get("apiVersion", "v1") != "v1":
-        raise ConfigError(
-            f'no kind "{config.get("kind")}" is registered for version "{config.get("apiVersion")}"'
-        )
+        raise ConfigError(f'no kind "{config.get("kind")}" is registered for version "{config.get("apiVersion")}"')
     for section, inner in _LISTS.items():
         entries = config.get(section) or []
         if not isinstance(entries, list) or not all(
-            isinstance(each, dict)
-            and isinstance(each.get("name"), str)
-            and isinstance(each.get(inner) or {}, dict)
+            isinstance(each, dict) and isinstance(each.get("name"), str) and isinstance(each.get(inner) or {}, dict)
             for each in entries
         ):
             raise ConfigError(f"{section}: not a list of names, each with its {inner}")
@@ -188,9 +182,7 @@ def client_config(config: Obj, *, context: str = "", server: str = "") -> Client
     )
 
 
-def in_cluster_config(
-    environ: Mapping[str, str] | None = None, directory: Path = _SERVICE_ACCOUNT
-) -> ClientConfig:
+def in_cluster_config(environ: Mapping[str, str] | None = None, directory: Path = _SERVICE_ACCOUNT) -> ClientConfig:
     """The configuration of a pod: its service account's token and the cluster's CA; ConfigError outside one."""
     environ = os.environ if environ is None else environ
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")

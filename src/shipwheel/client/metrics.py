@@ -49,9 +49,7 @@ class Metrics:
     def gauge(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(name, help, labels, registry=self.registry)
 
-    def histogram(
-        self, name: str, help: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
-    ) -> Histogram:
+    def histogram(self, name: str, help: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
         return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
 
     @cached_property
@@ -98,9 +96,7 @@ class QueueMetrics:
         buckets = exponential(10e-9, 10, 10)
         name = ("name",)
         self.depth = metrics.gauge("workqueue_depth", "[ALPHA] Current depth of workqueue", name)
-        self.adds = metrics.counter(
-            "workqueue_adds_total", "[ALPHA] Total number of adds handled by workqueue", name
-        )
+        self.adds = metrics.counter("workqueue_adds_total", "[ALPHA] Total number of adds handled by workqueue", name)
         self.latency = metrics.histogram(
             "workqueue_queue_duration_seconds",
             "[ALPHA] How long in seconds an item stays in workqueue before being requested.",

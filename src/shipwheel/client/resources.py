@@ -62,9 +62,7 @@ SUBJECT_ACCESS_REVIEWS = _R("authorization.k8s.io", "v1", "subjectaccessreviews"
 CUSTOM_RESOURCE_DEFINITIONS = _R("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 API_SERVICES = _R("apiregistration.k8s.io", "v1", "apiservices")
 MUTATING_WEBHOOK_CONFIGURATIONS = _R("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations")
-VALIDATING_WEBHOOK_CONFIGURATIONS = _R(
-    "admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations"
-)
+VALIDATING_WEBHOOK_CONFIGURATIONS = _R("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations")
 VALIDATING_ADMISSION_POLICIES = _R("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies")
 
 RESOURCE_CLAIMS = _R("resource.k8s.io", "v1", "resourceclaims")

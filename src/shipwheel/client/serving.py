@@ -83,9 +83,7 @@ class ComponentServer:
         if config.client_ca_file:
             return [Path(config.client_ca_file).read_text()]  # noqa: ASYNC240 - once, at the start
         try:
-            published = await self.client.get(
-                CONFIG_MAPS, "extension-apiserver-authentication", "kube-system"
-            )
+            published = await self.client.get(CONFIG_MAPS, "extension-apiserver-authentication", "kube-system")
         except (ApiError, ConnectionFailed, ConfigError) as error:
             log.warning(
                 "unable to get configmap/extension-apiserver-authentication in kube-system, "

@@ -186,9 +186,7 @@ class WorkQueue(Generic[Key]):
             self._earlier.clear()
             self.move_due()
             if self._delayed:
-                sleep = asyncio.ensure_future(
-                    self._clock.sleep(self._delayed[0][0] - self._clock.monotonic())
-                )
+                sleep = asyncio.ensure_future(self._clock.sleep(self._delayed[0][0] - self._clock.monotonic()))
                 earlier = asyncio.ensure_future(self._earlier.wait())
                 try:
                     await asyncio.wait((sleep, earlier), return_when=asyncio.FIRST_COMPLETED)

@@ -54,9 +54,7 @@ class _Checker:
                 self._list(value, schema, path, preserve=preserve)
             case "string" if schema.format in ("", "byte"):
                 if not isinstance(value, str):
-                    self._complain(
-                        path, f"expected string, got &value.valueUnstructured{{Value:{show(value)}}}"
-                    )
+                    self._complain(path, f"expected string, got &value.valueUnstructured{{Value:{show(value)}}}")
             case "string":
                 if isinstance(value, dict | list):
                     self._complain(path, f"expected any scalar, got {_pointed(value)}")
@@ -69,9 +67,7 @@ class _Checker:
             case _ if isinstance(value, dict) and schema.properties:
                 self._map(value, schema.properties, schema, path, preserve=preserve)
 
-    def _map(
-        self, value: Any, properties: dict[str, Schema], schema: Schema, path: str, *, preserve: bool
-    ) -> None:
+    def _map(self, value: Any, properties: dict[str, Schema], schema: Schema, path: str, *, preserve: bool) -> None:
         if not isinstance(value, dict):
             self._complain(path, f"expected map, got {_pointed(value)}")
             return

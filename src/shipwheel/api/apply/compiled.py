@@ -101,9 +101,7 @@ def _compile(schema: Schema, *, preserve: bool) -> MergeType:
     return _granular(Untyped, schema.properties, schema, preserve=preserve) if schema.properties else UNTYPED
 
 
-def _granular(
-    make: type[Granular], properties: dict[str, Schema], schema: Schema, *, preserve: bool
-) -> MergeType:
+def _granular(make: type[Granular], properties: dict[str, Schema], schema: Schema, *, preserve: bool) -> MergeType:
     element: Callable[[], MergeType] | None = None
     if schema.additional is not None:
         element = _later(schema.additional, preserve=preserve)

@@ -304,10 +304,7 @@ def excluding(*paths: str) -> Filter:
 
 def only(*patterns: str) -> Filter:
     """What lies below these fields; `*` is any step: `only("spec.containers.*.resources")`."""
-    steps = [
-        tuple(step if step == "*" else field_step(step) for step in pattern.split("."))
-        for pattern in patterns
-    ]
+    steps = [tuple(step if step == "*" else field_step(step) for step in pattern.split(".")) for pattern in patterns]
     return lambda fields: _only(fields, steps)
 
 

@@ -87,9 +87,7 @@ def track_update(
         return
     versions = _Versions(schema, api_version, convert)
     try:
-        managers, changed = _update(
-            managers, old if old is not None else blank(schema), new, versions, reset_fields
-        )
+        managers, changed = _update(managers, old if old is not None else blank(schema), new, versions, reset_fields)
     except MergeError:
         # A value that is not of its type will be refused by validation; until then nobody owns anything.
         return
@@ -253,9 +251,7 @@ class _Changes:
         return self._reset(changed or {}), self._reset(removed or {})
 
 
-def _update(
-    managers: Managers, old: Obj, new: Obj, versions: _Versions, reset: Filter
-) -> tuple[Managers, Fields]:
+def _update(managers: Managers, old: Obj, new: Obj, versions: _Versions, reset: Filter) -> tuple[Managers, Fields]:
     """Everybody without what changed or went away; and what changed, which is now the writer's."""
     managers = _reconcile(managers, versions, new)
     changes = _Changes(old, new, versions, reset)
@@ -283,9 +279,7 @@ def _reconcile(managers: Managers, versions: _Versions, sample: Obj) -> Managers
     return result
 
 
-def _credit(
-    managers: Managers, manager: Manager, changed: Fields, api_version: str, now: datetime
-) -> Managers:
+def _credit(managers: Managers, manager: Manager, changed: Fields, api_version: str, now: datetime) -> Managers:
     """Enter what a write changed; one that changed nothing leaves no trace."""
     if not changed:
         return managers

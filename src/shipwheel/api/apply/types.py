@@ -370,9 +370,7 @@ class SetList(_List):
 class MapList(_List):
     """A list of objects told apart by the values of some fields, which may have defaults."""
 
-    def __init__(
-        self, keys: tuple[str, ...], defaults: dict[str, Any], kind: Callable[[], MergeType]
-    ) -> None:
+    def __init__(self, keys: tuple[str, ...], defaults: dict[str, Any], kind: Callable[[], MergeType]) -> None:
         self._declared_keys = keys
         self._keys = tuple(sorted(keys))
         self._defaults = defaults

@@ -46,9 +46,7 @@ def apply_json_patch(original: Obj, patch: Any) -> Any:
                 f"json: cannot unmarshal {json_type(operation)} into Go value of type jsonpatch.Operation"
             )
     if len(patch) > MAX_OPERATIONS:
-        raise too_large(
-            f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}"
-        )
+        raise too_large(f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}")
     document = _Document(clone(original))
     try:
         for operation in patch:
@@ -111,9 +109,7 @@ class _Document:
         path = _pointer(operation, "path", "remove operation failed to decode path", hide=True)
         place, key = self._find(path)
         if place is None:
-            raise JsonPatchError(
-                f'remove operation does not apply: doc is missing path: "{path}": {_MISSING}'
-            )
+            raise JsonPatchError(f'remove operation does not apply: doc is missing path: "{path}": {_MISSING}')
         try:
             _delete(place, key)
         except JsonPatchError as error:
@@ -136,17 +132,13 @@ class _Document:
         try:
             place[_index(place, key)] = value
         except JsonPatchError:
-            raise JsonPatchError(
-                f"replace operation does not apply: doc is missing key: {path}: {_MISSING}"
-            ) from None
+            raise JsonPatchError(f"replace operation does not apply: doc is missing key: {path}: {_MISSING}") from None
 
     def _move(self, operation: Obj) -> None:
         source = _pointer(operation, "from", "move operation failed to decode from")
         place, key = self._find(source)
         if place is None:
-            raise JsonPatchError(
-                f"move operation does not apply: doc is missing from path: {source}: {_MISSING}"
-            )
+            raise JsonPatchError(f"move operation does not apply: doc is missing from path: {source}: {_MISSING}")
         try:
             value = _get(place, key)
             _delete(place, key)
@@ -155,9 +147,7 @@ class _Document:
         path = _pointer(operation, "path", "move operation failed to decode path")
         place, key = self._find(path)
         if place is None:
-            raise JsonPatchError(
-                f"move operation does not apply: doc is missing destination path: {path}: {_MISSING}"
-            )
+            raise JsonPatchError(f"move operation does not apply: doc is missing destination path: {path}: {_MISSING}")
         try:
             _insert(place, key, value)
         except JsonPatchError as error:
@@ -167,9 +157,7 @@ class _Document:
         source = _pointer(operation, "from", "copy operation failed to decode from")
         place, key = self._find(source)
         if place is None:
-            raise JsonPatchError(
-                f"copy operation does not apply: doc is missing from path: {source}: {_MISSING}"
-            )
+            raise JsonPatchError(f"copy operation does not apply: doc is missing from path: {source}: {_MISSING}")
         try:
             value = _get(place, key)
         except JsonPatchError as error:
@@ -177,9 +165,7 @@ class _Document:
         path = _pointer(operation, "path", "copy operation failed to decode path", hide=True)
         place, key = self._find(path)
         if place is None:
-            raise JsonPatchError(
-                f"copy operation does not apply: doc is missing destination path: {path}: {_MISSING}"
-            )
+            raise JsonPatchError(f"copy operation does not apply: doc is missing destination path: {path}: {_MISSING}")
         self._copied += len(orjson.dumps(value)) if value is not None else 0
         if self._copied > MAX_COPY_BYTES:
             raise JsonPatchError(

@@ -44,9 +44,7 @@ def apply_strategic(original: Obj, patch: Any, schema: Schema) -> Obj:
     Raises ApiError: 400 or 422 for a bad patch, 500 where upstream makes no difference between it and a fault.
     """
     if not isinstance(patch, dict):
-        raise bad_request(
-            f"json: cannot unmarshal {json_type(patch)} into Go value of type map[string]interface {{}}"
-        )
+        raise bad_request(f"json: cannot unmarshal {json_type(patch)} into Go value of type map[string]interface {{}}")
     return _merge_objects(clone(original), clone(patch), schema)
 
 
@@ -204,9 +202,7 @@ def _merge_ordered(original: Obj, patch: Obj, directive: str, schema: Schema | N
     key = _named(directive, _SET_ORDER)
     field = _field(schema, key)
     if schema is not None and field is None:
-        raise _fault(
-            f'unable to find api field in struct {schema.name.rpartition(".")[2]} for the json field "{key}"'
-        )
+        raise _fault(f'unable to find api field in struct {schema.name.rpartition(".")[2]} for the json field "{key}"')
     for each in (order, original.get(key, []), patch.get(key, [])):
         if not isinstance(each, list):
             raise _fault(f"expected a []interface {{}}, but received a {_go_type(each)}")
@@ -238,16 +234,12 @@ def _check_order(patch: list[Any], order: list[Any], merge_key: str) -> None:
         if same(_identity(pending[0], merge_key), _identity(each, merge_key)):
             del pending[0]
     if pending:
-        raise _fault(
-            f"The order in patch list:\n{show(patch)}\n doesn't match {_SET_ORDER} list:\n{show(order)}\n"
-        )
+        raise _fault(f"The order in patch list:\n{show(patch)}\n doesn't match {_SET_ORDER} list:\n{show(order)}\n")
 
 
 def _order_of_the_live(present: list[Any], wanted: list[Any], merge_key: str) -> list[Any]:
     """The live list as an order: items that the patch adds stand at its end, as many as it takes away."""
-    keys = [
-        item.get(merge_key) for item in wanted if isinstance(item, dict) and _directive_of(item) == "delete"
-    ]
+    keys = [item.get(merge_key) for item in wanted if isinstance(item, dict) and _directive_of(item) == "delete"]
     kept = [item for item in present if not (isinstance(item, dict) and _contains(keys, item.get(merge_key)))]
     room = len(present) - len(kept)
     if not room:
@@ -330,9 +322,7 @@ def _item_of(*lists: list[Any]) -> Any:
     if not items:
         raise _fault("no elements in any of the given slices")
     if isinstance(items[0], list):
-        raise ApiError(
-            422, "Invalid", "the server rejected our request due to an error in our request", details={}
-        )
+        raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request", details={})
     if any(type(item) is not type(items[0]) for item in items):
         raise _fault(f"list element types are not identical: {show(list(lists))}")
     return items[0]
