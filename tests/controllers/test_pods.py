@@ -13,7 +13,6 @@ from shipwheel.controllers.pods import (
     is_available,
     next_availability,
     pod_from_template,
-    tolerates,
 )
 from tests.controllers.objects import NOW, ago, pod
 
@@ -71,34 +70,6 @@ def test_when_the_next_pod_becomes_available():
     assert next_availability(pods, 10, NOW) == 3.0
     assert next_availability(pods, 0, NOW) is None
     assert next_availability([pods[2]], 10, NOW) is None
-
-
-TAINT = {"key": "k", "value": "v", "effect": "NoExecute"}
-
-
-@pytest.mark.parametrize(
-    ("toleration", "expected"),
-    [
-        ({"operator": "Exists"}, True),
-        ({"key": "k", "operator": "Exists"}, True),
-        ({"key": "k", "operator": "Equal", "value": "v"}, True),
-        ({"key": "k", "value": "v", "effect": "NoExecute"}, True),
-        ({"key": "k", "value": "other"}, False),
-        ({"key": "other", "operator": "Exists"}, False),
-        ({"key": "k", "operator": "Exists", "effect": "NoSchedule"}, False),
-    ],
-)
-def test_tolerations(toleration, expected):
-    assert (tolerates([toleration], TAINT) is toleration) is expected
-
-
-@pytest.mark.parametrize(
-    ("operator", "value", "expected"), [("Gt", "4", True), ("Gt", "5", False), ("Lt", "6", True), ("Gt", "x", False)]
-)
-def test_numeric_tolerations(operator, value, expected):
-    taint = {"key": "k", "value": "5", "effect": "NoSchedule"}
-    toleration = {"key": "k", "operator": operator, "value": value}
-    assert (tolerates([toleration], taint) is not None) is expected
 
 
 def test_a_pod_from_a_template_has_its_metadata_but_not_its_name():
