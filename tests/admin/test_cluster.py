@@ -23,6 +23,11 @@ def simulated(directory: Path, **changes: object) -> Wanted:
     return Wanted(**{"data_dir": directory / "data", "runtime": "simulated", **changes})  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def own_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+
+
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     return Layout.of("default", tmp_path / "data")
@@ -59,6 +64,18 @@ def test_what_a_cluster_was_made_with_stays(tmp_path: Path, layout: Layout) -> N
 
 def test_there_is_nothing_to_take_down(tmp_path: Path) -> None:
     assert not cluster.down("default", tmp_path / "data")
+
+
+def test_other_peoples_files_are_left_alone(tmp_path: Path, layout: Layout) -> None:
+    layout.data.mkdir()
+    (layout.data / "thesis.txt").write_text("years of work")
+    with pytest.raises(ClusterError, match=r"holds no cluster, but thesis\.txt"):
+        cluster.up(simulated(tmp_path))
+    assert not cluster.down("default", layout.data)
+    layout.write_settings(Settings("default", "simulated", "sqlite", 6443, "127.0.0.1"))
+    layout.logs.mkdir()
+    assert cluster.down("default", layout.data)
+    assert [each.name for each in layout.data.iterdir()] == ["thesis.txt"]
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ def up(wanted: Wanted, progress: Progress = silent) -> tuple[Layout, Settings]:
     layout = Layout.of(wanted.name, wanted.data_dir)
     lock = Lock(layout.lock)
     made = layout.read_settings()
+    if made is None and layout.foreign():
+        raise ClusterError(f"{layout.data} holds no cluster, but {layout.foreign()[0].name}; choose another --data-dir")
     settings = choices.reconcile(made, wanted) if made is not None else None
     if not _take(lock):
         if made is None or settings != made:
@@ -79,9 +81,9 @@ def down(name: str, data_dir: Path | None = None, *, keep_data: bool = False, pr
     """Take the cluster away, running or not; whether there was anything. With `keep_data`, what the store and
     the images hold stays, and `up` goes on with it. Raises `ClusterError`, `LayoutError`."""
     layout = Layout.of(name, data_dir)
-    if not layout.data.exists():
-        return False
     settings = layout.read_settings()
+    if not layout.owned():
+        return False
     if settings is not None and settings.runtime == "containerd" and os.geteuid() != 0:
         raise ClusterError("the cluster runs containers as root; try: sudo shipwheel down")
     with progress("Stopping the control plane"):
@@ -93,8 +95,19 @@ def down(name: str, data_dir: Path | None = None, *, keep_data: bool = False, pr
     if keep_data:
         return True
     with progress("Removing data"):
-        shutil.rmtree(layout.data)
+        _remove(layout)
     return True
+
+
+def _remove(layout: Layout) -> None:
+    """What is ours, and the directory if it is empty then."""
+    for each in layout.owned():
+        if each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
+    with contextlib.suppress(OSError):
+        layout.data.rmdir()
 
 
 def load_images(name: str, data_dir: Path | None, archive: bytes) -> None:
@@ -141,7 +154,7 @@ def _prepare(layout: Layout, settings: Settings) -> None:
     for directory in (layout.logs, layout.database.parent):
         directory.mkdir(exist_ok=True, mode=0o700)
     if settings.runtime == "containerd":
-        traces.record(layout.data / "machine-before.json")
+        traces.record(layout.machine_before)
         layout.run.mkdir(parents=True, exist_ok=True, mode=0o711)
         link = layout.run / "data"
         link.unlink(missing_ok=True)

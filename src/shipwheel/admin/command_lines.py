@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from shipwheel.admin import addons
 from shipwheel.admin.layout import Layout, Settings
 from shipwheel.admin.nodes import containerd_config
 from shipwheel.admin.pki import write_private
 
+SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
 NO_RATE_LIMIT = ("--kube-api-qps=1000", "--kube-api-burst=1000")
 """Clients that are polite to a server far away would only be slow here; the server has limits of its own."""
 
@@ -122,6 +124,9 @@ def write_kubelet_configuration(layout: Layout, node: str) -> None:
         # People's machines have swap.
         "failSwapOn": False,
     }
+    if SYSTEMD_RESOLV_CONF.exists():
+        # What /etc/resolv.conf names then is a resolver on the machine's own loopback, out of pods' reach.
+        document["resolvConf"] = str(SYSTEMD_RESOLV_CONF)
     write_private(layout.node(node) / "config.yaml", json.dumps(document, indent=2).encode() + b"\n")
 
 

@@ -102,6 +102,24 @@ class Layout:
         """What the names of this cluster's rules and networks on the machine begin with."""
         return f"shipwheel-{self.run.name}"
 
+    @property
+    def machine_before(self) -> Path:
+        return self.data / "machine-before.json"
+
+    def owned(self) -> list[Path]:
+        """What is in the data directory and ours."""
+        names = {"pki", "logs", "store", "etcd", "containerd", "nodes"}
+        files = {self.lock, self.state, self.settings, self.machine_before}
+        return [
+            each
+            for each in (self.data.iterdir() if self.data.is_dir() else ())
+            if each.name in names or each in files or each.suffix == ".conf"
+        ]
+
+    def foreign(self) -> list[Path]:
+        """What somebody else keeps in it."""
+        return sorted(set(self.data.iterdir()) - set(self.owned())) if self.data.is_dir() else []
+
     def kubeconfig(self, who: str = "admin") -> Path:
         """`admin`, `controller-manager`, `scheduler`, `kube-proxy`, `dns`, or a node's name."""
         return self.data / f"{who}.conf"

@@ -49,7 +49,7 @@ async def sweep(layout: Layout, settings: Settings) -> None:
     remove_empty_cgroups(layout.network)
     shutil.rmtree(layout.run, ignore_errors=True)
     others = any(RUN.glob("*/data"))
-    traces.erase(layout.data / "machine-before.json", others_run=others)
+    traces.erase(layout.machine_before, others_run=others)
     if not others:
         with contextlib.suppress(OSError):
             RUN.rmdir()
