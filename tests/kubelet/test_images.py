@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from shipwheel.api.clock import ManualClock
+from shipwheel.api.meta import Obj
 from shipwheel.kubelet.backoff import BackOff
-from shipwheel.kubelet.credentials import credentials_for
+from shipwheel.kubelet.credentials import credentials_for, node_entries, secret_entries
 from shipwheel.kubelet.images import ImageFault, ImageManager, Wanted, repository, with_default_tag
 from shipwheel.kubelet.runtime.base import Image, ImageCredentials, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.words import go_duration, rpc_error
@@ -41,7 +44,10 @@ class Desk:
         self.events: list[tuple[str, str]] = []
 
     async def ensure(self, image: str, policy: str = "IfNotPresent", *credentials: ImageCredentials) -> str:
-        wanted = Wanted("uid-1", image, policy, credentials)
+        async def given() -> Sequence[ImageCredentials]:
+            return credentials
+
+        wanted = Wanted("uid-1", image, policy, given)
         reference, _ = await self.manager.ensure(wanted, lambda kind, reason, text: self.events.append((reason, text)))
         return reference
 
@@ -148,30 +154,48 @@ async def test_credentials_are_tried_in_turn() -> None:
     assert [user for _, user in registry.asked] == ["one", "two"]
 
 
-def secret(auths: dict[str, object], key: str = ".dockerconfigjson") -> dict[str, object]:
+def secret(auths: dict[str, object], key: str = ".dockerconfigjson") -> Obj:
     content = {"auths": auths} if key == ".dockerconfigjson" else auths
     return {"data": {key: base64.b64encode(json.dumps(content).encode()).decode()}}
 
 
+def from_secrets(image: str, secrets: list[Obj]) -> list[ImageCredentials]:
+    return credentials_for(image, [entry for each in secrets for entry in secret_entries(each)])
+
+
 def test_pull_secrets() -> None:
     auth = base64.b64encode(b"me:pass:word").decode()
-    secrets = [
+    secrets: list[Obj] = [
         secret({"https://index.docker.io/v1/": {"auth": auth}, "r.example": {"username": "u", "password": "p"}}),
         secret({"*.cloud.example/team": {"username": "star"}}, ".dockercfg"),
         {"data": {".dockerconfigjson": "!"}},
         {"data": {"other": "x"}},
     ]
-    found = credentials_for("busybox", secrets)
+    found = from_secrets("busybox", secrets)
     assert [(each.username, each.password) for each in found] == [("me", "pass:word")]
-    assert [each.username for each in credentials_for("r.example/x:1", secrets)] == ["u"]
-    assert [each.username for each in credentials_for("eu.cloud.example/team/app", secrets)] == ["star"]
-    assert credentials_for("eu.cloud.example/other", secrets) == []
-    assert credentials_for("a.eu.cloud.example/team", secrets) == []
+    assert [each.username for each in from_secrets("r.example/x:1", secrets)] == ["u"]
+    assert [each.username for each in from_secrets("eu.cloud.example/team/app", secrets)] == ["star"]
+    assert from_secrets("eu.cloud.example/other", secrets) == []
+    assert from_secrets("a.eu.cloud.example/team", secrets) == []
 
 
 def test_the_most_specific_credentials_go_first() -> None:
     secrets = [secret({"r.example": {"username": "all"}, "r.example/team": {"username": "team"}})]
-    assert [each.username for each in credentials_for("r.example/team/x", secrets)] == ["team", "all"]
+    assert [each.username for each in from_secrets("r.example/team/x", secrets)] == ["team", "all"]
+
+
+def test_credentials_of_the_node(tmp_path: Path) -> None:
+    root, home = tmp_path / "root", tmp_path / "home"
+    for directory in (root, home / ".docker"):
+        directory.mkdir(parents=True)
+    assert node_entries(root, home) == []
+    (home / ".docker/config.json").write_text('{"auths": {"a.example": {"username": "home"}}}')
+    (home / ".dockercfg").write_text('{"b.example": {"username": "old"}}')
+    assert node_entries(root, home) == [("a.example", {"username": "home"}), ("b.example", {"username": "old"})]
+    (root / "config.json").write_text('{"auths": {"a.example": {"username": "root"}}}')
+    assert node_entries(root, home)[0] == ("a.example", {"username": "root"})
+    (root / "config.json").write_text("garbage")
+    assert node_entries(root, home)[0] == ("a.example", {"username": "home"})
 
 
 def test_back_off_begins_anew_after_a_quiet_time() -> None:

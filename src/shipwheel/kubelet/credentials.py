@@ -1,4 +1,7 @@
-"""Registry credentials from pull secrets: a pure function of the secrets and the image's name."""
+"""Registry credentials: which of those at hand may open an image's repository.
+
+They come from a pod's pull secrets, from files on the node in the form of Docker's, and from credential providers.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import base64
 import binascii
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from shipwheel.api.meta import Obj
@@ -17,35 +21,62 @@ from shipwheel.kubelet.runtime.base import ImageCredentials
 _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
-def credentials_for(image: str, secrets: Iterable[Obj]) -> list[ImageCredentials]:
+Entry = tuple[str, Mapping[str, Any]]
+"""(registry or repository pattern, `username`, `password`, `auth`, ...)"""
+
+
+def credentials_for(image: str, entries: Iterable[Entry]) -> list[ImageCredentials]:
     """What may open the image's repository, the most specific entry first."""
     name = repository(image)
     matches: list[tuple[int, ImageCredentials]] = []
-    for secret in secrets:
-        for registry, entry in _entries(secret):
-            pattern = _normal(registry)
-            if _matches(pattern, name):
-                matches.append((len(pattern), _credentials(entry, registry)))
+    for registry, entry in entries:
+        pattern = normal(registry)
+        if matches_repository(pattern, name):
+            matches.append((len(pattern), _credentials(entry, registry)))
     matches.sort(key=lambda pair: -pair[0])
     return [credentials for _, credentials in matches]
 
 
-def _entries(secret: Obj) -> list[tuple[str, dict[str, Any]]]:
-    """The registries of a secret of either type; nothing of one that cannot be read."""
+def secret_entries(secret: Obj) -> list[Entry]:
+    """The registries of a pull secret of either type; nothing of one that cannot be read."""
     data = secret.get("data") or {}
-    try:
-        if ".dockerconfigjson" in data:
-            decoded = json.loads(base64.b64decode(data[".dockerconfigjson"])).get("auths") or {}
-        elif ".dockercfg" in data:
-            decoded = json.loads(base64.b64decode(data[".dockercfg"]))
-        else:
-            return []
-    except (binascii.Error, ValueError, AttributeError):
-        return []
+    for key, whole in ((".dockerconfigjson", True), (".dockercfg", False)):
+        if key in data:
+            try:
+                return _parse(base64.b64decode(data[key]), whole=whole)
+            except (binascii.Error, ValueError):
+                return []
+    return []
+
+
+def node_entries(root: Path, home: Path) -> list[Entry]:
+    """What the node itself has: the first `config.json` and the first `.dockercfg` of the places upstream knows."""
+    found: list[Entry] = []
+    docker = [root, Path.cwd(), home / ".docker", Path("/.docker")]
+    for paths, whole in (
+        ([each / "config.json" for each in docker], True),
+        ([each / ".dockercfg" for each in (root, Path.cwd(), home, Path("/"))], False),
+    ):
+        for path in paths:
+            try:
+                found += _parse(path.read_bytes(), whole=whole)
+                break
+            except (OSError, ValueError):
+                continue
+    return found
+
+
+def _parse(content: bytes, *, whole: bool) -> list[Entry]:
+    """Docker's `config.json` (`whole`) or the older form, which is only its `auths`. ValueError when it is neither."""
+    decoded = json.loads(content)
+    if whole and isinstance(decoded, dict):
+        decoded = decoded.get("auths") or {}
+    if not isinstance(decoded, dict):
+        raise ValueError("not an object")
     return [(name, entry) for name, entry in decoded.items() if isinstance(entry, dict)]
 
 
-def _normal(registry: str) -> str:
+def normal(registry: str) -> str:
     """`https://index.docker.io/v1/` and its like as the start of repository names."""
     text = registry.removeprefix("https://").removeprefix("http://").rstrip("/")
     host, _, path = text.partition("/")
@@ -56,7 +87,7 @@ def _normal(registry: str) -> str:
     return f"{host}/{path}" if path else host
 
 
-def _matches(pattern: str, name: str) -> bool:
+def matches_repository(pattern: str, name: str) -> bool:
     """`*` stands for a part of a host name; a path matches by its beginning."""
     host, _, path = pattern.partition("/")
     own_host, _, own_path = name.partition("/")
@@ -68,7 +99,7 @@ def _matches(pattern: str, name: str) -> bool:
     return not path or own_path == path or own_path.startswith(path + "/")
 
 
-def _credentials(entry: dict[str, Any], registry: str) -> ImageCredentials:
+def _credentials(entry: Mapping[str, Any], registry: str) -> ImageCredentials:
     username, password = entry.get("username", ""), entry.get("password", "")
     if entry.get("auth"):
         with contextlib.suppress(binascii.Error, UnicodeDecodeError):

@@ -28,7 +28,7 @@ from shipwheel.kubelet.container_config import (
     restored,
     sandbox_config,
 )
-from shipwheel.kubelet.credentials import credentials_for
+from shipwheel.kubelet.credentials import Entry, credentials_for, secret_entries
 from shipwheel.kubelet.dns import DnsSettings, HostnameFault, hosts_file, kernel_hostname, pod_resolver
 from shipwheel.kubelet.downward import PodFacts
 from shipwheel.kubelet.environment import EnvironmentFault, Sources, environment
@@ -37,7 +37,7 @@ from shipwheel.kubelet.images import ImageFault, ImageManager, Wanted
 from shipwheel.kubelet.lifecycle import KillReason
 from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.pleg import Pleg
-from shipwheel.kubelet.runtime.base import Image, Mount, Runtime, RuntimeFault, SandboxConfig
+from shipwheel.kubelet.runtime.base import Image, ImageCredentials, Mount, Runtime, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.services import Cgroups, Extras, NodeView, Objects, Record, Volumes
 from shipwheel.kubelet.turnstile import Turnstile, uninterrupted
 from shipwheel.kubelet.user_namespaces import NamespaceFault, UserNamespaces
@@ -110,6 +110,10 @@ class Paths:
         return self.pod(uid) / "volumes" / plugin / name
 
 
+async def _no_entries(image: str) -> Sequence[Entry]:
+    return ()
+
+
 class Executor:
     def __init__(
         self,
@@ -129,6 +133,7 @@ class Executor:
         user_namespaces: UserNamespaces,
         runtime_handler: Callable[[Obj], str] = lambda pod: "",
         extras: Callable[[Obj, Obj], Extras] = lambda pod, container: Extras(),
+        node_entries: Callable[[str], Awaitable[Sequence[Entry]]] = _no_entries,
         at_once: int = 8,
     ) -> None:
         self._runtime = runtime
@@ -146,6 +151,7 @@ class Executor:
         self._user_namespaces = user_namespaces
         self._runtime_handler = runtime_handler
         self._extras = extras
+        self._node_entries = node_entries
         self._hooks = Hooks(runtime, clock)
         self._turnstile = Turnstile(at_once)
         self.crash_backoff = BackOff()
@@ -288,7 +294,11 @@ class Executor:
         self, pod: Obj, container: Obj | None, name: str, policy: str, config: SandboxConfig
     ) -> tuple[str, Image | None]:
         """Have an image; ImageFault after events when it cannot be had now."""
-        credentials = credentials_for(name, self.pull_secrets(pod))
+        own = [entry for secret in self.pull_secrets(pod) for entry in secret_entries(secret)]
+
+        async def credentials() -> list[ImageCredentials]:
+            return [*credentials_for(name, own), *credentials_for(name, await self._node_entries(name))]
+
         return await self._images.ensure(
             Wanted(pod["metadata"]["uid"], name, policy, credentials, config),
             lambda kind, reason, message: self._record(pod, container, kind, reason, message),

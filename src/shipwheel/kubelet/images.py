@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from shipwheel.api.clock import Clock
@@ -16,6 +16,8 @@ from shipwheel.kubelet.backoff import BackOff
 from shipwheel.kubelet.runtime.base import Image, ImageCredentials, Runtime, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.words import go_duration, rpc_error
 
+Credentials = Callable[[], Awaitable[Sequence[ImageCredentials]]]
+"""What may open an image, tried in turn; without any it is asked for anonymously. Called when it is to be pulled."""
 Notify = Callable[[str, str, str], None]
 """Record an event about the container: (`Normal` or `Warning`, reason, message)."""
 
@@ -65,6 +67,10 @@ def repository(image: str) -> str:
     return f"{first}/{rest}"
 
 
+async def _anonymous() -> Sequence[ImageCredentials]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """An image that a pod wants."""
@@ -72,8 +78,7 @@ class Wanted:
     pod_uid: str
     image: str
     policy: str
-    credentials: Sequence[ImageCredentials] = ()
-    """Tried in turn; without any the image is asked for anonymously."""
+    credentials: Credentials = _anonymous
     sandbox: SandboxConfig | None = None
 
 
@@ -162,7 +167,7 @@ class ImageManager:
             return await self._pull_with_credentials(wanted, name), started
 
     async def _pull_with_credentials(self, wanted: Wanted, name: str) -> str:
-        attempts: Sequence[ImageCredentials | None] = wanted.credentials or (None,)
+        attempts: Sequence[ImageCredentials | None] = await wanted.credentials() or (None,)
         for credentials in attempts[:-1]:
             try:
                 return await self._runtime.pull_image(name, credentials, wanted.sandbox)

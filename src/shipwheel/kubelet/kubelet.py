@@ -27,6 +27,9 @@ from shipwheel.kubelet.api_view import ApiView
 from shipwheel.kubelet.collector import Collector, LogPolicy
 from shipwheel.kubelet.config import ConfigError, thresholds_of, validate
 from shipwheel.kubelet.container_config import NodeSettings
+from shipwheel.kubelet.credential_providers import CredentialProviders
+from shipwheel.kubelet.credential_providers import load as load_providers
+from shipwheel.kubelet.credentials import Entry, node_entries
 from shipwheel.kubelet.dns import DnsSettings, parse_resolv_conf
 from shipwheel.kubelet.downward import PodFacts
 from shipwheel.kubelet.eviction import Observation, reserved_by
@@ -169,6 +172,10 @@ class Kubelet:
             clock,
             parallel=1 if config.serialize_image_pulls else config.max_parallel_image_pulls or None,
         )
+        declared = config.image_credential_provider_config
+        self._providers = CredentialProviders(
+            load_providers(declared, config.image_credential_provider_bin_dir) if declared else (), clock
+        )
         self._csi = CsiDrivers()
         self.volumes = VolumeManager(
             Host(
@@ -253,6 +260,7 @@ class Kubelet:
                 available=None if self._simulated else kubelet_ids(),
             ),
             runtime_handler=self.api.runtime_handler,
+            node_entries=self._image_entries,
             at_once=max(4, 2 * self.machine.cpus),
         )
         executor.crash_backoff.limit(config.crash_loop_max_seconds)
@@ -474,6 +482,10 @@ class Kubelet:
 
     def allocatable(self) -> dict[str, str]:
         return node_status.allocatable(self.node_facts())
+
+    async def _image_entries(self, image: str) -> list[Entry]:
+        """The registry credentials that the node itself has for an image."""
+        return [*node_entries(self.root, Path.home()), *await self._providers.entries(image)]
 
     def _signals(self) -> dict[str, Observation]:
         return observe_node(self.root, self._image_root, self.machine.memory)

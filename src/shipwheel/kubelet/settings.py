@@ -227,6 +227,18 @@ class KubeletConfig:
         help="Pull images one at a time.",
     )
     max_parallel_image_pulls: int = _setting(0, "int", file="maxParallelImagePulls")
+    image_credential_provider_config: str = _setting(
+        "",
+        "string",
+        flag="image-credential-provider-config",
+        help="Path to a credential provider plugin config file (JSON/YAML/YML).",
+    )
+    image_credential_provider_bin_dir: str = _setting(
+        "",
+        "string",
+        flag="image-credential-provider-bin-dir",
+        help="The path to the directory where credential provider plugin binaries are located.",
+    )
     image_minimum_gc_age: float = _setting(
         120.0,
         "duration",
