@@ -101,3 +101,12 @@ def test_cni_leaves_no_chains() -> None:
 def test_chains_that_were_there_before_stay() -> None:
     kept = ["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-DN-0123456789abcdef01234"]
     assert traces.removal(SAVED, keep=kept) == []
+
+
+def test_how_it_was_before_another_cluster_is_how_it_was(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text('{"sysctls": {}, "chains": ["mine"], "nft_tables": [], "directories": []}')
+    traces.record(second, [first])
+    assert second.read_text() == first.read_text()
+    traces.record(second)
+    assert second.read_text() == first.read_text()

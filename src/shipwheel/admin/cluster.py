@@ -21,7 +21,7 @@ from pathlib import Path
 from shipwheel.admin import addons, choices, identities, pki, readiness, teardown, traces, user_kubeconfig
 from shipwheel.admin.choices import Wanted
 from shipwheel.admin.errors import ClusterError, NotAble
-from shipwheel.admin.layout import Layout, LayoutError, Settings
+from shipwheel.admin.layout import RUN, Layout, LayoutError, Settings
 from shipwheel.admin.supervisor import Lock, daemonize
 
 __all__ = ["ClusterError", "LayoutError", "NotAble", "Wanted", "down", "load_images", "up"]
@@ -154,7 +154,7 @@ def _prepare(layout: Layout, settings: Settings) -> None:
     for directory in (layout.logs, layout.database.parent):
         directory.mkdir(exist_ok=True, mode=0o700)
     if settings.runtime == "containerd":
-        traces.record(layout.machine_before)
+        traces.record(layout.machine_before, RUN.glob("*/data/machine-before.json"))
         layout.run.mkdir(parents=True, exist_ok=True, mode=0o711)
         link = layout.run / "data"
         link.unlink(missing_ok=True)

@@ -37,9 +37,13 @@ class Before:
     """Those of `DIRECTORIES` that were there."""
 
 
-def record(path: Path) -> None:
-    """Write down how things are, unless that was done before."""
+def record(path: Path, others: Iterable[Path] = ()) -> None:
+    """Write down how things are, unless that was done before. `others` are the records of clusters that are there
+    already: how things were before them is how they were."""
     if path.exists():
+        return
+    for other in others:
+        write_private(path, other.read_bytes())
         return
     before = Before(
         sysctls={name: _sysctl(name) for name in SYSCTLS if Path("/proc/sys", name).exists()},
