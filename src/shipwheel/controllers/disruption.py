@@ -83,7 +83,7 @@ def still_disrupted(pdb: Obj, pods: Iterable[Obj], now: datetime) -> tuple[dict[
         if when is None or is_being_deleted(pod):
             continue
         left = (parse_time(when) + _DELETION_TIMEOUT - now).total_seconds()
-        if left < 0:
+        if left <= 0:
             forgotten.append(pod)
         else:
             kept[name_of(pod)] = when

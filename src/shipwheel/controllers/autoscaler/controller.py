@@ -337,7 +337,7 @@ class _Sync:
         replicas, shown = self._by_target(usage, target, selector, current, reported)
         name = f"{described['kind']} metric {metric['name']}"
         if target["type"] == "AverageValue":
-            name = f"external metric {metric['name']}({metric.get('selector')})"
+            name = f"external metric {metric['name']}({_shown(metric.get('selector'))})"
         status = {"metric": metric, "describedObject": described, "current": shown}
         return _Wanted(replicas, name, {"type": "Object", "object": status})
 
@@ -347,7 +347,7 @@ class _Sync:
         chosen = from_label_selector(wanted) if wanted is not None else LabelSelector()
         usage = await self._metrics.external(self._namespace, metric, chosen)
         replicas, shown = self._by_target(usage, target, selector, current, reported)
-        name = f"external metric {metric['name']}({metric.get('selector')})"
+        name = f"external metric {metric['name']}({_shown(metric.get('selector'))})"
         status = {"metric": metric, "current": shown}
         return _Wanted(replicas, name, {"type": "External", "external": status})
 
@@ -389,6 +389,22 @@ class _Sync:
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._ctx.recorder.event(self._hpa, "Warning" if kind == "Warning" else "Normal", reason, message)
+
+
+def _shown(selector: Obj | None) -> str:
+    """A label selector as upstream's messages have it."""
+    if selector is None:
+        return "nil"
+    labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
+    expressions = "".join(
+        "LabelSelectorRequirement{"
+        f"Key:{each['key']},Operator:{each['operator']},Values:[{' '.join(each.get('values') or ())}],}},"
+        for each in selector.get("matchExpressions") or ()
+    )
+    return (
+        f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},"
+        f"MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
 
 
 def _tolerances(behavior: Obj | None, default: float) -> Tolerances:

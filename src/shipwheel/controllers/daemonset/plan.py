@@ -81,9 +81,7 @@ def should_run(ds: Obj, node: Obj) -> tuple[bool, bool]:
     if spec.get("nodeName") not in (None, "", name_of(node)) or not is_wanted(spec, node):
         return False, False
     tolerations = tolerations_of(spec)
-    effects = {
-        taint["effect"] for taint in node["spec"].get("taints") or () if tolerates(tolerations, taint) is None
-    }
+    effects = {taint["effect"] for taint in node["spec"].get("taints") or () if tolerates(tolerations, taint) is None}
     if effects & {"NoSchedule", "NoExecute"}:
         return False, "NoExecute" not in effects
     return True, True
