@@ -118,9 +118,7 @@ def test_deprecated_flags_work_and_warn() -> None:
 def test_help(word: str) -> None:
     with pytest.raises(HelpRequested):
         parse(FLAGS, [word])
-    assert "      --sync-period duration\n        How often (default 30s)" in usage(
-        "kube-x", "It runs.", FLAGS
-    )
+    assert "      --sync-period duration\n        How often (default 30s)" in usage("kube-x", "It runs.", FLAGS)
 
 
 @pytest.mark.parametrize(

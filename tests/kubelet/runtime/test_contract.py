@@ -49,7 +49,7 @@ class Pod:
 
     async def ended(self, container_id: str) -> Container:
         async with asyncio.timeout(10):
-            while (status := await self.runtime.container_status(container_id)).state != "EXITED":  # noqa: ASYNC110 - asked, not told
+            while (status := await self.runtime.container_status(container_id)).state != "EXITED":
                 await asyncio.sleep(0.02)
         return status
 
@@ -301,7 +301,7 @@ async def test_usage_is_told_of_what_runs(runtime: Runtime, make_pod: MakePod) -
     pod = await make_pod()
     container = await pod.start("sleep", "100")
     async with asyncio.timeout(15):
-        while not (usage := (await runtime.usage()).get(container)) or not usage.memory_working_set:  # noqa: ASYNC110
+        while not (usage := (await runtime.usage()).get(container)) or not usage.memory_working_set:
             await asyncio.sleep(0.1)
     assert usage.timestamp > 0
 
