@@ -11,9 +11,11 @@ import pytest
 
 from shipwheel.api.clock import ManualClock
 from shipwheel.api.meta import Obj
+from shipwheel.client.metrics import Metrics
 from shipwheel.kubelet.backoff import BackOff
 from shipwheel.kubelet.credentials import credentials_for, node_entries, secret_entries
 from shipwheel.kubelet.images import ImageFault, ImageManager, Wanted, repository, with_default_tag
+from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.runtime.base import Image, ImageCredentials, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.words import go_duration, rpc_error
 
@@ -40,7 +42,7 @@ class Registry:
 class Desk:
     def __init__(self, registry: Registry) -> None:
         self.clock = ManualClock()
-        self.manager = ImageManager(registry, self.clock)  # type: ignore[arg-type]
+        self.manager = ImageManager(registry, self.clock, KubeletMetrics(Metrics(process=False)))  # type: ignore[arg-type]
         self.events: list[tuple[str, str]] = []
 
     async def ensure(self, image: str, policy: str = "IfNotPresent", *credentials: ImageCredentials) -> str:

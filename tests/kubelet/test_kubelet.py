@@ -436,3 +436,31 @@ async def test_an_exit_may_restart_all_containers(tmp_path: Path) -> None:
         reasons = {(each["lastState"].get("terminated") or {}).get("reason") for each in statuses.values()}
         assert reasons == {"RestartingAllContainers"}
         assert await made.running() == ["main", "sidecar"]
+
+
+async def test_what_is_counted(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
+        made.create(pod(container("a", readinessProbe=probe)))
+        made.create(pod(container("a", resources={"requests": {"cpu": "99"}}), meta={"name": "big"}))
+        await made.until(lambda: made.only().get("ready") and made.phase("big") == "Failed")
+        told = made.kubelet.exposition().decode().splitlines()
+        for line in (
+            'kubelet_node_name{node="node1"} 1.0',
+            "kubelet_running_pods 1.0",
+            'kubelet_running_containers{container_state="running"} 1.0',
+            'kubelet_desired_pods{static="false"} 2.0',
+            'kubelet_active_pods{static="false"} 1.0',
+            'kubelet_admission_rejections_total{reason="OutOfcpu"} 1.0',
+            'kubelet_started_containers_total{container_type="container"} 1.0',
+            'kubelet_runtime_operations_total{operation_type="run_podsandbox"} 1.0',
+            "kubelet_pod_start_duration_seconds_count 1.0",
+        ):
+            assert line in told
+        probes = made.kubelet.probe_metrics.exposition().decode()
+        uid = (made.pod() or {})["metadata"]["uid"]
+        labels = f'container="a",namespace="ns",pod="p",pod_uid="{uid}",probe_type="Readiness",result="successful"'
+        assert f"prober_probe_total{{{labels}}}" in probes
+        made.api.delete(r.PODS, "p", "ns")
+        await made.until(lambda: made.pod() is None)
+        await made.until(lambda: uid not in made.kubelet.probe_metrics.exposition().decode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from shipwheel.api.clock import ManualClock
 from shipwheel.api.meta import Obj
 from shipwheel.client.flags import FlagError, parse
+from shipwheel.client.metrics import Metrics
 from shipwheel.kubelet import config as configuration
 from shipwheel.kubelet import node_status
 from shipwheel.kubelet.cgroups import CgroupTree, larger, pod_path, v1_files, v2_files
 from shipwheel.kubelet.config import FLAGS, ConfigError, from_flags, from_object, thresholds_of, validate
+from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.messages import log_tail, termination_message
 from shipwheel.kubelet.node_status import NodeFacts, Reservations
 from shipwheel.kubelet.observed import MESSAGE_PATH, MESSAGE_POLICY
@@ -40,6 +43,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 # Settings
+
+MEASURES = KubeletMetrics(Metrics(process=False))
 
 
 def flags(*arguments: str) -> KubeletConfig:
@@ -237,6 +242,24 @@ def test_a_growing_cgroup_takes_the_larger_limits() -> None:
     assert larger(CgroupValues(2, 100, memory=5), CgroupValues(4)) == CgroupValues(4)
 
 
+async def test_what_a_dead_runtime_left_in_a_cgroup_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = await asyncio.create_subprocess_exec("sleep", "100")
+    listing = tmp_path / "memory/kubepods/besteffort/poduid-1/container/cgroup.procs"
+    listing.parent.mkdir(parents=True)
+    listing.write_text(f"{process.pid}\n")
+    # A real cgroup's files go with its directory, once no process is in it.
+    monkeypatch.setattr(Path, "rmdir", lambda path: remove_cgroup(path, process.returncode is None))
+    await CgroupTree(mount=tmp_path).remove("uid-1")
+    assert not listing.parent.exists()
+    assert process.returncode == -9
+
+
+def remove_cgroup(path: Path, busy: bool) -> None:
+    if busy:
+        raise OSError(16, "Device or resource busy")
+    shutil.rmtree(path)
+
+
 async def test_a_tree_of_cgroups(tmp_path: Path) -> None:
     def controllers(directory: Path) -> None:
         (directory / "cgroup.controllers").write_text("cpu memory pids rdma")
@@ -412,7 +435,7 @@ async def no_message(container: Container) -> str:
 
 async def test_changes_are_noticed_once() -> None:
     runtime, woken = Listed(), []
-    pleg = Pleg(runtime, ManualClock(), woken.append, no_message)  # type: ignore[arg-type]
+    pleg = Pleg(runtime, ManualClock(), woken.append, no_message, MEASURES)  # type: ignore[arg-type]
     runtime.add("u1", "a")
     await pleg.relist()
     await pleg.relist()
@@ -431,7 +454,7 @@ async def test_changes_are_noticed_once() -> None:
 
 async def test_what_is_made_during_a_listing_is_not_forgotten() -> None:
     runtime = Listed()
-    pleg = Pleg(runtime, ManualClock(), lambda uid: None, no_message)  # type: ignore[arg-type]
+    pleg = Pleg(runtime, ManualClock(), lambda uid: None, no_message, MEASURES)  # type: ignore[arg-type]
     await pleg.relist()
 
     def meanwhile() -> None:
@@ -450,7 +473,7 @@ async def test_what_is_made_during_a_listing_is_not_forgotten() -> None:
 
 async def test_without_listings_the_node_is_unwell() -> None:
     clock = ManualClock()
-    pleg = Pleg(Listed(), clock, lambda uid: None, no_message)  # type: ignore[arg-type]
+    pleg = Pleg(Listed(), clock, lambda uid: None, no_message, MEASURES)  # type: ignore[arg-type]
     assert pleg.healthy
     await clock.advance(181)
     assert not pleg.healthy

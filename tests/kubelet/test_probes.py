@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from shipwheel.api.clock import ManualClock
 from shipwheel.api.meta import Obj
+from shipwheel.client.metrics import Metrics
 from shipwheel.kubelet.handlers import (
     HandlerFault,
     grpc_probe,
@@ -21,6 +22,7 @@ from shipwheel.kubelet.handlers import (
     tcp_probe,
 )
 from shipwheel.kubelet.hooks import HookFault, Hooks
+from shipwheel.kubelet.measures import ProbeMetrics
 from shipwheel.kubelet.probes import Kind, Prober, ProbeState, after, initial
 from shipwheel.kubelet.runtime.base import ExecResult, RuntimeFault
 from tests.kubelet.builders import container, observe, pod, seen
@@ -78,13 +80,16 @@ class ExecRuntime:
         return ExecResult(b"out", b"", 0 if self.healthy else 1)
 
 
+PROBES = ProbeMetrics(Metrics(process=False))
+
+
 class Bench:
     def __init__(self, own: Obj) -> None:
         self.clock = ManualClock()
         self.runtime = ExecRuntime()
         self.events: list[tuple[str, str]] = []
         self.changes = 0
-        self.prober = Prober(self.runtime, self.clock, self._record, self._changed)  # type: ignore[arg-type]
+        self.prober = Prober(self.runtime, self.clock, self._record, self._changed, PROBES)  # type: ignore[arg-type]
         self.pod = pod(own)
 
     def _record(self, owner: Obj, own: Obj | None, kind: str, reason: str, message: str) -> None:

@@ -31,6 +31,8 @@ class Verdict:
     message: str = ""
     victims: Sequence[str] = ()
     ending: Ending | None = None
+    signal: str = ""
+    """The resource that victims make room in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ def admit(
         victims = choose_victims(pod, others, allocatable)
         if victims:
             ending = Ending("Preempting", "Preempted in order to admit critical pod")
-            return Verdict(victims=[each["metadata"]["uid"] for each in victims], ending=ending)
+            uids = [each["metadata"]["uid"] for each in victims]
+            return Verdict(victims=uids, ending=ending, signal=short[0][0])
     if short:
         return Verdict(f"OutOf{short[0][0]}", shortage_message(short[0]))
     if wrong:

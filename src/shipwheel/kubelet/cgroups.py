@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
+import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from shipwheel.api.meta import Obj
 from shipwheel.kubelet import resources
 from shipwheel.kubelet.resources import CgroupValues
+
+log = logging.getLogger(__name__)
 
 V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "pids", "hugetlb", "blkio", "devices", "freezer",
                   "net_cls", "net_prio", "perf_event", "rdma", "misc", "systemd")  # fmt: skip
@@ -164,7 +169,8 @@ class CgroupTree:
         return found
 
     async def _remove_tree(self, directory: Path) -> None:
-        """The kernel needs a moment until the last process has really left."""
+        """What is still in it was forgotten by a runtime that died, and is killed. The kernel needs a moment until the
+        last process has really left."""
         for attempt in range(_REMOVE_TRIES):
             try:
                 _remove_directories(directory)
@@ -172,6 +178,8 @@ class CgroupTree:
             except OSError:
                 if attempt == _REMOVE_TRIES - 1:
                     raise
+                if attempt >= _REMOVE_TRIES // 5:
+                    _kill_inside(directory)
                 await asyncio.sleep(_REMOVE_SECONDS)
 
     def _places(self, path: str) -> Iterable[Path]:
@@ -238,6 +246,14 @@ class CgroupTree:
             for name, text in files.items():
                 if (directory / name).exists():
                     (directory / name).write_text(text)
+
+
+def _kill_inside(directory: Path) -> None:
+    for listing in directory.rglob("cgroup.procs"):
+        with contextlib.suppress(OSError):
+            for pid in listing.read_text().split():
+                log.info("killing process %s, left in cgroup %s", pid, listing.parent)
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def _remove_directories(directory: Path) -> None:

@@ -239,15 +239,17 @@ def message(pod: Obj, threshold: Threshold, seen: Observation | None, used: PodU
     return text
 
 
-def over_storage_limit(pod: Obj, used: PodUsage) -> str:
-    """Why a pod must go for what it stores on the node, whatever room there is; empty when it may stay."""
+def over_storage_limit(pod: Obj, used: PodUsage) -> tuple[str, str] | None:
+    """(what is metered, why): for what it stores on the node a pod must go, whatever room there is. None when it may
+    stay."""
     for volume in pod["spec"].get("volumes") or ():
         limit = (volume.get("emptyDir") or {}).get("sizeLimit")
         if limit is None:
             continue
         size = quantity.parse(limit)
         if size.sign() > 0 and used.volumes.get(volume["name"], 0) > size.value():
-            return f'Usage of EmptyDir volume "{volume["name"]}" exceeds the limit "{size}". '
+            why = f'Usage of EmptyDir volume "{volume["name"]}" exceeds the limit "{size}". '
+            return "emptydirfs.limit", why
     every = podspec.containers(pod)
     limits = {
         each["name"]: quantity.parse(limit)
@@ -257,11 +259,13 @@ def over_storage_limit(pod: Obj, used: PodUsage) -> str:
     if limits and len(limits) == len(every):
         total = Quantity(sum(each.nanos for each in limits.values()), next(iter(limits.values())).format)
         if used.disk > total.value():
-            return f"Pod ephemeral local storage usage exceeds the total limit of containers {total}. "
+            why = f"Pod ephemeral local storage usage exceeds the total limit of containers {total}. "
+            return "ephemeralpodfs.limit", why
     for name, size in limits.items():
         if used.container_disks.get(name, 0) > size.value():
-            return f'Container {name} exceeded its local ephemeral storage limit "{size}". '
-    return ""
+            why = f'Container {name} exceeded its local ephemeral storage limit "{size}". '
+            return "ephemeralcontainerfs.limit", why
+    return None
 
 
 def stores_with_limits(pod: Obj) -> bool:

@@ -35,6 +35,7 @@ from shipwheel.kubelet.environment import EnvironmentFault, Sources, environment
 from shipwheel.kubelet.hooks import HookFault, Hooks
 from shipwheel.kubelet.images import ImageFault, ImageManager, Wanted
 from shipwheel.kubelet.lifecycle import KillReason
+from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.runtime.base import Image, ImageCredentials, Mount, Runtime, RuntimeFault, SandboxConfig
@@ -47,6 +48,7 @@ from shipwheel.kubelet.words import go_duration, rpc_error
 log = logging.getLogger(__name__)
 
 HOSTS_PATH = "/etc/hosts"
+_METRIC_KINDS = {"init": "init_container", "regular": "container", "ephemeral": "ephemeral_container"}
 
 
 class StartFault(Exception):
@@ -126,6 +128,7 @@ class Executor:
         cgroups: Cgroups,
         clock: Clock,
         record: Record,
+        measures: KubeletMetrics,
         settings: NodeSettings,
         dns: DnsSettings,
         paths: Paths,
@@ -144,6 +147,7 @@ class Executor:
         self._cgroups = cgroups
         self._clock = clock
         self._record = record
+        self._measures = measures
         self._settings = settings
         self._dns = dns
         self._paths = paths
@@ -185,6 +189,14 @@ class Executor:
 
     async def create_sandbox(self, pod: Obj, attempt: int) -> tuple[str, Sequence[str]]:
         """(id, the pod's addresses); SandboxFault after an event when it fails."""
+        self._measures.started_pods.inc()
+        try:
+            return await self._create_sandbox(pod, attempt)
+        except SandboxFault:
+            self._measures.pod_errors.inc()
+            raise
+
+    async def _create_sandbox(self, pod: Obj, attempt: int) -> tuple[str, Sequence[str]]:
         try:
             config = self.sandbox_config(pod, attempt)
             os.makedirs(config.log_directory, mode=0o755, exist_ok=True)
@@ -216,6 +228,15 @@ class Executor:
     ) -> None:
         """Start a container of the pod in its sandbox; StartFault when it is not running afterwards."""
         self._wait_after_crash(pod, container, observed)
+        kind = _METRIC_KINDS[podspec.container_kind(pod, container["name"])]
+        self._measures.started_containers.labels(kind).inc()
+        try:
+            await self._start(pod, container, observed, sandbox)
+        except StartFault as fault:
+            self._measures.start_errors.labels(kind, fault.reason).inc()
+            raise
+
+    async def _start(self, pod: Obj, container: Obj, observed: PodObservation, sandbox: Begun) -> None:
         volumes = self._image_volumes(pod, container, sandbox)
         image = await self._image(pod, container, sandbox.config)
         async with self._turnstile.passing(begun=True):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from shipwheel.api.clock import Clock
 from shipwheel.kubelet.backoff import BackOff
+from shipwheel.kubelet.measures import KubeletMetrics, image_size_bucket
 from shipwheel.kubelet.runtime.base import Image, ImageCredentials, Runtime, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.words import go_duration, rpc_error
 
@@ -85,9 +86,10 @@ class Wanted:
 class ImageManager:
     """`parallel` is how many pulls may be under way at once; None is any number."""
 
-    def __init__(self, runtime: Runtime, clock: Clock, *, parallel: int | None = 1) -> None:
+    def __init__(self, runtime: Runtime, clock: Clock, measures: KubeletMetrics, *, parallel: int | None = 1) -> None:
         self._runtime = runtime
         self._clock = clock
+        self._measures = measures
         self._slots = asyncio.Semaphore(parallel) if parallel else None
         self._backoff = BackOff()
         self._last_failure: dict[str, str] = {}
@@ -150,6 +152,7 @@ class ImageManager:
             raise ImageFault(reason, message, self._backoff.delay(key)) from fault
         done = self._clock.monotonic()
         size = await self._size(reference)
+        self._measures.pull_duration.labels(image_size_bucket(size)).observe(done - started)
         notify(
             "Normal",
             "Pulled",

@@ -43,6 +43,7 @@ from shipwheel.kubelet.machine import (
     read_machine,
     swap_in_use,
 )
+from shipwheel.kubelet.measures import KubeletMetrics, ProbeMetrics, measured
 from shipwheel.kubelet.messages import termination_message
 from shipwheel.kubelet.mirror import Mirrors
 from shipwheel.kubelet.node import Identity, Node
@@ -145,14 +146,17 @@ class Kubelet:
     ) -> None:
         self.config = config
         self.client = client
-        self.runtime = runtime
+        self.metrics = Metrics()
+        self._measures = KubeletMetrics(self.metrics)
+        self.probe_metrics = Metrics(process=False)
+        self.runtime = runtime = measured(runtime, self._measures, clock)
         self.clock = clock
         self.root = Path(config.root_dir)
         self.machine = machine or read_machine(self.root)
         self.node_name = config.hostname_override or self.machine.hostname
         listed = [each.strip() for each in config.node_ip.split(",") if each.strip()]
         self.host_ips: Sequence[str] = node_status.host_ips(listed or [default_address()])
-        self.metrics = Metrics()
+        self._measures.node_name.labels(self.node_name).set(1)
         self._simulated = simulated
         self._thresholds = () if simulated else thresholds_of(config)
         self._image_root: Path | None = None
@@ -162,14 +166,15 @@ class Kubelet:
         self.record = self.api.record
         self.certificates = NodeCertificates(config, client, clock, self.node_name, self.host_ips)
         self.state = RuntimeState(runtime, clock, self._on_runtime_changed)
-        self.pleg = Pleg(runtime, clock, self._wake, _read_message)
-        self._prober = Prober(runtime, clock, self.record, self._wake)
+        self.pleg = Pleg(runtime, clock, self._wake, _read_message, self._measures)
+        self._prober = Prober(runtime, clock, self.record, self._wake, ProbeMetrics(self.probe_metrics))
         self._mirrors = Mirrors(client, clock, self.node_name)
-        self._statuses = StatusManager(client, clock, self)
+        self._statuses = StatusManager(client, clock, self, self._measures)
         self._objects = ObjectCache(client, clock, self._on_object_changed) if client else NoObjects()
         self._images = ImageManager(
             runtime,
             clock,
+            self._measures,
             parallel=1 if config.serialize_image_pulls else config.max_parallel_image_pulls or None,
         )
         declared = config.image_credential_provider_config
@@ -196,6 +201,7 @@ class Kubelet:
             self._statuses,
             self._mirrors,
             self.pleg,
+            self._measures,
             node=lambda: self.node.object if self.node else None,
             allocatable=self.allocatable,
             find=self.api.pod,
@@ -249,6 +255,7 @@ class Kubelet:
             cgroups=own_cgroups,
             clock=self.clock,
             record=self.record,
+            measures=self._measures,
             settings=self._settings,
             dns=DnsSettings(config.cluster_dns, config.cluster_domain, resolver),
             paths=paths,
@@ -277,6 +284,7 @@ class Kubelet:
             cgroups=own_cgroups,
             clock=self.clock,
             record=self.record,
+            measures=self._measures,
             pod_logs=config.pod_logs_dir,
             host_ips=self.host_ips,
             network_fault=lambda: self.state.network_fault,
@@ -338,6 +346,7 @@ class Kubelet:
             record=self.record,
             record_node=self.api.record_node,
             changed=self._hurry,
+            evicted=lambda signal: self._measures.evictions.labels(signal).inc(),
         )
 
     def _make_node(self) -> Node | None:
@@ -378,7 +387,7 @@ class Kubelet:
                 ("static pods", self._static.run()),
                 ("mirrors", self._mirrors.run()),
                 ("certificates", self.certificates.run()),
-                ("serving", serve(self, self.metrics)),
+                ("serving", serve(self)),
             ):
                 group.create_task(work, name=name)
             if self.node is None:
@@ -450,6 +459,11 @@ class Kubelet:
     def unwell(self) -> str:
         """What keeps the kubelet itself from working; empty when nothing does."""
         return "" if self.pleg.healthy else "sync Loop took longer than expected"
+
+    def exposition(self) -> bytes:
+        """What `/metrics` answers."""
+        self.table.measure()
+        return self.metrics.exposition()
 
     def node_facts(self) -> NodeFacts:
         config = self.config

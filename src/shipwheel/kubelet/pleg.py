@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from shipwheel.api.clock import Clock
+from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import (
     POD_UID,
     ContainerObservation,
@@ -63,11 +64,13 @@ class Pleg:
         clock: Clock,
         changed: Callable[[str], None],
         message: Callable[[Container], Awaitable[str]],
+        measures: KubeletMetrics,
     ) -> None:
         self._runtime = runtime
         self._clock = clock
         self._changed = changed
         self._message = message
+        self._measures = measures
         self._pods: dict[str, _Known] = {}
         self._round = 0
         self._ended: dict[str, ContainerObservation] = {}
@@ -77,11 +80,17 @@ class Pleg:
 
     async def run(self) -> None:
         """List until cancelled."""
+        measures, last = self._measures, self._clock.monotonic()
         while True:
+            began = self._clock.monotonic()
+            measures.relist_interval.observe(began - last)
+            last = began
             try:
                 await self.relist()
             except RuntimeFault as fault:
                 log.warning("listing pods failed: %s: %s", fault.code, fault.message)
+            measures.relist_duration.observe(self._clock.monotonic() - began)
+            measures.last_seen.set(self._clock.now().timestamp())
             await self._clock.sleep(RELIST_SECONDS)
 
     @property

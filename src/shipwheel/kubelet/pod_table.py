@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj, is_being_deleted
 from shipwheel.kubelet import podspec
 from shipwheel.kubelet.admission import Admission, shortage_message, shortages
+from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.mirror import Mirrors
 from shipwheel.kubelet.pleg import Pleg, RunningPod
 from shipwheel.kubelet.pod_worker import Ending, Kit, PodWorker
@@ -22,6 +24,7 @@ from shipwheel.kubelet.status_manager import StatusManager
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 2.0
+_METRIC_STATES = {"CREATED": "created", "RUNNING": "running", "EXITED": "exited", "UNKNOWN": "unknown"}
 
 
 class PodTable:
@@ -36,6 +39,7 @@ class PodTable:
         statuses: StatusManager,
         mirrors: Mirrors,
         pleg: Pleg,
+        measures: KubeletMetrics,
         *,
         node: Callable[[], Obj | None],
         allocatable: Callable[[], Mapping[str, str]],
@@ -47,6 +51,7 @@ class PodTable:
         self._statuses = statuses
         self._mirrors = mirrors
         self._pleg = pleg
+        self._measures = measures
         self._node = node
         self._allocatable = allocatable
         self._find = find
@@ -123,8 +128,10 @@ class PodTable:
         if verdict is None:
             return
         for victim in verdict.victims:
+            self._measures.preemptions.labels(verdict.signal).inc()
             self._workers[victim].terminate(verdict.ending)
         if verdict.reason:
+            self._measures.rejections.labels(verdict.reason).inc()
             worker.reject(verdict.reason, verdict.message)
 
     def _start(self, worker: PodWorker, name: str) -> None:
@@ -150,6 +157,7 @@ class PodTable:
             await self._clock.sleep(HOUSEKEEPING_SECONDS)
 
     def _end_orphan(self, found: RunningPod) -> None:
+        self._measures.orphans.inc()
         log.info("ending orphaned pod %s/%s (%s)", found.namespace, found.name, found.uid)
         meta = {"name": found.name, "namespace": found.namespace, "uid": found.uid}
         worker = PodWorker({"metadata": meta, "spec": {"containers": []}}, self.kit)
@@ -210,6 +218,25 @@ class PodTable:
             status = self._statuses.get(worker.uid)
             found.append({**worker.pod, "status": status} if status else worker.pod)
         return found
+
+    def measure(self) -> None:
+        """Bring the gauges up to date."""
+        measures, running, states = self._measures, 0, Counter[str]()
+        desired, active, ephemeral = Counter[str](), Counter[str](), 0
+        for worker in self:
+            static = str(podspec.is_static(worker.pod)).lower()
+            desired[static] += 1
+            active[static] += worker.could_be_running
+            ephemeral += len(podspec.ephemeral_containers(worker.pod))
+            running += any(each.ready for each in worker.observed.sandboxes)
+            states.update(_METRIC_STATES[each.state] for each in worker.observed.containers)
+        measures.running_pods.set(running)
+        measures.ephemeral_containers.set(ephemeral)
+        for state in _METRIC_STATES.values():
+            measures.running_containers.labels(state).set(states[state])
+        for static in ("true", "false"):
+            measures.desired_pods.labels(static).set(desired[static])
+            measures.active_pods.labels(static).set(active[static])
 
     def holding(self) -> list[Obj]:
         """The pods that hold resources, as they were given them."""

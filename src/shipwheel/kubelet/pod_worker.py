@@ -14,7 +14,7 @@ import logging
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from shipwheel.api.clock import Clock, parse_time
 from shipwheel.api.meta import Obj, is_being_deleted
@@ -24,6 +24,7 @@ from shipwheel.kubelet.container_config import pod_log_directory
 from shipwheel.kubelet.container_status import Waiting
 from shipwheel.kubelet.executor import Begun, Executor, KillFault, SandboxFault, StartFault
 from shipwheel.kubelet.lifecycle import Actions
+from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.probes import Prober
@@ -41,6 +42,7 @@ MOUNT_RETRY_SECONDS = 0.5
 MOUNT_RETRY_MAXIMUM = 122.0
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
+_T = TypeVar("_T")
 Stage = Literal["living", "dying", "dead", "gone"]
 
 
@@ -72,6 +74,7 @@ class Kit:
     cgroups: Cgroups
     clock: Clock
     record: Record
+    measures: KubeletMetrics
     pod_logs: str
     """The directory of all pods' logs."""
     host_ips: Sequence[str]
@@ -110,11 +113,18 @@ class PodWorker:
     _volumes_stale: bool = False
     _volumes_due: float = 0.0
     _prepared: bool = False
+    _seen_at: float = field(init=False)
+    """Monotonic time when the pod came."""
+    _synced: bool = False
+    _started: bool = False
+    """It was told to run, once."""
     _mount_delay: float = 0.0
     """Seconds between attempts to mount what could not be mounted."""
 
     def __post_init__(self) -> None:
         self.resizing = Resizing(self.kit.allocations.load(self.pod))
+        self._seen_at = self.kit.clock.monotonic()
+        self._started = podspec.phase_of(self.pod) != "Pending"
 
     # What others say to it, and ask
 
@@ -187,9 +197,9 @@ class PodWorker:
     async def run(self) -> None:
         await self._live()
         self.stage = "dying"
-        await self._until_done(self._die)
+        await self._until_done(lambda: self._timed("kill", self._die()))
         self.stage = "dead"
-        await self._until_done(self._clean_up)
+        await self._until_done(lambda: self._timed("terminated", self._clean_up()))
         await self._gone.wait()
         self.stage = "gone"
         await self._until_done(self._remove_remains)
@@ -198,7 +208,8 @@ class PodWorker:
         while not self.ending:
             self._woken.clear()
             try:
-                delay = await self._step()
+                delay = await self._timed("sync" if self._synced else "create", self._step())
+                self._synced = True
             except (RuntimeFault, KillFault, VolumesFailed, OSError) as fault:
                 log.warning("syncing pod %s: %s", podspec.describe(self.pod), fault)
                 delay = RETRY_SECONDS
@@ -208,6 +219,13 @@ class PodWorker:
             if delay is None:
                 return
             await self._wait(delay)
+
+    async def _timed(self, operation: str, work: Awaitable[_T]) -> _T:
+        began = self.kit.clock.monotonic()
+        try:
+            return await work
+        finally:
+            self.kit.measures.worker_duration.labels(operation).observe(self.kit.clock.monotonic() - began)
 
     async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
         """Repeat until it succeeds: a pod must never be left half ended."""
@@ -339,7 +357,16 @@ class PodWorker:
         if self._ending is not None and self._ending.reason:
             made = status.ended_by(made, self._ending.reason, self._ending.message, self._ending.condition)
         self.kit.statuses.set(pod, made)
+        if made["phase"] == "Running" and not self._started:
+            self._started = True
+            self._measure_start()
         return made
+
+    def _measure_start(self) -> None:
+        clock, created = self.kit.clock, self.pod["metadata"].get("creationTimestamp")
+        self.kit.measures.start_duration.observe(clock.monotonic() - self._seen_at)
+        if created:
+            self.kit.measures.start_total_duration.observe((clock.now() - parse_time(created)).total_seconds())
 
     def _overdue(self, told: Obj) -> float | None:
         """Seconds until the pod's active deadline; None without one."""
@@ -497,9 +524,8 @@ class PodWorker:
                 return
         finally:
             end.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         # What was being made when it was given up is known to the runtime only.
         await self.kit.pleg.relist()
 

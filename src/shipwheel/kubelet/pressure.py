@@ -47,6 +47,8 @@ class Pressure:
     record_node: Callable[[str, str, str], None]
     changed: Callable[[], None]
     """The node's conditions are not what they were."""
+    evicted: Callable[[str], None]
+    """A pod was evicted for this signal."""
     conditions: frozenset[str] = frozenset()
     _state: PressureState = field(default_factory=PressureState)
     _ending: set[str] = field(default_factory=set)
@@ -90,9 +92,10 @@ class Pressure:
         ended = False
         for pod in limited:
             used = usage.get(pod["metadata"]["uid"])
-            why = eviction.over_storage_limit(pod, used) if used is not None else ""
-            if why and not podspec.is_critical(pod):
-                self._evict(pod, why, eviction.IMMEDIATE_GRACE, condition=False)
+            over = eviction.over_storage_limit(pod, used) if used is not None else None
+            if over is not None and not podspec.is_critical(pod):
+                signal, why = over
+                self._evict(pod, signal, why, eviction.IMMEDIATE_GRACE, condition=False)
                 ended = True
         return ended
 
@@ -110,15 +113,17 @@ class Pressure:
         for pod in eviction.rank(active, usage, resource):
             used = usage.get(pod["metadata"]["uid"])
             text = eviction.message(pod, threshold, observations.get(threshold.signal), used)
-            self._evict(pod, text, eviction.grace_for(pod, threshold, self.maximum_grace), condition=True)
+            grace = eviction.grace_for(pod, threshold, self.maximum_grace)
+            self._evict(pod, threshold.signal, text, grace, condition=True)
             return
         log.error("the node is low on %s, and there is no pod to evict", resource)
 
-    def _evict(self, pod: Obj, message: str, grace: int, *, condition: bool) -> None:
+    def _evict(self, pod: Obj, signal: str, message: str, grace: int, *, condition: bool) -> None:
         uid = pod["metadata"]["uid"]
         if uid in self._ending:
             return
         self._ending.add(uid)
+        self.evicted(signal)
         self.record(pod, None, "Warning", eviction.REASON, message)
         target: Obj | None = None
         if condition:

@@ -8,6 +8,7 @@ told (`changed`) whenever a result does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from shipwheel.kubelet.handlers import (
     tcp_probe,
 )
 from shipwheel.kubelet.lifecycle import ProbeResult, ProbeResults
+from shipwheel.kubelet.measures import ProbeMetrics
 from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault
 from shipwheel.kubelet.words import quoted, rpc_error
@@ -93,11 +95,19 @@ class _Pod:
 class Prober:
     """Runs the probes of all pods. `run()` owns the tasks; `follow` says which containers there are."""
 
-    def __init__(self, runtime: Runtime, clock: Clock, record: Record, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        clock: Clock,
+        record: Record,
+        changed: Callable[[str], None],
+        measures: ProbeMetrics,
+    ) -> None:
         self._runtime = runtime
         self._clock = clock
         self._record = record
         self._changed = changed
+        self._measures = measures
         self._started_at = int(clock.now().timestamp() * 1e9)
         self._pods: dict[str, _Pod] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -157,8 +167,11 @@ class Prober:
     def forget(self, uid: str) -> None:
         """Stop probing the pod."""
         entry = self._pods.pop(uid, None)
-        for probed in entry.containers.values() if entry else ():
+        if entry is None:
+            return
+        for probed in entry.containers.values():
             self._stop(probed)
+        self._unmeasure(entry.pod)
 
     def _stop(self, probed: _Probed) -> None:
         for task in probed.tasks.values():
@@ -213,11 +226,35 @@ class Prober:
         state = initial(kind)
         ask = self._asker(entry, container, seen.id, probe)
         while not state.done:
+            began = self._clock.monotonic()
             outcome = await self._ask(kind, entry.pod, container, ask)
+            self._measure(kind, entry.pod, container, outcome, self._clock.monotonic() - began)
             if outcome is not None:
                 state = after(kind, state, outcome, probe)
                 self._settle(kind, entry.pod, probed, state)
             await self._clock.sleep(period)
+
+    def _measure(self, kind: Kind, pod: Obj, container: Obj, outcome: str | None, seconds: float) -> None:
+        meta = pod["metadata"]
+        name = (container["name"], meta["name"], meta["namespace"])
+        result = {"Success": "successful", "Failure": "failed", None: "unknown"}[outcome]
+        title = _TITLES[kind]
+        self._measures.total.labels(title, result, *name, meta["uid"]).inc()
+        if outcome == "Success":
+            self._measures.duration.labels(title, *name).observe(seconds)
+
+    def _unmeasure(self, pod: Obj) -> None:
+        """A pod that is gone is not told of any more."""
+        meta = pod["metadata"]
+        for container in (*podspec.containers(pod), *podspec.sidecars(pod)):
+            name = (container["name"], meta["name"], meta["namespace"])
+            for kind in KINDS:
+                if container.get(FIELDS[kind]):
+                    for result in ("successful", "failed", "unknown"):
+                        with contextlib.suppress(KeyError):
+                            self._measures.total.remove(_TITLES[kind], result, *name, meta["uid"])
+                    with contextlib.suppress(KeyError):
+                        self._measures.duration.remove(_TITLES[kind], *name)
 
     def _settle(self, kind: Kind, pod: Obj, probed: _Probed, state: ProbeState) -> None:
         """Note the result that holds now, and tell when it is another one."""

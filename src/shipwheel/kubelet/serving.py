@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from shipwheel.api.meta import Obj
 from shipwheel.client.httpserver import Answer, HttpServer, Request
-from shipwheel.client.metrics import Metrics
 from shipwheel.client.serving import health_answer
 from shipwheel.kubelet import config as configuration
 from shipwheel.kubelet.server.auth import AuthConfig, Gate
@@ -39,7 +38,7 @@ class NodePods:
         return None
 
 
-async def serve(kubelet: Kubelet, metrics: Metrics) -> None:
+async def serve(kubelet: Kubelet) -> None:
     """Serve until cancelled; OSError when a port cannot be had."""
     config = kubelet.config
     async with contextlib.AsyncExitStack() as stack:
@@ -49,7 +48,7 @@ async def serve(kubelet: Kubelet, metrics: Metrics) -> None:
             await health.listen(config.healthz_bind_address, config.healthz_port)
         if config.enable_server and kubelet.client is not None:
             gate = Gate(kubelet.client, kubelet.clock, kubelet.node_name, _auth(config))
-            server = HttpServer(KubeletServer(_served(kubelet, metrics), gate).handle)
+            server = HttpServer(KubeletServer(_served(kubelet), gate).handle)
             stack.push_async_callback(server.close)
             await server.listen(config.address, config.port, tls=await kubelet.certificates.serving_tls())
         await asyncio.Event().wait()
@@ -70,7 +69,7 @@ def _auth(config: KubeletConfig) -> AuthConfig:
     )
 
 
-def _served(kubelet: Kubelet, metrics: Metrics) -> ServedNode:
+def _served(kubelet: Kubelet) -> ServedNode:
     return ServedNode(
         name=kubelet.node_name,
         pods=NodePods(kubelet.table.pods),
@@ -78,7 +77,8 @@ def _served(kubelet: Kubelet, metrics: Metrics) -> ServedNode:
         clock=kubelet.clock,
         healthz=kubelet.unwell,
         configz=lambda: {"kubeletconfig": configuration.to_object(kubelet.config)},
-        metrics=(metrics.exposition,),
+        metrics=(kubelet.exposition,),
+        probe_metrics=kubelet.probe_metrics.exposition,
         sampler=kubelet.sampler,
         cpus=kubelet.machine.cpus,
         root_directory=kubelet.config.root_dir,

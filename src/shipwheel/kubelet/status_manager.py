@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +18,7 @@ from shipwheel.api.meta import Obj, is_being_deleted
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.resources import PODS
 from shipwheel.kubelet import podspec, status
+from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.status_patch import same, status_patch
 
 log = logging.getLogger(__name__)
@@ -48,17 +48,19 @@ class _Entry:
     """The version that the server has."""
     newest: Obj | None = None
     """The object as the server answered the last time."""
+    changed_at: float = 0.0
+    """Monotonic time of the first change that is not written yet."""
 
 
 class StatusManager:
-    def __init__(self, client: Client | None, clock: Clock, directory: Directory) -> None:
+    def __init__(self, client: Client | None, clock: Clock, directory: Directory, measures: KubeletMetrics) -> None:
         self._client = client
         self._clock = clock
         self._directory = directory
+        self._measures = measures
         self._entries: dict[str, _Entry] = {}
         self._writing: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
-        self.on_written: Callable[[str], None] = lambda uid: None
 
     async def run(self) -> None:
         """Own the writers until cancelled."""
@@ -81,13 +83,15 @@ class StatusManager:
         uid = pod["metadata"]["uid"]
         entry = self._entries.get(uid)
         if entry is None:
-            self._entries[uid] = _Entry(pod, new, 1, finished)
+            self._entries[uid] = _Entry(pod, new, 1, finished, changed_at=self._clock.monotonic())
         else:
             entry.pod = pod
             finished = entry.finished or finished
             if same(entry.status, new) and entry.finished == finished:
                 return
             entry.status = new
+            if entry.written == entry.version:
+                entry.changed_at = self._clock.monotonic()
             entry.version += 1
             entry.finished = finished
         self._write_soon(uid)
@@ -145,7 +149,7 @@ class StatusManager:
             current = entry.newest = await self._client.patch(
                 PODS, meta["name"], meta["namespace"], patch, kind="strategic", subresource="status"
             )
-            self.on_written(uid)
+            self._measures.status_duration.observe(self._clock.monotonic() - entry.changed_at)
         if entry.finished and is_being_deleted(current) and not podspec.is_mirror(current):
             await self._client.delete(PODS, meta["name"], meta["namespace"], grace_period=0, uid=meta["uid"])
 

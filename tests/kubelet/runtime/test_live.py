@@ -148,6 +148,7 @@ async def test_a_dead_runtime_takes_nothing_with_it(node: LiveKubelet, container
     assert node.container("p")["restartCount"] == 0
 
 
+@pytest.mark.timeout(CHAOS_SECONDS + 600)
 async def test_chaos(node: LiveKubelet, containerd: Containerd) -> None:
     """Containers, the kubelet and the runtime are killed, pods come and go; then everything is as it should be."""
     chance = random.Random(os.environ.get("CHAOS_SEED", "1"))
