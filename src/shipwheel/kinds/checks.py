@@ -76,7 +76,8 @@ def check_enum(value: str | None, supported: Sequence[str], path: str, errors: E
 
 def check_immutable(new: Any, old: Any, path: str, errors: Errors, detail: str = IMMUTABLE) -> None:
     if new != old and not (not new and not old and not isinstance(new, bool) and not isinstance(old, bool)):
-        errors.append(invalid(path, new, detail))
+        shown = "" if new is None and isinstance(old, str) else new
+        errors.append(invalid(path, shown, detail))
 
 
 def check_port(port: int | str | None, path: str, errors: Errors) -> None:

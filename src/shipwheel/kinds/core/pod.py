@@ -23,7 +23,7 @@ from shipwheel.kinds.core.podmeta import (
 )
 from shipwheel.kinds.core.podresources import default_pod_resources
 from shipwheel.kinds.core.podspec import check_pod_spec, default_pod_spec, drop_disabled
-from shipwheel.kinds.core.podstatus import check_status_update
+from shipwheel.kinds.core.podstatus import agree_on_address, check_status_update
 from shipwheel.kinds.core.podupdate import (
     check_ephemeral_update,
     check_resize,
@@ -90,6 +90,7 @@ class PodStrategy(Strategy):
         status, old_status = new.setdefault("status", {}), old.get("status") or {}
         if not status.get("qosClass"):
             keep(status, old_status, "qosClass")
+        agree_on_address(status)
         _keep_observed_generations(status, old_status)
 
     def validate(self, pod: Obj) -> list[FieldError]:

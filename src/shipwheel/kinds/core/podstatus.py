@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 
-from shipwheel.api.errors import duplicate, forbidden, invalid, not_supported, required, too_long
+from shipwheel.api.errors import (
+    FieldError,
+    FieldErrorType,
+    duplicate,
+    forbidden,
+    invalid,
+    not_supported,
+    required,
+    too_long,
+)
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import (
     is_dns1123_label,
@@ -59,6 +68,15 @@ def check_status_update(new: Obj, old: Obj, errors: Errors) -> None:
         _check_addresses(status, "hostIPs", errors)
 
 
+def agree_on_address(status: Obj) -> None:
+    """Let `podIP` be the first of `podIPs`; where a client sends others there, the one is what it means."""
+    single, several = status.get("podIP"), status.get("podIPs")
+    if single and (not several or several[0].get("ip") != single):
+        status["podIPs"] = [{"ip": single}]
+    elif several and not single:
+        status["podIP"] = several[0].get("ip", "")
+
+
 def _check_nomination(new: str | None, old: str | None, spec: Obj, errors: Errors) -> None:
     if not new or new == old:
         return
@@ -73,6 +91,10 @@ def _check_addresses(status: Obj, field: str, errors: Errors) -> None:
     for index, address in enumerate(addresses):
         check_ip(address, f"status.{field}[{index}]", errors)
     if len(addresses) > 1:
+        bad = next((index for index, each in enumerate(addresses) if not _is_address(each)), None)
+        if bad is not None:
+            why = f"failed to check for dual stack with error:invalid IP[{bad}]: {addresses[bad]}"
+            errors.append(FieldError(FieldErrorType.INTERNAL, f"status.{field}", why))
         families = {ipaddress.ip_address(each).version for each in addresses if _is_address(each)}
         if len(families) != len(addresses):
             detail = "may specify no more than one IP for each IP family"

@@ -15,7 +15,7 @@ from shipwheel.api.names import (
     name_is_dns_subdomain,
 )
 from shipwheel.api.objectmeta import validate_labels
-from shipwheel.api.resource import Column, Resource, Strategy
+from shipwheel.api.resource import Column, Resource, Strategy, WriteContext
 from shipwheel.kinds.checks import Errors, Rule, check_enum, check_immutable, check_label, check_one_of, check_rule
 from shipwheel.kinds.columns import AGE, NAME, text, with_more
 from shipwheel.kinds.core.endpoints import check_endpoint_ip
@@ -42,6 +42,11 @@ class EndpointSliceStrategy(Strategy):
                 port["name"] = ""
             if port.get("protocol") is None:
                 port["protocol"] = "TCP"
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:
+        """Labels count as well: they say which service the slice is of."""
+        if labels_of(new) != labels_of(old):
+            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
     def validate(self, endpoint_slice: Obj) -> list[FieldError]:
         return self._validate(endpoint_slice, None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from shipwheel.api.errors import FieldError, forbidden, invalid, not_supported, required
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import name_is_dns_label, name_is_dns_subdomain
+from shipwheel.api.resource import Strategy
 from shipwheel.kinds.checks import Errors, check_rule
 from shipwheel.kinds.flowcontrol.conditions import check_conditions
 from shipwheel.kinds.flowcontrol.mandatory import FLOW_SCHEMAS
-from shipwheel.kinds.strategies import BuiltinStrategy
 
 _PRECEDENCE = 1000
 _LAST_PRECEDENCE = 10000
@@ -17,7 +17,7 @@ _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "proxy
 _SUBJECTS = {"Group": "group", "ServiceAccount": "serviceAccount", "User": "user"}
 
 
-class FlowSchemaStrategy(BuiltinStrategy):
+class FlowSchemaStrategy(Strategy):
     def default(self, schema: Obj) -> None:
         spec = schema.setdefault("spec", {})
         if not spec.get("matchingPrecedence"):

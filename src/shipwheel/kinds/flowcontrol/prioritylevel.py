@@ -6,10 +6,10 @@ import math
 
 from shipwheel.api.errors import FieldError, forbidden, invalid, not_supported, required
 from shipwheel.api.meta import Obj, annotations_of
+from shipwheel.api.resource import Strategy
 from shipwheel.kinds.checks import Errors
 from shipwheel.kinds.flowcontrol.conditions import check_conditions
 from shipwheel.kinds.flowcontrol.mandatory import PRIORITY_LEVELS
-from shipwheel.kinds.strategies import BuiltinStrategy
 
 _PRESERVE_ZERO = "flowcontrol.k8s.io/preserve-zero-concurrency-shares"
 _MAX_QUEUES = 10_000_000
@@ -18,7 +18,7 @@ _SHARES = 30
 _QUEUING = {"handSize": 8, "queues": 64, "queueLengthLimit": 50}
 
 
-class PriorityLevelStrategy(BuiltinStrategy):
+class PriorityLevelStrategy(Strategy):
     def default(self, level: Obj) -> None:
         spec = level.setdefault("spec", {})
         for field, shares in (("exempt", 0), ("limited", _SHARES)):

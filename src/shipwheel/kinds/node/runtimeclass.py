@@ -36,7 +36,7 @@ class RuntimeClassStrategy(Strategy):
         return errors
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        errors: Errors = []
+        errors = self.validate(new)
         check_fixed(new, old, "handler", errors)
         return errors
 

@@ -52,6 +52,8 @@ class CSIDriverStrategy(Strategy):
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: WriteContext) -> None:
         new["spec"].pop("preventPodSchedulingIfMissing", None)
+        if new["spec"] != old["spec"]:  # counted from the first change on, as drivers have no generation before
+            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
 
     def validate(self, driver: Obj) -> list[FieldError]:
         errors: Errors = []
