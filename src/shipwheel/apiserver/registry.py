@@ -269,7 +269,8 @@ class Registry:
         self._validate_update(resource, version, subresource, new, old)
         if admit:
             await self.admission.validate(attempt)
-        options.warnings.extend(strategy.warnings(new, old))
+        if sub in ("", "scale"):
+            options.warnings.extend(strategy.warnings(new, old))
         undo = await strategy.before_update(new, old, self.server, ctx)
         try:
             metadata = new["metadata"]
