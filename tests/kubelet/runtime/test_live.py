@@ -6,6 +6,7 @@ CHAOS_SECONDS=600 pytest tests/kubelet/runtime/test_live.py -k chaos
 from __future__ import annotations
 
 import asyncio
+import errno
 import contextlib
 import os
 import random
@@ -27,6 +28,18 @@ pytestmark = [pytest.mark.root, pytest.mark.containerd]
 CHAOS_SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
 
 
+async def removed(cgroup: str) -> None:
+    """Removes a cgroup, which is busy until the last killed process in it has gone."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return os.rmdir(cgroup)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                await asyncio.sleep(0.05)
+
+
 @pytest.fixture
 async def node(tmp_path: Path, containerd: Containerd) -> AsyncIterator[LiveKubelet]:
     made = LiveKubelet(tmp_path, containerd)
@@ -43,7 +56,7 @@ async def node(tmp_path: Path, containerd: Containerd) -> AsyncIterator[LiveKube
         await runtime.close()
         for below in Path("/sys/fs/cgroup").glob(f"**/{made.cgroup_root.strip('/')}"):
             for directory, _, _ in os.walk(below, topdown=False):
-                os.rmdir(directory)
+                await removed(directory)
 
 
 async def test_what_a_container_finds(node: LiveKubelet) -> None:
