@@ -10,7 +10,7 @@ from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.names import is_dns1123_subdomain, is_path_segment_name
 from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, check_fixed, check_required, check_rule
-from shipwheel.kinds.columns import AGE, NAME, NONE
+from shipwheel.kinds.columns import NAME, NONE
 from shipwheel.kinds.declare import served
 
 
@@ -59,6 +59,6 @@ RESOURCES = (
         namespaced=False,
         versions=(served("networking.k8s.io", "v1", "IPAddress"),),
         strategy=IPAddressStrategy(),
-        columns=(NAME, Column("ParentRef", _parent), AGE),
+        columns=(NAME, Column("ParentRef", _parent)),
     ),
 )

@@ -11,7 +11,7 @@ from shipwheel.api.objectmeta import validate_label_selector
 from shipwheel.api.quantity import parse
 from shipwheel.api.resource import Column, Resource, Strategy, WriteContext
 from shipwheel.kinds.checks import NEGATIVE, Errors, check_fixed, check_immutable, check_nonnegative, check_rule
-from shipwheel.kinds.columns import AGE, NAME, NONE, UNSET, Value, dig, text
+from shipwheel.kinds.columns import AGE, NAME, NONE, UNSET, Value, dig
 from shipwheel.kinds.core.nodelabels import label_selector_warnings
 from shipwheel.kinds.core.volumesources import check_csi_driver_name
 from shipwheel.kinds.declare import older, served
@@ -241,10 +241,5 @@ RESOURCES = (
             older(_GROUP, "v1beta1", "CSIStorageCapacity", since="1.24", until="1.27", replacement="storage.k8s.io/v1"),
         ),
         strategy=CSIStorageCapacityStrategy(),
-        columns=(
-            NAME,
-            Column("StorageClassName", text("storageClassName")),
-            Column("Capacity", text("capacity", absent=UNSET)),
-        ),
     ),
 )
