@@ -70,10 +70,19 @@ def definition(column: Column) -> Obj:
     }
 
 
-def row(obj: Obj, columns: Sequence[Column], *, now: datetime, include: str, version: str = "v1") -> Obj:
+def row(
+    obj: Obj,
+    columns: Sequence[Column],
+    *,
+    now: datetime,
+    include: str,
+    version: str = "v1",
+    beside: Obj | None = None,
+) -> Obj:
+    """`beside`: the object as it comes with the row, where `columns` read another form of it."""
     shown: Any = None
     if include == "Object":
-        shown = obj
+        shown = obj if beside is None else beside
     elif include == "Metadata":
         shown = partial_metadata(obj, version=version)
     return {"cells": [column.value(obj, now) for column in columns], "object": shown}

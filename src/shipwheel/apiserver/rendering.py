@@ -147,12 +147,14 @@ class TableRendering(Rendering):
         return orjson.dumps(empty).removesuffix(b"]}")
 
     def joined(self, entries: Sequence[Entry], now: datetime) -> bytes:
+        return orjson.dumps([self._row(entry, now) for entry in entries])[1:-1]
+
+    def _row(self, entry: Entry, now: datetime) -> Obj:
+        """Columns read the stored form, unless the version brings its own."""
+        view = self.view(entry)
+        stored = view if self.convert is None or self.version.columns is not None else entry.decode()
         columns = self.columns or table.DEFAULT_COLUMNS
-        rows = [
-            table.row(self.view(entry), columns, now=now, include=self.include, version=self.form.version)
-            for entry in entries
-        ]
-        return orjson.dumps(rows)[1:-1]
+        return table.row(stored, columns, now=now, include=self.include, version=self.form.version, beside=view)
 
 
 class PartialRendering(Rendering):
