@@ -6,8 +6,8 @@ CHAOS_SECONDS=600 pytest tests/kubelet/runtime/test_live.py -k chaos
 from __future__ import annotations
 
 import asyncio
-import errno
 import contextlib
+import errno
 import os
 import random
 import signal
