@@ -75,6 +75,8 @@ KINDS: dict[GroupVersionResource, FakeKind] = {
     r.CERTIFICATE_SIGNING_REQUESTS: FakeKind("CertificateSigningRequest", namespaced=False),
     r.RESOURCE_CLAIMS: FakeKind("ResourceClaim"),
     r.RESOURCE_CLAIM_TEMPLATES: FakeKind("ResourceClaimTemplate", has_status=False),
+    r.RESOURCE_SLICES: FakeKind("ResourceSlice", namespaced=False, has_status=False),
+    r.STORAGE_VERSIONS: FakeKind("StorageVersion", namespaced=False),
     r.IP_ADDRESSES: FakeKind("IPAddress", namespaced=False, has_status=False),
     r.SERVICE_CIDRS: FakeKind("ServiceCIDR", namespaced=False),
 }

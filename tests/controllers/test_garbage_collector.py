@@ -263,7 +263,7 @@ async def test_nothing_with_a_living_owner_is_deleted(seed):
             if draw.random() < 0.05:
                 await cluster.kill()
                 await cluster.start()
-        for _ in range(6):
+        for _ in range(10):
             delete_any(cluster, draw, ["Background", "Foreground"])
             await cluster.settle(draw.random() * 3)
         without_faults(cluster)

@@ -226,7 +226,8 @@ async def test_faults_make_no_pod_count_twice(seed, indexed):
         without_faults(cluster)
         await cluster.pass_time(30, step=5)
         found = status(cluster)
-        assert found["succeeded"] == (8 if indexed else ledger.ended())
+        # A pod too many (made by a request whose answer was lost) may be taken away again without being counted.
+        assert 8 <= found["succeeded"] <= (8 if indexed else ledger.ended())
         assert found.get("failed", 0) == 0
 
 

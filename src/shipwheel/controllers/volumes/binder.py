@@ -59,12 +59,16 @@ class VolumeBinder:
     # Events
 
     def _on_claim(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
+        claim = new if new is not None else old
+        if claim is None:
+            return
         if new is not None:
             self._claim_loop.add(new)
-        elif old is not None:
-            self._records.claims.forget(old)
-            if old["spec"].get("volumeName"):
-                self._volume_loop.queue.add(old["spec"]["volumeName"])
+        else:
+            self._records.claims.forget(claim)
+        # Those that name it may have to be let go of: it has chosen another one, or is gone.
+        for volume in self._volumes.by_index("claim", key_of(claim)):
+            self._volume_loop.add(volume)
 
     def _on_volume(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
         volume = new if new is not None else old
