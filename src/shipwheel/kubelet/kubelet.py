@@ -151,7 +151,8 @@ class Kubelet:
         self.probe_metrics = Metrics(process=False)
         self.runtime = runtime = measured(runtime, self._measures, clock)
         self.clock = clock
-        self.root = Path(config.root_dir)
+        self.root = Path(config.root_dir).absolute()
+        self._mounter = mounter
         self.machine = machine or read_machine(self.root)
         self.node_name = config.hostname_override or self.machine.hostname
         listed = [each.strip() for each in config.node_ip.split(",") if each.strip()]
@@ -369,6 +370,8 @@ class Kubelet:
     # Running
 
     async def run(self) -> None:
+        self.root.mkdir(mode=0o750, parents=True, exist_ok=True)
+        self._mounter.make_shared(self.root)
         await self.state.meet()
         await self._collector.list_images()
         disks = await self.runtime.image_filesystems()

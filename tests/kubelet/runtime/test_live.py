@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import random
 import signal
@@ -17,27 +16,17 @@ from pathlib import Path
 import pytest
 
 from shipwheel.admin.containerd import Containerd
-from shipwheel.api.meta import condition
+from shipwheel.admin.kernel import remove_empty_cgroups
+from shipwheel.api.meta import Obj, condition
 from shipwheel.client import resources as r
 from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.runtime.cri import CriRuntime
+from shipwheel.kubelet.volumes.mounting import Mounter
 from tests.kubelet.runtime.live import NAMESPACE, LiveKubelet, shell
 
 pytestmark = [pytest.mark.root, pytest.mark.containerd]
 
 CHAOS_SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
-
-
-async def removed(cgroup: str) -> None:
-    """Removes a cgroup, which is busy until the last killed process in it has gone."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return os.rmdir(cgroup)
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -54,9 +43,12 @@ async def node(tmp_path: Path, containerd: Containerd) -> AsyncIterator[LiveKube
             await runtime.stop_sandbox(sandbox.id)
             await runtime.remove_sandbox(sandbox.id)
         await runtime.close()
-        for below in Path("/sys/fs/cgroup").glob(f"**/{made.cgroup_root.strip('/')}"):
-            for directory, _, _ in os.walk(below, topdown=False):
-                await removed(directory)
+        for point in Mounter().mount_points(tmp_path):
+            Mounter().unmount(point, lazily=True)
+        async with asyncio.timeout(10):
+            while list(Path("/sys/fs/cgroup").glob(f"**/{made.cgroup_root.strip('/')}")):
+                remove_empty_cgroups(made.cgroup_root.strip("/"))
+                await asyncio.sleep(0.05)
 
 
 async def test_what_a_container_finds(node: LiveKubelet) -> None:
@@ -141,6 +133,23 @@ async def test_hooks_and_grace(node: LiveKubelet, tmp_path: Path) -> None:
     await node.until(lambda: not node.api.list(r.PODS))
     assert (told / "file").read_text().split() == ["started", "stopping", "term"]
     assert not [each for each in await node.containers() if each.state == "RUNNING"]
+
+
+async def test_mounts_of_containers_are_seen_by_others(node: LiveKubelet, tmp_path: Path) -> None:
+    def sharing(script: str, name: str, propagation: str) -> Obj:
+        mount = [{"name": "v", "mountPath": "/v", "mountPropagation": propagation}]
+        return shell(script, name, volumeMounts=mount, securityContext={"privileged": True})
+
+    node.create(
+        "p",
+        sharing("mount -t tmpfs t /v/m; touch /v/m/file; sleep 1000", "a", "Bidirectional"),
+        sharing("until [ -e /v/m/file ]; do sleep 0.1; done; sleep 1000", "b", "HostToContainer"),
+        initContainers=[sharing("mkdir /v/m", "init", "None")],
+        volumes=[{"name": "v", "emptyDir": {}}],
+    )
+    directory = tmp_path / "root" / "pods"
+    await node.until(lambda: list(directory.glob("*/volumes/kubernetes.io~empty-dir/v/m/file")))
+    await node.until(lambda: node.phase("p") == "Running")
 
 
 async def test_a_dead_runtime_takes_nothing_with_it(node: LiveKubelet, containerd: Containerd) -> None:

@@ -16,7 +16,7 @@ from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.kubelet.downward import PodFacts
 from shipwheel.kubelet.volumes.base import Host, VolumesFailed
 from shipwheel.kubelet.volumes.manager import MountsFailed, VolumeManager
-from shipwheel.kubelet.volumes.mounting import NoMounter
+from shipwheel.kubelet.volumes.mounting import NoMounter, is_shared
 
 
 class Given:
@@ -337,3 +337,15 @@ async def test_a_mount_without_a_volume(node: Node) -> None:
     pod = pod_with(mounts=[{"name": "nope", "mountPath": "/m"}])
     with pytest.raises(MountsFailed, match='cannot find volume "nope" to mount into container "main"'):
         node.manager.mounts_for(pod, pod["spec"]["containers"][0])
+
+
+def test_which_mounts_are_shared() -> None:
+    mountinfo = (
+        "1 0 8:1 / / rw,relatime - ext4 /dev/sda rw\n"
+        "2 1 8:1 /k /var/lib/kubelet rw,relatime shared:5 master:1 - ext4 /dev/sda rw\n"
+        "3 2 0:5 / /var/lib/kubelet/private rw - tmpfs tmpfs rw\n"
+    )
+    assert not is_shared(Path("/var/lib"), mountinfo)
+    assert is_shared(Path("/var/lib/kubelet"), mountinfo)
+    assert is_shared(Path("/var/lib/kubelet/pods/x"), mountinfo)
+    assert not is_shared(Path("/var/lib/kubelet/private/x"), mountinfo)

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC = 4096, 16384
+MS_BIND, MS_REC, MS_SHARED = 4096, 16384, 1 << 20
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
 
@@ -46,6 +46,13 @@ class Mounter:
         self.mount(source, target, flags=MS_BIND | (MS_REC if recursive else 0))
         if read_only:
             self.mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+
+    def make_shared(self, path: Path) -> None:
+        """See to it that what is mounted below a directory is also seen in containers that share it, and the other way
+        round (`mountPropagation`). Raises MountError."""
+        if not is_shared(path, Path("/proc/self/mountinfo").read_text()):
+            self.bind(str(path), str(path))
+            self.mount("none", str(path), flags=MS_SHARED | MS_REC)
 
     async def mount_by_helper(self, source: str, target: str, kind: str, options: list[str]) -> None:
         """mount(8), for file systems that need a helper program (NFS, iSCSI's file systems by type)."""
@@ -101,11 +108,23 @@ class NoMounter(Mounter):
     def unmount(self, target: str, *, lazily: bool = False) -> None:
         return None
 
+    def make_shared(self, path: Path) -> None:
+        return None
+
     def mount_points(self, directory: Path) -> list[str]:
         return []
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         return None
+
+
+def is_shared(path: Path, mountinfo: str) -> bool:
+    """Whether a path is in a mount that is shared; `mountinfo` as the kernel lists mounts."""
+    for line in reversed(mountinfo.splitlines()):
+        if path.is_relative_to(_point(line)):
+            # The fields between the options and the dash are optional.
+            return any(each.startswith("shared:") for each in line.partition(" - ")[0].split()[6:])
+    return False
 
 
 def _point(line: str) -> str:
