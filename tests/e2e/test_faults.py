@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.live import Cluster, wait_for
+from tests.sweep import swept
 
 KILLS = 20
 
@@ -98,31 +99,34 @@ def test_a_full_disk(tmp_path: Path) -> None:
     """Writes fail with a clear error, reads go on, and when there is room again so do writes."""
     small = tmp_path / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)], check=True)
     cluster = Cluster(small, f"full-{os.getpid()}", "--port", "0", "--runtime", "simulated")
-    try:
-        cluster.up()
-        cluster.kubectl("create", "configmap", "before", "--from-literal=a=b")
-        ballast = small / "ballast"
-        with ballast.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                pass
-        errors = set()
-        for number in range(200):
-            result = cluster.try_kubectl("create", "configmap", f"c{number}", f"--from-literal=a={'x' * 20000}")
-            if result.code:
-                errors.add(result.err)
-                break
-        assert errors
-        assert all("full" in each or "no space left" in each.lower() for each in errors), errors
-        assert cluster.get("configmap", "before")["data"] == {"a": "b"}
-        ballast.unlink()
-        wait_for(lambda: cluster.try_kubectl("create", "configmap", "after", timeout=10).code == 0)
-        names = {each["metadata"]["name"] for each in cluster.get("configmaps")["items"]}
-        assert {"before", "after"} <= names
-    finally:
-        cluster.down()
-        subprocess.run(["umount", "-l", str(small)], check=True)
+    with swept(small):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)], check=True)
+        try:
+            fill_up(cluster, small / "ballast")
+        finally:
+            cluster.down()
+
+
+def fill_up(cluster: Cluster, ballast: Path) -> None:
+    cluster.up()
+    cluster.kubectl("create", "configmap", "before", "--from-literal=a=b")
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    errors = set()
+    for number in range(200):
+        result = cluster.try_kubectl("create", "configmap", f"c{number}", f"--from-literal=a={'x' * 20000}")
+        if result.code:
+            errors.add(result.err)
+            break
+    assert errors
+    assert all("full" in each or "no space left" in each.lower() for each in errors), errors
+    assert cluster.get("configmap", "before")["data"] == {"a": "b"}
+    ballast.unlink()
+    wait_for(lambda: cluster.try_kubectl("create", "configmap", "after", timeout=10).code == 0)
+    names = {each["metadata"]["name"] for each in cluster.get("configmaps")["items"]}
+    assert {"before", "after"} <= names

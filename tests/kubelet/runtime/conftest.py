@@ -27,6 +27,7 @@ from shipwheel.api.clock import SystemClock
 from shipwheel.kubelet.runtime.base import Runtime
 from shipwheel.kubelet.runtime.cri import CriRuntime
 from shipwheel.kubelet.runtime.simulated import SimulatedRuntime
+from tests.sweep import swept
 
 SUBNET = f"10.213.{os.getpid() % 256}.0/24"
 """Runs at the same time must not share addresses."""
@@ -43,8 +44,7 @@ def containerd() -> Iterator[Containerd]:
     """A private containerd with the images and a point-to-point network."""
     if os.geteuid() != 0 or not shutil.which("containerd") or not shutil.which("runc"):
         pytest.skip("needs root, containerd and runc")
-    with tempfile.TemporaryDirectory(prefix="swt-", ignore_cleanup_errors=True) as scratch:
-        base = Path(scratch)
+    with swept(Path(tempfile.mkdtemp(prefix="swt-"))) as base:
         config = ContainerdConfig(
             root=base / "root",
             state=base / "run",

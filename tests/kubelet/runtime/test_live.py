@@ -15,14 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from shipwheel.admin.containerd import Containerd
-from shipwheel.admin.kernel import remove_empty_cgroups
+from shipwheel.admin.containerd import Containerd, remove_sandboxes
 from shipwheel.api.meta import Obj, condition
 from shipwheel.client import resources as r
 from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.runtime.cri import CriRuntime
-from shipwheel.kubelet.volumes.mounting import Mounter
 from tests.kubelet.runtime.live import NAMESPACE, LiveKubelet, shell
+from tests.sweep import swept
 
 pytestmark = [pytest.mark.root, pytest.mark.containerd]
 
@@ -32,23 +31,16 @@ CHAOS_SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
 @pytest.fixture
 async def node(tmp_path: Path, containerd: Containerd) -> AsyncIterator[LiveKubelet]:
     made = LiveKubelet(tmp_path, containerd)
-    await made.start()
-    try:
-        yield made
-        await made.empty()
-    finally:
-        await made.kill()
-        runtime = CriRuntime(containerd.config.endpoint)
-        for sandbox in await runtime.sandboxes():
-            await runtime.stop_sandbox(sandbox.id)
-            await runtime.remove_sandbox(sandbox.id)
-        await runtime.close()
-        for point in Mounter().mount_points(tmp_path):
-            Mounter().unmount(point, lazily=True)
-        async with asyncio.timeout(10):
-            while list(Path("/sys/fs/cgroup").glob(f"**/{made.cgroup_root.strip('/')}")):
-                remove_empty_cgroups(made.cgroup_root.strip("/"))
-                await asyncio.sleep(0.05)
+    with swept(tmp_path, cgroup=made.cgroup_root.strip("/")):
+        await made.start()
+        try:
+            yield made
+            await made.empty()
+        finally:
+            await made.kill()
+            # It may have been killed, and what it runs is found through it only.
+            await containerd.start()
+            await remove_sandboxes(containerd.config.endpoint)
 
 
 async def test_what_a_container_finds(node: LiveKubelet) -> None:
