@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shipwheel.api import quantity
+from shipwheel.api import nodeselector, quantity
 from shipwheel.api.meta import Obj, labels_of
 from shipwheel.api.quantity import ZERO
 from shipwheel.kinds.taints import tolerates
@@ -128,9 +128,7 @@ def shortage_message(short: tuple[str, int, int, int]) -> str:
 def misplaced(pod: Obj, others: Iterable[Obj], node: Obj) -> list[tuple[str, str]]:
     """(the scheduler's predicate, why) for all that keeps the pod off this node."""
     found = []
-    labels = labels_of(node)
-    selector = pod["spec"].get("nodeSelector") or {}
-    if any(labels.get(key) != value for key, value in selector.items()) or not _affinity_fits(pod, node):
+    if not nodeselector.fits(pod["spec"], node):
         found.append(("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"))
     taken = {port for other in others for port in _host_ports(other)}
     if any(_collides(port, each) for port in _host_ports(pod) for each in taken):
@@ -162,54 +160,6 @@ def _tolerates(pod: Obj, node: Obj) -> bool:
         for taint in node["spec"].get("taints") or ()
         if taint["effect"] == "NoExecute"
     )
-
-
-def _affinity_fits(pod: Obj, node: Obj) -> bool:
-    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if not required:
-        return True
-    return any(_term_fits(term, node) for term in required.get("nodeSelectorTerms") or ())
-
-
-def _term_fits(term: Obj, node: Obj) -> bool:
-    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
-    if not expressions and not fields:
-        return False
-    labels = labels_of(node)
-    own_fields = {"metadata.name": node["metadata"]["name"]}
-    return all(_requirement_fits(each, labels) for each in expressions) and all(
-        _requirement_fits(each, own_fields) for each in fields
-    )
-
-
-def _requirement_fits(requirement: Obj, labels: Mapping[str, str]) -> bool:
-    value = labels.get(requirement["key"])
-    values = requirement.get("values") or ()
-    match requirement["operator"]:
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt":
-            return _number(value) > _number(values[0] if values else None) > _NO_NUMBER
-        case "Lt":
-            return _NO_NUMBER < _number(value) < _number(values[0] if values else None)
-    return False
-
-
-_NO_NUMBER = float("-inf")
-
-
-def _number(text: str | None) -> float:
-    try:
-        return int(text or "")
-    except ValueError:
-        return _NO_NUMBER
 
 
 def shortages(pod: Obj, others: Sequence[Obj], allocatable: Mapping[str, str]) -> list[tuple[str, int, int, int]]:

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from shipwheel.api import nodeselector
 from shipwheel.api.meta import Obj
+from shipwheel.api.nodeselector import NODE_NAME
 from shipwheel.scheduler.pods import Shape, tolerated
 from shipwheel.scheduler.table import Mask, NodeTable
 
 Answer = TypeVar("Answer")
 _REMEMBERED = 1024
-NODE_NAME = "metadata.name"
 
 
 class NodeRules:
@@ -80,9 +81,9 @@ class NodeRules:
             return np.zeros(self._table.size, np.bool_)
         found = np.ones(self._table.size, np.bool_)
         for each in expressions:
-            found &= self._labels(each["key"], _test(each))
+            found &= self._labels(each["key"], nodeselector.tester(each))
         for each in fields:
-            test = _test(each)
+            test = nodeselector.tester(each)
             names = (None if node is None else node["metadata"]["name"] for node in self._table.nodes)
             found &= np.fromiter((test(name) for name in names), np.bool_, self._table.size)
         return found
@@ -114,33 +115,3 @@ def required_names(shape: Shape) -> set[str] | None:
             return None
         names |= own
     return names
-
-
-def _test(requirement: Obj) -> Callable[[str | None], bool]:
-    operator, values = requirement["operator"], requirement.get("values") or []
-    wanted = frozenset(values)
-    match operator:
-        case "In":
-            return lambda value: value is not None and value in wanted
-        case "NotIn":
-            return lambda value: value is None or value not in wanted
-        case "Exists":
-            return lambda value: value is not None
-        case "DoesNotExist":
-            return lambda value: value is None
-    bound = _integer(values[0]) if len(values) == 1 else None
-
-    def compare(value: str | None) -> bool:
-        number = _integer(value)
-        if number is None or bound is None:
-            return False
-        return number > bound if operator == "Gt" else number < bound
-
-    return compare
-
-
-def _integer(text: str | None) -> int | None:
-    try:
-        return int(text) if text is not None and not text[:1].isspace() else None
-    except ValueError:
-        return None

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from shipwheel.api import nodeselector
 from shipwheel.api.intstr import scaled_value
 from shipwheel.api.meta import Obj, annotations_of, is_being_deleted, labels_of, name_of
 from shipwheel.controllers import pods as podutil
-from shipwheel.controllers.node_selection import is_wanted
 from shipwheel.kinds.taints import tolerates
 
 HASH = "controller-revision-hash"
@@ -78,7 +78,7 @@ def template_for(ds: Obj, node: str, hashed: str) -> Obj:
 def should_run(ds: Obj, node: Obj) -> tuple[bool, bool]:
     """(a pod should be started on the node, one that is there may stay)."""
     spec = ds["spec"]["template"]["spec"]
-    if spec.get("nodeName") not in (None, "", name_of(node)) or not is_wanted(spec, node):
+    if spec.get("nodeName") not in (None, "", name_of(node)) or not nodeselector.fits(spec, node):
         return False, False
     tolerations = tolerations_of(spec)
     effects = {taint["effect"] for taint in node["spec"].get("taints") or () if tolerates(tolerations, taint) is None}
