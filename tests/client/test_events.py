@@ -187,9 +187,18 @@ class TestRecording:
                 await client.close()
             running.cancel()
 
-    async def test_nobody_waits_for_a_full_queue(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_nobody_waits_for_a_full_queue_and_what_is_dropped_is_told_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         async with fake_server() as server, server.client() as client:
             recorder = EventRecorder(client, ManualClock(), component="c")
-            for number in range(1001):
-                recorder.event(POD, "Normal", "R", str(number))
-        assert caplog.text.count("too many queued events") == 1
+            for number in range(1010):
+                recorder.for_component("other").event(POD, "Normal", "R", str(number))
+            running = asyncio.create_task(recorder.run())
+            async with asyncio.timeout(10):
+                while not stored(server):
+                    await asyncio.sleep(0.002)
+            running.cancel()
+        assert [each.getMessage() for each in caplog.records if "dropped" in each.getMessage()] == [
+            "unable to record events: too many queued, dropped 10"
+        ]

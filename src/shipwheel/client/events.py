@@ -40,12 +40,10 @@ class EventRecorder:
     """Records events about objects. `component` and `host` are the events' source."""
 
     def __init__(self, client: Client, clock: Clock, *, component: str, host: str = "") -> None:
-        self._client = client
         self._clock = clock
         self._component = component
         self._host = host
-        self._queue: asyncio.Queue[Obj] = asyncio.Queue(_QUEUED)
-        self._correlator = EventCorrelator(clock)
+        self._sink = _Sink(client, clock)
 
     def event(
         self,
@@ -68,10 +66,7 @@ class EventRecorder:
             now=self._clock.now(),
             annotations=annotations,
         )
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
-            log.error("unable to record event: too many queued events, dropped %s: %s", reason, message)
+        self._sink.put(event)
 
     def for_component(self, component: str) -> EventRecorder:
         """A recorder with another source that shares this one's queue and its `run()`."""
@@ -82,14 +77,41 @@ class EventRecorder:
 
     async def run(self) -> None:
         """Write events until cancelled."""
+        await self._sink.run()
+
+    async def drain(self) -> None:
+        """Write what is queued, once, without retries: for an orderly end."""
+        await self._sink.drain()
+
+
+class _Sink:
+    """The queue that recorders share, and who writes it out."""
+
+    def __init__(self, client: Client, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._queue: asyncio.Queue[Obj] = asyncio.Queue(_QUEUED)
+        self._correlator = EventCorrelator(clock)
+        self._dropped = 0
+
+    def put(self, event: Obj) -> None:
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self._dropped += 1
+
+    async def run(self) -> None:
         while True:
             event = await self._queue.get()
+            if self._dropped:
+                # Once for all, not once each: a flood of events should not become one of log lines.
+                log.error("unable to record events: too many queued, dropped %d", self._dropped)
+                self._dropped = 0
             correlated = self._correlator.correlate(event)
             if correlated is not None:
                 await self._write(correlated)
 
     async def drain(self) -> None:
-        """Write what is queued, once, without retries: for an orderly end."""
         while not self._queue.empty():
             correlated = self._correlator.correlate(self._queue.get_nowait())
             if correlated is not None:
