@@ -178,7 +178,6 @@ async def test_metrics() -> None:
     await clock.advance(2)
     await q.get()
     await clock.advance(3)
-    q.measure()
     shown = metrics.exposition().decode()
     assert 'workqueue_adds_total{name="test"} 1.0' in shown
     assert 'workqueue_depth{name="test"} 0.0' in shown

@@ -95,33 +95,34 @@ class QueueMetrics:
     def __init__(self, metrics: Metrics) -> None:
         buckets = exponential(10e-9, 10, 10)
         name = ("name",)
-        self.depth = metrics.gauge("workqueue_depth", "[ALPHA] Current depth of workqueue", name)
-        self.adds = metrics.counter("workqueue_adds_total", "[ALPHA] Total number of adds handled by workqueue", name)
+        self.depth = metrics.gauge("workqueue_depth", "[BETA] Current depth of workqueue", name)
+        self.adds = metrics.counter("workqueue_adds_total", "[BETA] Total number of adds handled by workqueue", name)
         self.latency = metrics.histogram(
             "workqueue_queue_duration_seconds",
-            "[ALPHA] How long in seconds an item stays in workqueue before being requested.",
+            "[BETA] How long in seconds an item stays in workqueue before being requested.",
             buckets,
             name,
         )
         self.work = metrics.histogram(
             "workqueue_work_duration_seconds",
-            "[ALPHA] How long in seconds processing an item from workqueue takes.",
+            "[BETA] How long in seconds processing an item from workqueue takes.",
             buckets,
             name,
         )
         self.unfinished = metrics.gauge(
             "workqueue_unfinished_work_seconds",
-            "[ALPHA] How many seconds of work has been done that is in progress and hasn't been observed by "
-            "work_duration. Large values indicate stuck threads.",
+            "[BETA] How many seconds of work has done that is in progress and hasn't been observed by work_duration. "
+            "Large values indicate stuck threads. One can deduce the number of stuck threads by observing the rate "
+            "at which this increases.",
             name,
         )
         self.longest = metrics.gauge(
             "workqueue_longest_running_processor_seconds",
-            "[ALPHA] How many seconds has the longest running processor for workqueue been running.",
+            "[BETA] How many seconds has the longest running processor for workqueue been running.",
             name,
         )
         self.retries = metrics.counter(
-            "workqueue_retries_total", "[ALPHA] Total number of retries handled by workqueue", name
+            "workqueue_retries_total", "[BETA] Total number of retries handled by workqueue", name
         )
 
 
@@ -141,3 +142,29 @@ class ElectionMetrics:
             "identify the lease. Please make sure to group by name.",
             ("name",),
         )
+
+
+class HealthMetrics:
+    """What `/metrics/slis` answers: the results of the health checks that were asked for. In a registry of its own,
+    so that it can be read often."""
+
+    def __init__(self) -> None:
+        self._metrics = Metrics(process=False)
+        self._last = self._metrics.gauge(
+            "kubernetes_healthcheck",
+            "[STABLE] This metric records the result of a single healthcheck.",
+            ("name", "type"),
+        )
+        self._total = self._metrics.counter(
+            "kubernetes_healthchecks_total",
+            "[STABLE] This metric records the results of all healthcheck.",
+            ("name", "type", "status"),
+        )
+
+    def observe(self, check: str, kind: str, *, ok: bool) -> None:
+        """A check, asked for by a path: `kind` is `healthz`, `livez` or `readyz`."""
+        self._last.labels(check, kind).set(ok)
+        self._total.labels(check, kind, "success" if ok else "error").inc()
+
+    def exposition(self) -> bytes:
+        return self._metrics.exposition()

@@ -22,7 +22,7 @@ from shipwheel.api.resource import UserInfo
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.httpserver import HttpServer, Request, Response, server_tls
 from shipwheel.client.kubeconfig import ConfigError
-from shipwheel.client.metrics import CONTENT_TYPE, Metrics
+from shipwheel.client.metrics import CONTENT_TYPE, HealthMetrics, Metrics
 from shipwheel.client.resources import CONFIG_MAPS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class ComponentServer:
     configz: Mapping[str, Obj] = field(default_factory=dict)
     before_metrics: Callable[[], None] | None = None
     """Called before `/metrics` is answered, to bring gauges up to date."""
+    health: HealthMetrics = field(default_factory=HealthMetrics)
 
     async def run(self, config: ServingConfig, *, on_listening: Callable[[int], None] | None = None) -> None:
         """Serve until cancelled; `on_listening` is told the port. OSError when the address cannot be had."""
@@ -102,6 +103,8 @@ class ComponentServer:
             if self.before_metrics:
                 self.before_metrics()
             return Response(200, self.metrics.exposition(), content_type=CONTENT_TYPE)
+        if path == "/metrics/slis":
+            return Response(200, self.health.exposition(), content_type=CONTENT_TYPE)
         if path == "/configz":
             return Response(200, orjson.dumps(dict(self.configz)))
         if path == "/version":
@@ -114,21 +117,28 @@ class ComponentServer:
             if single not in checks and single != "ping":
                 return Response(404, b"404 page not found\n", content_type=_TEXT)
             wrong = checks[single]() if single in checks else ""
+            self.health.observe(single, root, ok=not wrong)
             body = f"internal server error: {wrong}\n" if wrong else "ok"
             return Response(500 if wrong else 200, body.encode(), content_type=_TEXT)
         excluded = {value for key, value in request.query if key == "exclude"}
         verbose = any(key == "verbose" for key, _ in request.query)
-        return health_answer(root, checks, excluded=excluded, verbose=verbose)
+        return health_answer(root, checks, excluded=excluded, verbose=verbose, metrics=self.health)
 
 
-def health_answer(name: str, checks: Mapping[str, Check], *, excluded: set[str], verbose: bool) -> Response:
+def health_answer(
+    name: str, checks: Mapping[str, Check], *, excluded: set[str], verbose: bool, metrics: HealthMetrics | None = None
+) -> Response:
     """The answer of `/healthz` and the like: each check on a line when one fails or `verbose` asks for it."""
     lines: list[str] = []
     failed = False
     for check, run in {"ping": lambda: "", **checks}.items():
         if check in excluded:
             lines.append(f"[+]{check} excluded: ok")
-        elif wrong := run():
+            continue
+        wrong = run()
+        if metrics:
+            metrics.observe(check, name, ok=not wrong)
+        if wrong:
             log.info("%s check %s failed: %s", name, check, wrong)
             lines.append(f"[-]{check} failed: reason withheld")
             failed = True

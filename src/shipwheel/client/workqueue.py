@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from shipwheel.api.clock import Clock
@@ -93,7 +93,7 @@ class WorkQueue(Generic[Key]):
         self._earlier = asyncio.Event()
         self._closed = False
         self._added: dict[Key, float] = {}
-        self._meter = _Meter(name, metrics) if metrics else None
+        self._meter = _Meter(name, metrics, self._ages) if metrics else None
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -205,11 +205,10 @@ class WorkQueue(Generic[Key]):
                 del self._due[key]
                 self.add(key)
 
-    def measure(self) -> None:
-        """Bring the metrics of work in progress up to date."""
-        if self._meter:
-            now = self._clock.monotonic()
-            self._meter.running([now - started for started in self._working.values()])
+    def _ages(self) -> list[float]:
+        """For how long each key in work has been worked on, in seconds."""
+        now = self._clock.monotonic()
+        return [now - started for started in self._working.values()]
 
     def _push(self, key: Key) -> None:
         self._queue.append(key)
@@ -226,16 +225,16 @@ class WorkQueue(Generic[Key]):
 
 
 class _Meter:
-    """A queue's children of the `workqueue_*` metrics."""
+    """A queue's children of the `workqueue_*` metrics. Those of work in progress ask for `ages` when they are read."""
 
-    def __init__(self, name: str, metrics: QueueMetrics) -> None:
+    def __init__(self, name: str, metrics: QueueMetrics, ages: Callable[[], list[float]]) -> None:
         self._adds = metrics.adds.labels(name)
         self._depth = metrics.depth.labels(name)
         self._latency = metrics.latency.labels(name)
         self._work = metrics.work.labels(name)
-        self._unfinished = metrics.unfinished.labels(name)
-        self._longest = metrics.longest.labels(name)
         self._retries = metrics.retries.labels(name)
+        metrics.unfinished.labels(name).set_function(lambda: sum(ages()))
+        metrics.longest.labels(name).set_function(lambda: max(ages(), default=0.0))
 
     def added(self) -> None:
         self._adds.inc()
@@ -252,7 +251,3 @@ class _Meter:
 
     def retried(self) -> None:
         self._retries.inc()
-
-    def running(self, ages: list[float]) -> None:
-        self._unfinished.set(sum(ages))
-        self._longest.set(max(ages, default=0.0))

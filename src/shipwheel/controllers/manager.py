@@ -13,6 +13,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from shipwheel import __version__
 from shipwheel.api.clock import Clock, SystemClock
@@ -25,9 +26,11 @@ from shipwheel.client.serving import Check, ComponentServer, ServingConfig
 from shipwheel.controllers.accounts import AccountClients
 from shipwheel.controllers.catalog import Descriptor, select
 from shipwheel.controllers.config import ControllerManagerConfig
-from shipwheel.controllers.framework import Context
+from shipwheel.controllers.framework import Context, Controller
 
 log = logging.getLogger(__name__)
+
+_LAST_EVENTS_SECONDS = 1.0
 
 
 async def run(
@@ -54,6 +57,7 @@ async def run(
         finally:
             serving.cancel()
             recording.cancel()
+            await manager.say_the_last()
 
 
 class _Manager:
@@ -66,9 +70,22 @@ class _Manager:
         self._metrics = metrics
         self._identity = identity
         self._selected = [each for each in select(config.controllers) if each.needs(config)]
-        self._running: dict[str, asyncio.Task[None]] = {}
         self._elector: LeaderElector | None = None
+        self._checks: dict[str, Check] = {}
+        if config.leader_elect:
+            self._checks["leaderElection"] = lambda: self._elector.check() if self._elector else ""
+        self._running = metrics.gauge(
+            "running_managed_controllers",
+            "[BETA] Indicates where instances of a controller are currently running",
+            ("name", "manager"),
+        )
         self.recorder = EventRecorder(client, clock, component="controller-manager")
+
+    async def say_the_last(self) -> None:
+        """Write the events that are still queued, such as that of having stopped leading, if it does not take long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_EVENTS_SECONDS):
+                await self.recorder.drain()
 
     async def lead(self) -> None:
         config = self._config
@@ -100,8 +117,18 @@ class _Manager:
             async with asyncio.TaskGroup() as group:
                 group.create_task(factory.run(), name="informers")
                 for descriptor, controller in controllers:
-                    log.info("started controller %s", descriptor.name)
-                    self._running[descriptor.name] = group.create_task(controller.run(), name=descriptor.name)
+                    task = group.create_task(self._run(descriptor.name, controller), name=descriptor.name)
+                    self._checks[descriptor.name] = _check_of(descriptor.name, task)
+
+    async def _run(self, name: str, controller: Controller) -> None:
+        log.info("started controller %s", name)
+        running = self._running.labels(name, "kube-controller-manager")
+        running.set(1)
+        try:
+            await controller.run()
+        finally:
+            running.set(0)
+            log.info("stopped controller %s", name)
 
     async def _usable(self) -> list[Descriptor]:
         """The selected controllers without those that need a resource that the server lacks."""
@@ -131,8 +158,8 @@ class _Manager:
         server = ComponentServer(
             metrics=self._metrics,
             client=self._client,
-            healthz=self._checks(),
-            livez=self._checks(),
+            healthz=self._checks,
+            livez=self._checks,
             configz={"kubecontrollermanager.config.k8s.io": _shown(config)},
         )
         await server.run(
@@ -147,18 +174,9 @@ class _Manager:
             on_listening=on_serving,
         )
 
-    def _checks(self) -> dict[str, Check]:
-        checks: dict[str, Check] = {each.name: self._check_of(each.name) for each in self._selected}
-        if self._config.leader_elect:
-            checks["leaderElection"] = lambda: self._elector.check() if self._elector else ""
-        return checks
 
-    def _check_of(self, name: str) -> Check:
-        def check() -> str:
-            task = self._running.get(name)
-            return f"controller {name} has ended" if task is not None and task.done() else ""
-
-        return check
+def _check_of(name: str, task: asyncio.Task[None]) -> Check:
+    return lambda: f"controller {name} has ended" if task.done() else ""
 
 
 def _identity() -> str:
