@@ -128,9 +128,13 @@ class ComponentServer:
 def health_answer(
     name: str, checks: Mapping[str, Check], *, excluded: set[str], verbose: bool, metrics: HealthMetrics | None = None
 ) -> Response:
-    """The answer of `/healthz` and the like: each check on a line when one fails or `verbose` asks for it."""
+    """The answer of `/healthz` and the like: each check on a line when one fails or `verbose` asks for it.
+
+    What is wrong is told to the log alone, and as upstream only where that is verbose: who waits for a component to
+    start asks many times a second.
+    """
     lines: list[str] = []
-    failed = False
+    failures: dict[str, str] = {}
     for check, run in {"ping": lambda: "", **checks}.items():
         if check in excluded:
             lines.append(f"[+]{check} excluded: ok")
@@ -139,16 +143,17 @@ def health_answer(
         if metrics:
             metrics.observe(check, name, ok=not wrong)
         if wrong:
-            log.info("%s check %s failed: %s", name, check, wrong)
+            failures[check] = wrong
             lines.append(f"[-]{check} failed: reason withheld")
-            failed = True
         else:
             lines.append(f"[+]{check} ok")
     unknown = sorted(excluded - set(checks) - {"ping"})
     if unknown:
         shown = ",".join(f'"{each}"' for each in unknown)
         lines.append(f"warn: some health checks cannot be excluded: no matches for {shown}")
-    if failed:
+    if failures:
+        reasons = "\n".join(f"[-]{check} failed: {wrong}" for check, wrong in failures.items())
+        log.debug("%s check failed: %s\n%s", ",".join(failures), name, reasons)
         text = "\n".join([*lines, f"{name} check failed", ""])
         return Response(500, text.encode(), content_type=_TEXT)
     text = "\n".join([*lines, f"{name} check passed", ""]) if verbose else "ok"
