@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from shipwheel.client import httpserver
 from shipwheel.client.httpserver import (
     Answer,
     BodyTooLarge,
     ClientGone,
+    Handler,
     Request,
     Response,
     Stream,
     StreamWriter,
     Tunnel,
     Upgrade,
+    connection,
     frame,
     in_task,
+    server,
 )
 from tests.client.wire import serving
 
 
 @pytest.fixture(autouse=True)
 def hardly_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpserver, "LINGER", 0.02)
+    monkeypatch.setattr(connection, "LINGER", 0.02)
 
 
 def text(body: str, status: int = 200) -> Response:
@@ -59,7 +61,7 @@ HANDLERS = [at_once, later, much_later]
 
 class TestRequests:
     @pytest.mark.parametrize("handler", HANDLERS)
-    async def test_keep_alive(self, handler: httpserver.Handler) -> None:
+    async def test_keep_alive(self, handler: Handler) -> None:
         async with serving(handler) as wire:
             peer = await wire.connect()
             for path in ("/a", "/b", "/c"):
@@ -68,7 +70,7 @@ class TestRequests:
             assert len(wire.server.connections) == 1
 
     @pytest.mark.parametrize("handler", HANDLERS)
-    async def test_pipelined_requests_are_answered_in_order(self, handler: httpserver.Handler) -> None:
+    async def test_pipelined_requests_are_answered_in_order(self, handler: Handler) -> None:
         async with serving(handler) as wire:
             peer = await wire.connect()
             for number in range(20):
@@ -208,8 +210,8 @@ class TestMalformed:
             assert await peer.closed() == b""
 
     async def test_headers_that_never_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(httpserver, "HEADER_TIMEOUT", 0.02)
-        monkeypatch.setattr(httpserver, "_SWEEP", 0.01)
+        monkeypatch.setattr(connection, "HEADER_TIMEOUT", 0.02)
+        monkeypatch.setattr(server, "_SWEEP", 0.01)
         async with serving(at_once) as wire:
             peer = await wire.connect()
             peer.raw(b"GET / HTTP/1.1\r\nHost:")
@@ -217,8 +219,8 @@ class TestMalformed:
                 assert await peer.closed() == b""
 
     async def test_idle_connections_are_closed_but_busy_ones_are_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(httpserver, "IDLE_TIMEOUT", 0.05)
-        monkeypatch.setattr(httpserver, "_SWEEP", 0.01)
+        monkeypatch.setattr(connection, "IDLE_TIMEOUT", 0.05)
+        monkeypatch.setattr(server, "_SWEEP", 0.01)
 
         async def handler(request: Request) -> Response:
             await asyncio.sleep(0.2)
@@ -267,7 +269,7 @@ class TestBodies:
 
     @pytest.mark.parametrize("size", [70_000, 4 << 20])
     async def test_who_is_still_sending_hears_the_answer(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(httpserver, "LINGER", 5)
+        monkeypatch.setattr(connection, "LINGER", 5)
         async with serving(at_once) as wire:
             peer = await wire.connect()
             peer.send("POST / HTTP/1.1", f"Content-Length: {size}")
@@ -277,6 +279,33 @@ class TestBodies:
                 await asyncio.sleep(0.001)
             answer = await peer.answer()
             assert (answer.body, answer.headers["connection"]) == (b"POST /", "close")
+
+    async def test_who_sends_for_long_hears_the_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connection, "LINGER", 2)
+        async with serving(at_once) as wire:
+            peer = await wire.connect()
+            peer.send("POST / HTTP/1.1", "Content-Length: 25000")
+            for _ in range(25):
+                peer.raw(bytes(1000))
+                await asyncio.sleep(0.1)
+            await peer.writer.drain()
+            assert (await peer.answer()).headers["connection"] == "close"
+
+    async def test_but_nobody_is_listened_to_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(connection, "LINGER", 60)
+        monkeypatch.setattr(connection, "LINGER_AT_MOST", 0.05)
+        async with serving(at_once) as wire:
+            peer = await wire.connect()
+            peer.send("POST / HTTP/1.1", "Content-Length: 25000")
+            async with asyncio.timeout(30):
+                assert (await peer.answer()).status == 200
+                assert await peer.closed() == b""
+
+    async def test_what_says_itself_too_large_is_not_read(self) -> None:
+        async with serving(all_of_it) as wire:
+            peer = await wire.connect()
+            peer.send("POST / HTTP/1.1", "Content-Length: 200000")
+            assert (await peer.answer()).status == 413
 
     async def test_a_sender_waits_for_its_reader(self) -> None:
         read = asyncio.Event()
@@ -479,7 +508,7 @@ class TestStreams:
                 await peer.answer()
 
 
-def streaming(run: httpserver.Callable[[StreamWriter], httpserver.Awaitable[None]]) -> httpserver.Handler:
+def streaming(run: Callable[[StreamWriter], Awaitable[None]]) -> Handler:
     async def handler(request: Request) -> Stream:
         return Stream(run)
 

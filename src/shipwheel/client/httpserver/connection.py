@@ -1,400 +1,31 @@
-"""An HTTP/1.1 server: a request in; a response, a stream or an upgraded connection out.
-
-This is the seam between the wire and the handlers of every component that serves HTTP (API server, kubelet,
-health endpoints). It parses with httptools straight from the transport, because the API server's cost per small
-request is mostly this: a general web framework takes four times as long. What it does beyond parsing is the
-little a Kubernetes component needs: bodies read only when asked for, streams that push, upgrades to raw bytes.
-
-A handler is `async def handle(request) -> Response | Stream | Upgrade`. Most requests are answered from memory
-without waiting for anything, so the handler is started at once, in the parser's own call; only when it waits is
-it made a task (see `_Resumed`). Before it uses `asyncio.timeout` it must therefore `await in_task()`.
-"""
+"""One client's connection: bytes to requests, answers to bytes, one request at a time."""
 
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
-import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
-from typing import Any
-from urllib.parse import parse_qsl, unquote
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any
 
 import httptools
+
+from shipwheel.client.httpserver.messages import Request, Response, Stream, Upgrade, encode_header, status_line
+from shipwheel.client.httpserver.transfer import Body, ClientGone, StreamWriter, Tunnel
+
+if TYPE_CHECKING:
+    from shipwheel.client.httpserver.server import HttpServer
 
 log = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 1 << 20
-BODY_WINDOW = 256 * 1024
-"""Bytes of a body held before its handler asks for them; then the sender has to wait."""
 HEADER_TIMEOUT = 32.0
 IDLE_TIMEOUT = 180.0
 LINGER = 0.5
-"""Seconds for a peer that is still sending to find its refusal, which closing at once would tear up."""
-_SWEEP = 5.0
-
-_REASONS = {status.value: status.phrase for status in http.HTTPStatus}
-_STATUS_LINES = {code: f"HTTP/1.1 {code} {phrase}\r\n".encode() for code, phrase in _REASONS.items()}
-
-
-class BodyTooLarge(Exception):
-    """The request's body is larger than the reader allows."""
-
-
-class ClientGone(ConnectionError):
-    """The peer closed the connection before the body was complete, or before the answer was written."""
-
-
-class Request:
-    """One request. Header names are lower case; the target is split but not decoded until asked."""
-
-    __slots__ = (
-        "_body", "_connection", "_headers", "_query", "context", "keep_alive", "method", "raw_path", "raw_query",
-        "takes_chunks",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        connection: Connection,
-        method: str,
-        target: bytes,
-        headers: list[tuple[bytes, bytes]],
-        keep_alive: bool,
-        takes_chunks: bool = True,
-    ) -> None:
-        self._connection = connection
-        self._headers = headers
-        self._query: list[tuple[str, str]] | None = None
-        self._body: _Body | None = None
-        self.method = method
-        self.keep_alive = keep_alive
-        self.takes_chunks = takes_chunks
-        """Whether the peer knows chunked bodies; HTTP/1.0 does not."""
-        path, _, query = target.partition(b"?")
-        if not path.startswith(b"/") and b"://" in path:
-            path = b"/" + path.split(b"://", 1)[1].partition(b"/")[2]
-        self.raw_path = path.decode("latin-1")
-        self.raw_query = query.decode("latin-1")
-        self.context: Any = None
-        """For the handler's own notes."""
-
-    @property
-    def path(self) -> str:
-        return unquote(self.raw_path) if "%" in self.raw_path else self.raw_path
-
-    @property
-    def query(self) -> list[tuple[str, str]]:
-        """Parameters in order, decoded; a name without `=` has the empty value."""
-        if self._query is None:
-            self._query = parse_qsl(self.raw_query, keep_blank_values=True) if self.raw_query else []
-        return self._query
-
-    def parameter(self, name: str, default: str = "") -> str:
-        """The first value of a query parameter."""
-        if not self.raw_query:
-            return default
-        return next((value for key, value in self.query if key == name), default)
-
-    def header(self, name: str, default: str = "") -> str:
-        """The first value of a header; `name` in lower case."""
-        wanted = name.encode()
-        for key, value in self._headers:
-            if key == wanted:
-                return value.decode("latin-1")
-        return default
-
-    def header_values(self, name: str) -> list[str]:
-        wanted = name.encode()
-        return [value.decode("latin-1") for key, value in self._headers if key == wanted]
-
-    @property
-    def header_names(self) -> Iterable[bytes]:
-        return (key for key, _ in self._headers)
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self._headers]
-
-    async def body(self, limit: int) -> bytes:
-        """The whole body. Raises `BodyTooLarge` beyond `limit` bytes, `ClientGone`."""
-        if self._body is None:
-            return b""
-        return await self._body.read_all(limit)
-
-    async def body_chunk(self) -> bytes:
-        """The next piece of the body, `b""` at its end. Raises `ClientGone`."""
-        if self._body is None:
-            return b""
-        return await self._body.read_some()
-
-    @property
-    def has_body(self) -> bool:
-        return self._body is not None
-
-    @property
-    def connection(self) -> Connection:
-        return self._connection
-
-    @property
-    def remote_address(self) -> str:
-        return self._connection.remote_address
-
-    @property
-    def is_upgrade(self) -> bool:
-        return "upgrade" in self.header("connection").lower()
-
-
-class Response:
-    """A whole answer."""
-
-    __slots__ = ("body", "content_type", "headers", "status")
-
-    def __init__(
-        self,
-        status: int,
-        body: bytes = b"",
-        *,
-        content_type: str = "application/json",
-        headers: list[tuple[str, str]] | None = None,
-    ) -> None:
-        self.status = status
-        self.body = body
-        self.content_type = content_type
-        self.headers = headers
-
-    def encode(self, *, close: bool, head_only: bool) -> bytes:
-        parts = [_status_line(self.status)]
-        # A 304 describes nothing anew: caches would take its type for that of what they have (RFC 9110, 15.4.5).
-        if self.content_type and self.status != 304:
-            parts.append(b"Content-Type: %b\r\n" % self.content_type.encode())
-        if self.headers:
-            parts.extend(_encode_header(name, value) for name, value in self.headers)
-        if self.status not in {204, 304}:
-            parts.append(b"Content-Length: %d\r\n" % len(self.body))
-        if close:
-            parts.append(b"Connection: close\r\n")
-        parts.append(b"\r\n")
-        if self.body and not head_only and self.status not in {204, 304}:
-            parts.append(self.body)
-        return b"".join(parts)
-
-
-def _status_line(status: int) -> bytes:
-    """A proxied server may answer with a status that nobody has named."""
-    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode()
-
-
-def _encode_header(name: str, value: str) -> bytes:
-    if "\r" in value or "\n" in value:
-        value = value.replace("\r", " ").replace("\n", " ")
-    return f"{name}: {value}\r\n".encode("utf-8", "replace")
-
-
-class Stream:
-    """An answer whose body is pushed in chunks by `run`, until it returns."""
-
-    __slots__ = ("content_type", "headers", "run", "status")
-
-    def __init__(
-        self,
-        run: Callable[[StreamWriter], Awaitable[None]],
-        *,
-        status: int = 200,
-        content_type: str = "application/json",
-        headers: list[tuple[str, str]] | None = None,
-    ) -> None:
-        self.run = run
-        self.status = status
-        self.content_type = content_type
-        self.headers = headers
-
-
-class Upgrade:
-    """An answer of 101; from then on the connection carries raw bytes between the peer and `run`."""
-
-    __slots__ = ("headers", "run")
-
-    def __init__(self, run: Callable[[Tunnel], Awaitable[None]], *, headers: list[tuple[str, str]]) -> None:
-        self.run = run
-        self.headers = headers
-
-
-Answer = Response | Stream | Upgrade
-Handler = Callable[[Request], Coroutine[Any, Any, Answer]]
-
-
-def frame(data: bytes) -> bytes:
-    """`data` as a chunk of a chunked body, ready for `StreamWriter.write_framed`."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def unframe(chunk: bytes) -> bytes:
-    """What `frame` was given."""
-    return chunk[chunk.index(b"\n") + 1 : -2]
-
-
-class StreamWriter:
-    """The sending side of a `Stream`. Writes never wait; `buffered` tells how far the peer is behind."""
-
-    __slots__ = ("_chunked", "_closed", "_connection")
-
-    def __init__(self, connection: Connection, chunked: bool) -> None:
-        self._connection = connection
-        self._chunked = chunked
-        self._closed = connection.gone
-
-    def write(self, data: bytes) -> None:
-        if data:
-            self._connection.transport_write(frame(data) if self._chunked else data)
-
-    def write_framed(self, chunk: bytes) -> None:
-        """Write what `frame` made: one framing serves many watchers."""
-        self._connection.transport_write(chunk if self._chunked else unframe(chunk))
-
-    @property
-    def buffered(self) -> int:
-        return self._connection.buffered
-
-    @property
-    def closed(self) -> asyncio.Event:
-        """Set when the peer has gone."""
-        return self._closed
-
-    async def drain(self) -> None:
-        """Wait until the peer has taken most of what was written. Raises `ClientGone`."""
-        await self._connection.drain()
-
-    def abort(self) -> None:
-        """Cut the peer off at once."""
-        self._connection.abort()
-
-
-class Tunnel:
-    """An upgraded connection: raw bytes both ways."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._received: deque[bytes] = deque()
-        self._size = 0
-        self._ended = False
-        self._waiting: asyncio.Future[None] | None = None
-
-    async def read(self) -> bytes:
-        """The next bytes, `b""` when the peer has closed."""
-        while not self._received:
-            if self._ended:
-                return b""
-            self._waiting = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiting
-            finally:
-                self._waiting = None
-        data = b"".join(self._received) if len(self._received) > 1 else self._received[0]
-        self._received.clear()
-        if self._size > BODY_WINDOW:
-            self._connection.resume_reading()
-        self._size = 0
-        return data
-
-    def write(self, data: bytes) -> None:
-        self._connection.transport_write(data)
-
-    async def drain(self) -> None:
-        await self._connection.drain()
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def feed(self, data: bytes) -> None:
-        self._received.append(data)
-        self._size += len(data)
-        if self._size > BODY_WINDOW:
-            self._connection.pause_reading()
-        self._wake()
-
-    def end(self) -> None:
-        self._ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-
-class _Body:
-    """A request's body as it arrives. Nothing is taken from the wire faster than it is read."""
-
-    __slots__ = ("_chunks", "_complete", "_connection", "_expects_continue", "_size", "_waiting")
-
-    def __init__(self, connection: Connection, expects_continue: bool) -> None:
-        self._connection = connection
-        self._expects_continue = expects_continue
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._complete = False
-        self._waiting: asyncio.Future[None] | None = None
-
-    def feed(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self._size += len(data)
-        if self._size > BODY_WINDOW:
-            self._connection.pause_reading()
-        self._wake()
-
-    def finish(self) -> None:
-        self._complete = True
-        self._wake()
-
-    @property
-    def complete(self) -> bool:
-        return self._complete
-
-    def fail(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(ClientGone("the client closed the connection"))
-
-    async def read_all(self, limit: int) -> bytes:
-        total: list[bytes] = []
-        size = 0
-        while True:
-            chunk = await self.read_some()
-            if not chunk:
-                return b"".join(total) if len(total) != 1 else total[0]
-            size += len(chunk)
-            if size > limit:
-                raise BodyTooLarge
-            total.append(chunk)
-
-    async def read_some(self) -> bytes:
-        self._ask()
-        while not self._chunks:
-            if self._complete:
-                return b""
-            if self._connection.gone.is_set():
-                raise ClientGone("the client closed the connection")
-            self._waiting = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiting
-            finally:
-                self._waiting = None
-        data = b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
-        self._chunks.clear()
-        if self._size > BODY_WINDOW:
-            self._connection.resume_reading()
-        self._size = 0
-        return data
-
-    def _ask(self) -> None:
-        if self._expects_continue:
-            self._expects_continue = False
-            if not self._complete and not self._chunks:
-                self._connection.transport_write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+"""Seconds of silence after which a peer that was still sending has found its refusal; closing at once would tear it
+up."""
+LINGER_AT_MOST = 30.0
 
 
 class _Resumed:
@@ -445,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
-        self._reading: _Body | None = None
+        self._reading: Body | None = None
         self._waiting: deque[Request] = deque()
         self._current: Request | None = None
         self._task: asyncio.Task[None] | None = None
@@ -476,6 +107,7 @@ class Connection(asyncio.Protocol):
             self._tunnel.feed(data)
             return
         if self._deaf:
+            self.deadline = self._loop.time() + LINGER
             return
         if self._reading is None:
             self._header_bytes += len(data)
@@ -546,7 +178,8 @@ class Connection(asyncio.Protocol):
         for name, value in self._headers:
             if (name == b"content-length" and value != b"0") or name == b"transfer-encoding":
                 expects = any(n == b"expect" and v.lower() == b"100-continue" for n, v in self._headers)
-                request._body = self._reading = _Body(self, expects)
+                declared = int(value) if name == b"content-length" else 0
+                request._body = self._reading = Body(self, declared, expects)
                 break
         self._headers = []
         if self._current is None:
@@ -612,9 +245,9 @@ class Connection(asyncio.Protocol):
         # A body nobody has read to its end would be taken for the next request.
         unread = request._body is not None and not request._body.complete
         close = not request.keep_alive or not chunked or unread or self._server.closing
-        head = [_status_line(answer.status), b"Content-Type: %b\r\n" % answer.content_type.encode()]
+        head = [status_line(answer.status), b"Content-Type: %b\r\n" % answer.content_type.encode()]
         if answer.headers:
-            head.extend(_encode_header(name, value) for name, value in answer.headers)
+            head.extend(encode_header(name, value) for name, value in answer.headers)
         if chunked:
             head.append(b"Transfer-Encoding: chunked\r\n")
         if close:
@@ -633,7 +266,7 @@ class Connection(asyncio.Protocol):
     async def _upgrade(self, answer: Upgrade) -> None:
         self._answering = True
         head = [b"HTTP/1.1 101 Switching Protocols\r\n"]
-        head.extend(_encode_header(name, value) for name, value in answer.headers)
+        head.extend(encode_header(name, value) for name, value in answer.headers)
         head.append(b"\r\n")
         self.transport_write(b"".join(head))
         if self._tunnel is None:
@@ -685,10 +318,19 @@ class Connection(asyncio.Protocol):
             self._linger()
 
     def _linger(self) -> None:
-        """Take in and drop what the peer still sends, for a moment, and close."""
+        """Take in and drop what the peer still sends, until it has said everything, and close."""
         self._closing = self._deaf = True
         self.resume_reading()
-        self._loop.call_later(LINGER, self.close)
+        now = self._loop.time()
+        self.deadline = now + LINGER
+        self._close_when_silent(now + LINGER_AT_MOST)
+
+    def _close_when_silent(self, end: float) -> None:
+        now, until = self._loop.time(), min(self.deadline, end)
+        if until <= now:
+            self.close()
+        elif not self.gone.is_set():
+            self._loop.call_at(until, self._close_when_silent, end)
 
     # The transport, for those above.
 
@@ -748,98 +390,3 @@ class Connection(asyncio.Protocol):
     @property
     def is_tls(self) -> bool:
         return self._transport is not None and self._transport.get_extra_info("ssl_object") is not None
-
-
-class HttpServer:
-    """Listens and serves until closed.
-
-    `listen` may be called several times (several addresses); it raises OSError when an address cannot be had.
-    """
-
-    def __init__(self, handler: Handler) -> None:
-        self.handler = handler
-        self.loop = asyncio.get_running_loop()
-        self.connections: set[Connection] = set()
-        self.closing = False
-        self._listeners: list[asyncio.Server] = []
-        self._sweeper: asyncio.TimerHandle | None = None
-
-    async def listen(
-        self,
-        host: str | None = None,
-        port: int = 0,
-        *,
-        tls: ssl.SSLContext | None = None,
-        sock: socket.socket | None = None,
-        path: str = "",
-    ) -> int:
-        """Accept connections on an address, a socket of the caller's, or a Unix socket at `path`; returns the
-        port."""
-        if path:
-            listener = await self.loop.create_unix_server(self._connection, path)
-        elif sock is not None:
-            listener = await self.loop.create_server(self._connection, sock=sock, ssl=tls, backlog=1024)
-        else:
-            listener = await self.loop.create_server(self._connection, host, port, ssl=tls, backlog=1024)
-        self._listeners.append(listener)
-        if self._sweeper is None:
-            self._sweep()
-        if path:
-            return 0
-        return listener.sockets[0].getsockname()[1]
-
-    def _connection(self) -> Connection:
-        return Connection(self)
-
-    def _sweep(self) -> None:
-        """Close connections that have sent no request for too long."""
-        now = self.loop.time()
-        for connection in list(self.connections):
-            if connection.deadline and connection.deadline < now and not connection.busy:
-                connection.close()
-        self._sweeper = self.loop.call_later(_SWEEP, self._sweep)
-
-    async def close(self, *, grace: float = 0.0) -> None:
-        """Stop listening, let requests under way finish for `grace` seconds, then cut the rest off."""
-        self.closing = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for listener in self._listeners:
-            listener.close()
-        for connection in list(self.connections):
-            if not connection.busy:
-                connection.close()
-        if self.connections and grace:
-            leaving = [self.loop.create_task(each.gone.wait()) for each in self.connections]
-            _, staying = await asyncio.wait(leaving, timeout=grace)
-            for task in staying:
-                task.cancel()
-        working = [each.task for each in self.connections if each.task is not None]
-        for connection in list(self.connections):
-            connection.abort()
-        for each in working:
-            each.cancel()
-        if working:
-            await asyncio.wait(working)
-        await asyncio.sleep(0)
-
-
-def server_tls(
-    certificate: str,
-    key: str,
-    *,
-    client_ca: Mapping[str, str] | list[str] | None = None,
-    client_certificate: bool = False,
-) -> ssl.SSLContext:
-    """A server's TLS context from PEM files. With `client_ca` (PEM texts) a client may show a certificate, which
-    one of these CAs must have signed; `client_certificate` makes showing one a must."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    context.set_alpn_protocols(["http/1.1"])
-    context.num_tickets = 0
-    if client_ca:
-        for pem in client_ca.values() if isinstance(client_ca, Mapping) else client_ca:
-            context.load_verify_locations(cadata=pem)
-        context.verify_mode = ssl.CERT_REQUIRED if client_certificate else ssl.CERT_OPTIONAL
-    return context
