@@ -11,6 +11,9 @@ import click
 from shipwheel.cli import show
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shipwheel.kubelet.why import Obstacle
     from shipwheel.scheduler.why import Explanation, Verdict
 
 SHOWN = 20
@@ -33,33 +36,38 @@ def why() -> None:
 @click.option("--context", default="", help="Which of the kubeconfig's contexts.")
 @click.option("--all", "everything", is_flag=True, help="Show all nodes, not only the first ones.")
 def why_pod(name: str, namespace: str, kubeconfig: str, context: str, everything: bool) -> None:
-    """Say for each node which rule refuses the pod, or what it scores, and what would make it fit.
+    """Say what keeps a pod from running: on its node if it has one, and what each node says to it.
 
-    The decision is taken anew, over the cluster as it is now.
+    For each node it is told which rule refuses the pod, or what it scores, and what would make it fit; the decision
+    is taken anew, over the cluster as it is now.
     """
     from shipwheel.api.errors import ApiError
     from shipwheel.client.client import Client
     from shipwheel.client.httpclient import ConnectionFailed
     from shipwheel.client.kubeconfig import load_config
-    from shipwheel.scheduler.why import explain
+    from shipwheel.kubelet import why as on_node
+    from shipwheel.scheduler import why as of_nodes
 
-    async def ask() -> Explanation:
+    async def ask() -> tuple[Explanation, Sequence[Obstacle]]:
         config = load_config(kubeconfig or None, context=context)
+        where = namespace or config.namespace or "default"
         async with Client(config, user_agent="shipwheel") as client:
-            return await explain(client, namespace or config.namespace or "default", name)
+            return await of_nodes.explain(client, where, name), await on_node.explain(client, where, name)
 
     with show.errors():
         try:
-            explanation = asyncio.run(ask())
+            explanation, obstacles = asyncio.run(ask())
         except (ApiError, ConnectionFailed) as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
-    click.echo(describe(explanation, limit=len(explanation.verdicts) if everything else SHOWN))
+    click.echo(describe(explanation, obstacles, limit=len(explanation.verdicts) if everything else SHOWN))
 
 
-def describe(explanation: Explanation, *, limit: int) -> str:
-    """The text for an explanation, with at most `limit` nodes."""
+def describe(explanation: Explanation, obstacles: Sequence[Obstacle] = (), *, limit: int) -> str:
+    """The text for an explanation, with at most `limit` nodes. `obstacles` are those on the pod's own node."""
     lines = [f"Pod {explanation.pod} {'is on ' + explanation.node if explanation.node else 'has no node'}."]
+    if explanation.node:
+        lines += _in_the_way(obstacles)
     if explanation.message and not explanation.node:
         lines.append(f"Last attempt: {explanation.message}")
     if explanation.rejected:
@@ -84,6 +92,18 @@ def describe(explanation: Explanation, *, limit: int) -> str:
     if explanation.preemption:
         lines += ["", f"Preemption: {explanation.preemption}"]
     return "\n".join(lines)
+
+
+def _in_the_way(obstacles: Sequence[Obstacle]) -> list[str]:
+    if not obstacles:
+        return ["Nothing is in its way there."]
+    lines = ["", "What is in its way there:"]
+    for each in obstacles:
+        lines.append(f"  {each.subject}: {each.problem}")
+        lines += [f"      {line}" for line in each.evidence]
+        if each.remedy:
+            lines.append(f"      what helps: {each.remedy}")
+    return lines
 
 
 def _refused(verdict: Verdict) -> list[str]:
