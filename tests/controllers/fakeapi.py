@@ -3,7 +3,8 @@
 It keeps what controllers rely on: resource versions, generations, uids, finalizers and graceful deletion,
 optimistic concurrency, selectors, watches that resume. It has no validation and no defaults. Its faults are
 those of real life: a request that fails before or after it was carried out, a conflict, a watch that lags behind
-or breaks off and has to be resumed or begun again.
+(so that those of two resources overtake each other), tells again what it has told, or breaks off and has to be
+resumed or begun again; and a client that ends in the middle of things.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ class Faults:
     expire: float = 0.0
     """A watch that is resumed is told that its version is gone."""
     lag: float = 0.0
-    """An event waits up to a second."""
+    """An event waits up to a second, and all after it on its watch with it."""
+    repeat: float = 0.0
+    """After an event an earlier one comes once more."""
+    kill: float = 0.0
+    """After a write the manager is killed (see `World`), before it hears of the outcome."""
     seed: int = 0
 
 
@@ -60,6 +65,10 @@ class FakeApi:
     kinds: dict[GroupVersionResource, FakeKind] = field(default_factory=lambda: dict(KINDS))
     before_write: Callable[[str, str, Obj | None], None] | None = None
     """(method, path, body) of every write, before it is carried out; may raise ApiError or ConnectionFailed."""
+    after_write: Callable[[], None] | None = None
+    """Called when a write has been carried out (or refused), before its answer is on its way."""
+    on_change: Callable[[GroupVersionResource, str, Obj, Obj | None], None] | None = None
+    """(resource, type, object, what it was) of every change, as it happens; what it gets must not be changed."""
     intercept: Callable[[str, str, Obj | None], Obj | None] | None = None
     """Answers requests that are not about stored objects; None: it does not."""
 
@@ -73,7 +82,14 @@ class FakeApi:
         self._changed = asyncio.Event()
 
     def client(self) -> Client:
-        return Client(ClientConfig("http://fake"), user_agent="test", clock=self.clock, transport=self)
+        return self.connect()[0]
+
+    def connect(self) -> tuple[Client, Connection]:
+        """A client, and the means to cut it off."""
+        connection = Connection(self)
+        return Client(
+            ClientConfig("http://fake"), user_agent="test", clock=self.clock, transport=connection
+        ), connection
 
     # What tests use directly
 
@@ -98,40 +114,36 @@ class FakeApi:
     def delete(self, gvr: GroupVersionResource, name: str, namespace: str = "", **options: Any) -> None:
         self._delete(gvr, namespace, name, options)
 
-    # The transport
+    # Answers
 
-    async def request(
-        self, method: str, target: str, headers: Headers, body: bytes, *, timeout: float | None
-    ) -> Response:
+    def respond(self, method: str, target: str, headers: Headers, body: bytes) -> Response:
+        """Carry a request out, or let it fail."""
         self.requests.append((method, target))
-        await asyncio.sleep(0)
-        if self._happens(self.faults.fail_before):
+        if self.happens(self.faults.fail_before):
             raise ConnectionFailed(f"{method} {target}: connection refused")
         try:
             answer = self._answer(method, target, dict(headers), orjson.loads(body) if body else None)
             response = Response(200, [], orjson.dumps(answer))
         except ApiError as error:
             response = Response(error.code, [], orjson.dumps(error.to_status()))
-        if method != "GET" and self._happens(self.faults.fail_after):
-            raise ConnectionFailed(f"{method} {target}: EOF")
+        if method != "GET":
+            if self.after_write:
+                self.after_write()
+            if self.happens(self.faults.fail_after):
+                raise ConnectionFailed(f"{method} {target}: EOF")
         return response
 
-    async def stream(self, method: str, target: str, headers: Headers, body: bytes, *, timeout: float | None) -> _Watch:
+    def watch(self, target: str) -> _Watch:
         path, query = _split(target)
         gvr, namespace, _, _ = self._route(path)
         since = int(query.get("resourceVersion") or 0)
-        if self._happens(self.faults.fail_before):
+        if self.happens(self.faults.fail_before):
             raise ConnectionFailed(f"watch {target}: connection refused")
         return _Watch(
-            self, gvr, namespace, since, _selection(query), expired=since > 0 and self._happens(self.faults.expire)
+            self, gvr, namespace, since, _selection(query), expired=since > 0 and self.happens(self.faults.expire)
         )
 
-    async def close(self) -> None:
-        pass
-
-    # Answers
-
-    def _happens(self, share: float) -> bool:
+    def happens(self, share: float) -> bool:
         return share > 0 and self.random.random() < share
 
     def _route(self, path: str) -> tuple[GroupVersionResource, str, str, str]:
@@ -161,7 +173,7 @@ class FakeApi:
         gvr, namespace, name, subresource = self._route(path)
         if method == "GET":
             return self._read(gvr, namespace, name, query)
-        if method != "POST" and name and self._happens(self.faults.conflict):
+        if method != "POST" and name and self.happens(self.faults.conflict):
             raise errors.conflict(gvr.group_resource, name, errors.MODIFIED)
         if method == "POST":
             return self._post(gvr, namespace, name, subresource, body)
@@ -316,6 +328,8 @@ class FakeApi:
 
     def _tell(self, gvr: GroupVersionResource, kind: str, obj: Obj, old: Obj | None) -> None:
         self.log.append((self.revision, gvr, kind, _copy(obj), _copy(old)))
+        if self.on_change:
+            self.on_change(gvr, kind, obj, old)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -346,6 +360,35 @@ class FakeApi:
                 for group, versions in groups.items()
             ],
         }
+
+
+class Connection:
+    """A client's transport. When it is cut, nothing that is asked through it is done or answered any more: its client
+    is as good as dead from one instruction to the next."""
+
+    def __init__(self, api: FakeApi) -> None:
+        self._api = api
+        self.cut = False
+
+    async def request(
+        self, method: str, target: str, headers: Headers, body: bytes, *, timeout: float | None
+    ) -> Response:
+        await asyncio.sleep(0)
+        await self._alive()
+        response = self._api.respond(method, target, headers, body)
+        await self._alive()
+        return response
+
+    async def stream(self, method: str, target: str, headers: Headers, body: bytes, *, timeout: float | None) -> _Watch:
+        await self._alive()
+        return self._api.watch(target)
+
+    async def close(self) -> None:
+        pass
+
+    async def _alive(self) -> None:
+        if self.cut:
+            await asyncio.Event().wait()
 
 
 class _Watch:
@@ -383,19 +426,23 @@ class _Watch:
             yield orjson.dumps({"type": "ERROR", "object": status}) + b"\n"
             return
         place = next((index for index, entry in enumerate(api.log) if entry[0] > self._since), len(api.log))
+        told: list[bytes] = []
         while not self._closed:
             while place < len(api.log):
                 _, gvr, kind, obj, old = api.log[place]
                 place += 1
                 if gvr != self._gvr or self._namespace not in ("", obj["metadata"].get("namespace", "")):
                     continue
-                if api._happens(api.faults.break_watch):
+                if api.happens(api.faults.break_watch):
                     return
-                if api._happens(api.faults.lag):
+                if api.happens(api.faults.lag):
                     await api.clock.sleep(api.random.random())
                 event = self._as_seen(kind, obj, old)
                 if event:
-                    yield orjson.dumps({"type": event, "object": obj}) + b"\n"
+                    told.append(orjson.dumps({"type": event, "object": obj}) + b"\n")
+                    yield told[-1]
+                    if api.happens(api.faults.repeat):
+                        yield api.random.choice(told[-10:])
             await api.changed()
 
     def _as_seen(self, kind: str, obj: Obj, old: Obj | None) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 from shipwheel.api.clock import ManualClock, rfc3339
 from shipwheel.api.meta import Obj
+from shipwheel.client.client import Client
 from shipwheel.client.events import EventRecorder
 from shipwheel.client.informer import InformerFactory
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.resources import EVENTS, NODES, PODS
 from shipwheel.controllers.config import ControllerManagerConfig
 from shipwheel.controllers.framework import Context
-from tests.controllers.fakeapi import FakeApi, Faults
+from tests.controllers.fakeapi import Connection, FakeApi, Faults
 
 CONFIG = ControllerManagerConfig(root_ca="CA")
 
@@ -32,7 +33,12 @@ class World:
     def __post_init__(self) -> None:
         self.clock = ManualClock()
         self.api = FakeApi(self.clock, self.faults)
+        self.api.after_write = self._maybe_kill
+        self.kill_after: int | None = None
+        """Kill the manager after so many more writes."""
+        self.kills = 0
         self._manager: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
 
     @asynccontextmanager
     async def running(self):
@@ -44,7 +50,8 @@ class World:
             await self.kill()
 
     async def start(self) -> None:
-        self._manager = asyncio.create_task(self._run())
+        client, self._connection = self.api.connect()
+        self._manager = asyncio.create_task(self._run(client))
         await self.settle()
 
     async def kill(self) -> None:
@@ -52,12 +59,24 @@ class World:
         manager, self._manager = self._manager, None
         if manager is None:
             return
+        if self._connection:
+            self._connection.cut = True
         manager.cancel()
         with suppress(asyncio.CancelledError):
             await manager
 
-    async def _run(self) -> None:
-        client = self.api.client()
+    def _maybe_kill(self) -> None:
+        """Right after a write: kill the manager if it is its time. `settle` starts the next."""
+        if self._connection is None or self._connection.cut:
+            return
+        if self.kill_after is not None:
+            self.kill_after -= 1
+        if self.kill_after == 0 or self.api.happens(self.api.faults.kill):
+            self._connection.cut = True
+            self.kill_after = None
+            self.kills += 1
+
+    async def _run(self, client: Client) -> None:
         recorder = EventRecorder(client, self.clock, component="test")
         factory = InformerFactory(client, self.clock)
         context = Context(
@@ -78,6 +97,9 @@ class World:
     async def settle(self, seconds: float = 0.0) -> None:
         """Let everything happen that happens within so little time."""
         await self.clock.advance(seconds, turns=5)
+        if self._manager is not None and self._connection is not None and self._connection.cut:
+            await self.kill()
+            await self.start()
         quiet, revision = 0, -1
         while quiet < 40:
             await asyncio.sleep(0)
@@ -185,7 +207,9 @@ class World:
 
 
 def without_faults(world: World) -> World:
-    world.api.faults = replace(world.faults, fail_before=0, fail_after=0, conflict=0, break_watch=0, expire=0, lag=0)
+    world.api.faults = replace(
+        world.faults, fail_before=0, fail_after=0, conflict=0, break_watch=0, expire=0, lag=0, repeat=0, kill=0
+    )
     return world
 
 

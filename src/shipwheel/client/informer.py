@@ -261,11 +261,14 @@ class Informer(Store):
         started = self._clock.monotonic()
         async for event in watch:
             obj = event.object
+            version = obj["metadata"].get("resourceVersion", "")
+            if not _is_newer(version, self.resource_version):
+                continue  # a server may tell again what it has told; to take it in would be to go back in time
             if event.type == "DELETED":
                 self._forget(obj["metadata"].get("namespace", ""), obj["metadata"]["name"], obj)
             elif event.type != "BOOKMARK":
                 self._take(obj)
-            self.resource_version = obj["metadata"].get("resourceVersion", self.resource_version)
+            self.resource_version = version
         if self._clock.monotonic() - started < 1:
             await backoff.wait()
 
@@ -295,6 +298,13 @@ class Informer(Store):
                 handler(kind, new, old)
             except Exception:
                 log.exception("%s: a handler failed", self.gvr.group_resource)
+
+
+def _is_newer(version: str, than: str) -> bool:
+    """Versions of one resource are numbers that grow (KEP-5504); of others it is only known whether they differ."""
+    if version.isdecimal() and than.isdecimal():
+        return int(version) > int(than)
+    return version != than
 
 
 class _Backoff:
