@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from contextlib import suppress
-from dataclasses import dataclass
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError
@@ -14,32 +12,28 @@ from shipwheel.api.meta import (
     Obj,
     key_of,
     labels_of,
+    name_of,
     namespace_of,
     split_key,
 )
-from shipwheel.api.quantity import BINARY_SI, DECIMAL_SI, Quantity, milli
-from shipwheel.api.selectors import LabelSelector, SelectorError, from_label_selector, parse_label_selector
+from shipwheel.api.quantity import parse
+from shipwheel.api.selectors import LabelSelector, SelectorError, parse_label_selector
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import HORIZONTAL_POD_AUTOSCALERS
 from shipwheel.controllers.autoscaler import behavior as taming
-from shipwheel.controllers.autoscaler import replicas as counting
+from shipwheel.controllers.autoscaler.meter import Meter, Observation
 from shipwheel.controllers.autoscaler.metrics import MetricsClient
-from shipwheel.controllers.autoscaler.replicas import NoReplicas, Tolerances
+from shipwheel.controllers.autoscaler.replicas import Settings, Tolerances
+from shipwheel.controllers.autoscaler.sources import MetricFailed, Sources, Target, Wanted
 from shipwheel.controllers.framework import Context, is_conflict
+
+_ATTEMPTS = 5
+"""To write a scale that others write too."""
 
 
 class _Failed(Exception):
     """Nothing can be done this time; the conditions say why."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What one metric asks for: replicas, its name in messages, its status."""
-
-    replicas: int
-    name: str
-    status: Obj
 
 
 class HorizontalPodAutoscalerController:
@@ -47,14 +41,15 @@ class HorizontalPodAutoscalerController:
         self._ctx = ctx
         self._hpas = ctx.informer(HORIZONTAL_POD_AUTOSCALERS)
         self._pods = ctx.pods()
-        self._metrics = MetricsClient(ctx.client)
+        self._meter = Meter(ctx)
         self._memories: dict[str, taming.Memory] = {}
         self._selectors: dict[str, LabelSelector] = {}
         config = ctx.config
-        self._settings = counting.Settings(
+        settings = Settings(
             config.horizontal_pod_autoscaler_cpu_initialization_period,
             config.horizontal_pod_autoscaler_initial_readiness_delay,
         )
+        self.sources = Sources(MetricsClient(ctx.client), ctx.clock, settings, self.pods)
         self._loop = ctx.loop(
             "horizontalpodautoscaler",
             self.reconcile,
@@ -68,6 +63,7 @@ class HorizontalPodAutoscalerController:
 
     def _on_hpa(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
         """Changes of the status (mostly ours) wait for the next regular look."""
+        self._meter.autoscalers.set(len(self._hpas))
         if new is not None and old is not None and new["spec"] == old["spec"]:
             return
         hpa = new if new is not None else old
@@ -81,9 +77,7 @@ class HorizontalPodAutoscalerController:
             self._memories.pop(key, None)
             self._selectors.pop(key, None)
             return None
-        sync = _Sync(
-            self, self._ctx, self._metrics, self._settings, hpa, self._memories.setdefault(key, taming.Memory())
-        )
+        sync = _Sync(self, self._ctx, self._meter, hpa, self._memories.setdefault(key, taming.Memory()))
         await sync.run()
         return self._ctx.config.horizontal_pod_autoscaler_sync_period
 
@@ -111,15 +105,13 @@ class _Sync:
         self,
         controller: HorizontalPodAutoscalerController,
         ctx: Context,
-        metrics: MetricsClient,
-        settings: counting.Settings,
+        meter: Meter,
         hpa: Obj,
         memory: taming.Memory,
     ) -> None:
         self._controller = controller
         self._ctx = ctx
-        self._metrics = metrics
-        self._settings = settings
+        self._meter = meter
         self._hpa = hpa
         self._spec = hpa["spec"]
         self._namespace = namespace_of(hpa)
@@ -129,14 +121,24 @@ class _Sync:
         self._tolerances = _tolerances(self._spec.get("behavior"), tolerance)
 
     async def run(self) -> None:
-        with suppress(_Failed):
-            await self._scale()
-        if self._status != (self._hpa.get("status") or {}):
+        with self._meter.reconciliation() as at:
+            try:
+                await self._scale(at)
+            except _Failed:
+                at.error = "internal"
+            if self._status != (self._hpa.get("status") or {}):
+                await self._write_status()
+
+    async def _write_status(self) -> None:
+        try:
             await self._ctx.client.update(
                 HORIZONTAL_POD_AUTOSCALERS, {**self._hpa, "status": self._status}, subresource="status"
             )
+        except (ApiError, ConnectionFailed) as error:
+            self._event("Warning", "FailedUpdateStatus", str(error))
+            raise
 
-    async def _scale(self) -> None:
+    async def _scale(self, at: Observation) -> None:
         gvr, scale = await self._current_scale()
         current = (scale.get("spec") or {}).get("replicas") or 0
         message = "the HPA controller was able to get the target's current scale"
@@ -146,22 +148,24 @@ class _Sync:
             self._memory.recommendations.append((now, current))
         desired, reason, statuses = await self._desired(scale, current, now)
         if desired != current:
-            await self._rescale(gvr, scale, current, desired, reason)
+            await self._rescale(gvr, scale, current, desired, reason, statuses)
+            at.action = "scale_up" if desired > current else "scale_down"
         self._report(current, desired, statuses, rescaled=desired != current)
+        self._meter.desired.labels(self._namespace, name_of(self._hpa)).set(desired)
 
-    async def _desired(self, scale: Obj, current: int, now: float) -> tuple[int, str, list[Obj] | None]:
-        """(the replicas to have, why, the metrics' status; None: they were not asked)."""
+    async def _desired(self, scale: Obj, current: int, now: float) -> tuple[int, str, list[Obj]]:
+        """(the replicas to have, why, the metrics' status)."""
         minimum = self._spec.get("minReplicas")
         minimum = 1 if minimum is None else minimum
         maximum = self._spec["maxReplicas"]
         if current == 0 and minimum != 0:
             message = "scaling is disabled since the replica count of the target is zero"
             self._condition("ScalingActive", "False", "ScalingDisabled", message)
-            return 0, "", None
+            return 0, "", []
         if current > maximum:
-            return maximum, "Current number of replicas above Spec.MaxReplicas", None
+            return maximum, "Current number of replicas above Spec.MaxReplicas", []
         if current < minimum:
-            return minimum, "Current number of replicas below Spec.MinReplicas", None
+            return minimum, "Current number of replicas below Spec.MinReplicas", []
         wanted, statuses = await self._ask_metrics(scale, current)
         reason = ""
         if wanted.replicas > current:
@@ -205,175 +209,116 @@ class _Sync:
             self._condition("AbleToScale", "False", "FailedGetScale", message)
             raise _Failed from error
 
-    async def _rescale(self, gvr: GroupVersionResource, scale: Obj, current: int, desired: int, reason: str) -> None:
-        client, name = self._ctx.client, self._spec["scaleTargetRef"]["name"]
-        path = gvr.path(self._namespace, name, "scale")
+    async def _rescale(
+        self, gvr: GroupVersionResource, scale: Obj, current: int, desired: int, reason: str, statuses: list[Obj]
+    ) -> None:
         try:
-            try:
-                await client.call("PUT", path, body={**scale, "spec": {"replicas": desired}})
-            except ApiError as error:
-                if not is_conflict(error):
-                    raise
-                fresh = await client.get(gvr, name, self._namespace, subresource="scale")
-                await client.call("PUT", path, body={**fresh, "spec": {"replicas": desired}})
+            await self._write_scale(gvr, scale, desired)
         except (ApiError, ConnectionFailed) as error:
             self._event("Warning", "FailedRescale", f"New size: {desired}; reason: {reason}; error: {error}")
             message = f"the HPA controller was unable to update the target scale: {error}"
             self._condition("AbleToScale", "False", "FailedUpdateScale", message)
-            self._report(current, self._status.get("desiredReplicas") or 0, None, rescaled=False)
+            self._report(current, self._status.get("desiredReplicas") or 0, statuses, rescaled=False)
             raise _Failed from error
         message = f"the HPA controller was able to update the target scale to {desired}"
         self._condition("AbleToScale", "True", "SucceededRescale", message)
         self._event("Normal", "SuccessfulRescale", f"New size: {desired}; reason: {reason}")
         taming.remember(self._memory, self._spec.get("behavior"), current, desired, self._ctx.clock.monotonic())
 
+    async def _write_scale(self, gvr: GroupVersionResource, scale: Obj, desired: int) -> None:
+        """Write the number of replicas; when somebody else has just changed the target, on top of that."""
+        client, name = self._ctx.client, self._spec["scaleTargetRef"]["name"]
+        path = gvr.path(self._namespace, name, "scale")
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                await client.call("PUT", path, body={**scale, "spec": {"replicas": desired}})
+                return
+            except ApiError as error:
+                if not is_conflict(error) or not attempts_left:
+                    raise
+            scale = await client.get(gvr, name, self._namespace, subresource="scale")
+
     # Metrics
 
-    async def _ask_metrics(self, scale: Obj, current: int) -> tuple[_Wanted, list[Obj]]:
-        """The largest number that any metric asks for. When some cannot be had, it may not be less than now."""
-        selector = self._selector((scale.get("status") or {}).get("selector") or "")
-        reported = (scale.get("status") or {}).get("replicas") or 0
-        metrics = self._spec.get("metrics") or ()
-        best: _Wanted | None = None
+    async def _ask_metrics(self, scale: Obj, current: int) -> tuple[Wanted, list[Obj]]:
+        """(what the metric that asks for most asks for, the metrics' status). When some metrics cannot be had, it may
+        not be less than now. A metric that failed has a status without anything in it."""
+        status = scale.get("status") or {}
+        selector = self._selector(status.get("selector") or "", current)
+        target = Target(self._namespace, selector, current, status.get("replicas") or 0)
+        best: Wanted | None = None
         statuses: list[Obj] = []
-        failures: list[tuple[str, str]] = []
+        failures: list[MetricFailed] = []
+        metrics = self._spec.get("metrics") or ()
         for metric in metrics:
             try:
-                wanted = await self._ask(metric, selector, current, reported)
-            except NoReplicas as error:
-                failed = "FailedGet" + metric["type"] + "Metric"
-                self._event("Warning", failed, str(error))
-                failures.append((failed, str(error)))
+                with self._meter.metric(
+                    metric["type"], (self._hpa.get("status") or {}).get("currentReplicas") or 0
+                ) as at:
+                    wanted = await self._controller.sources.ask(metric, target, self._tolerances)
+                    at.wanted = wanted.replicas
+            except MetricFailed as failure:
+                self._event("Warning", failure.reason, str(failure))
+                failures.append(failure)
+                statuses.append({"type": ""})
                 continue
             statuses.append(wanted.status)
             if best is None or wanted.replicas > best.replicas:
                 best = wanted
         if best is None or (failures and best.replicas < current):
-            reason, error_text = failures[0] if failures else ("InvalidMetricSourceType", "no metrics")
-            message = f"the HPA was unable to compute the replica count: {error_text}"
+            reason, cause, summary = "InvalidMetricSourceType", "no metrics", "no metrics"
+            if failures:
+                reason, cause, summary = failures[0].reason, str(failures[0]), failures[0].summary
+            message = f"the HPA was unable to compute the replica count: {cause}"
             self._condition("ScalingActive", "False", reason, message)
-            summary = f"invalid metrics ({len(failures)} invalid out of {len(metrics)}), first error is: {error_text}"
-            self._event("Warning", "FailedComputeMetricsReplicas", summary)
-            self._report(current, self._status.get("desiredReplicas") or 0, statuses, rescaled=False)
-            raise _Failed
+            counted = f"invalid metrics ({len(failures)} invalid out of {len(metrics)}), first error is: {summary}"
+            raise self._cannot_compute(counted, current, statuses)
         message = f"the HPA was able to successfully calculate a replica count from {best.name}"
         self._condition("ScalingActive", "True", "ValidMetricFound", message)
         return best, statuses
 
-    def _selector(self, text: str) -> LabelSelector:
+    def _cannot_compute(self, why: str, current: int, statuses: list[Obj]) -> _Failed:
+        """Say that there is no number to be had; returns what to raise."""
+        self._report(current, self._status.get("desiredReplicas") or 0, statuses, rescaled=False)
+        self._event("Warning", "FailedComputeMetricsReplicas", why)
+        return _Failed()
+
+    def _selector(self, text: str, current: int) -> LabelSelector:
+        """The target's selector, when it is there and no other autoscaler's pods are meant by it."""
         if not text:
             self._event("Warning", "SelectorRequired", "selector is required")
             message = "the HPA target's scale is missing a selector"
             self._condition("ScalingActive", "False", "InvalidSelector", message)
-            raise _Failed
+            raise self._cannot_compute("selector is required", current, [])
         try:
             selector = parse_label_selector(text)
         except SelectorError as error:
             message = f"couldn't convert selector into a corresponding internal selector object: {error}"
-            self._event("Warning", "InvalidSelector", message)
-            self._condition("ScalingActive", "False", "InvalidSelector", message)
-            raise _Failed from error
+            raise self._bad_selector("InvalidSelector", message, current) from error
         rivals = self._controller.rivals(self._hpa, selector)
         if rivals:
             shown = " ".join(f"{{{name} {namespace}}}" for namespace, name in map(split_key, rivals))
             message = f"pods by selector {text} are controlled by multiple HPAs: [{shown}]"
-            self._event("Warning", "AmbiguousSelector", message)
-            self._condition("ScalingActive", "False", "AmbiguousSelector", message)
-            raise _Failed
+            raise self._bad_selector("AmbiguousSelector", message, current)
         return selector
 
-    async def _ask(self, metric: Obj, selector: LabelSelector, current: int, reported: int) -> _Wanted:
-        match metric["type"]:
-            case "Resource":
-                return await self._ask_resource(metric["resource"], "resource", "Resource", selector, current)
-            case "ContainerResource":
-                source = metric["containerResource"]
-                return await self._ask_resource(source, "containerResource", "ContainerResource", selector, current)
-            case "Pods":
-                return await self._ask_pods(metric["pods"], selector, current)
-            case "Object":
-                return await self._ask_object(metric["object"], selector, current, reported)
-            case "External":
-                return await self._ask_external(metric["external"], selector, current, reported)
-        raise NoReplicas(f'unknown metric source type "{metric["type"]}"')
-
-    async def _ask_resource(self, source: Obj, field: str, kind: str, selector: LabelSelector, current: int) -> _Wanted:
-        resource, container, target = source["name"], source.get("container", ""), source["target"]
-        metrics = await self._metrics.of_resource(self._namespace, selector, resource, container)
-        pods = self._controller.pods(self._namespace, selector)
-        groups = counting.group(pods, metrics, resource, self._settings, self._ctx.clock.now())
-        status: Obj
-        if target.get("averageValue") is not None:
-            wanted = counting.by_average(
-                pods, metrics, milli(target["averageValue"]), current, self._tolerances, groups
-            )
-            status = {"averageValue": _amount(wanted.average, resource)}
-            name = f"{resource} resource"
-        else:
-            requests = counting.requests_of(pods, resource, container)
-            percent = target["averageUtilization"]
-            wanted = counting.by_utilization(pods, metrics, requests, percent, current, self._tolerances, groups)
-            status = {"averageUtilization": wanted.percent, "averageValue": _amount(wanted.average, resource)}
-            what = "container resource" if container else "resource"
-            name = f"{resource} {what} utilization (percentage of request)"
-        shown: Obj = {"name": resource, "current": status}
-        if container:
-            shown["container"] = container
-        return _Wanted(wanted.replicas, name, {"type": kind, field: shown})
-
-    async def _ask_pods(self, source: Obj, selector: LabelSelector, current: int) -> _Wanted:
-        metric = source["metric"]
-        metrics = await self._metrics.of_pods(self._namespace, selector, metric)
-        pods = self._controller.pods(self._namespace, selector)
-        groups = counting.group(pods, metrics, "", self._settings, self._ctx.clock.now())
-        target = milli(source["target"]["averageValue"])
-        wanted = counting.by_average(pods, metrics, target, current, self._tolerances, groups)
-        status = {"metric": metric, "current": {"averageValue": _amount(wanted.average)}}
-        return _Wanted(wanted.replicas, f"pods metric {metric['name']}", {"type": "Pods", "pods": status})
-
-    async def _ask_object(self, source: Obj, selector: LabelSelector, current: int, reported: int) -> _Wanted:
-        metric, target, described = source["metric"], source["target"], source["describedObject"]
-        usage = await self._metrics.of_object(self._namespace, described, metric)
-        replicas, shown = self._by_target(usage, target, selector, current, reported)
-        name = f"{described['kind']} metric {metric['name']}"
-        if target["type"] == "AverageValue":
-            name = f"external metric {metric['name']}({_shown(metric.get('selector'))})"
-        status = {"metric": metric, "describedObject": described, "current": shown}
-        return _Wanted(replicas, name, {"type": "Object", "object": status})
-
-    async def _ask_external(self, source: Obj, selector: LabelSelector, current: int, reported: int) -> _Wanted:
-        metric, target = source["metric"], source["target"]
-        wanted = metric.get("selector")
-        chosen = from_label_selector(wanted) if wanted is not None else LabelSelector()
-        usage = await self._metrics.external(self._namespace, metric, chosen)
-        replicas, shown = self._by_target(usage, target, selector, current, reported)
-        name = f"external metric {metric['name']}({_shown(metric.get('selector'))})"
-        status = {"metric": metric, "current": shown}
-        return _Wanted(replicas, name, {"type": "External", "external": status})
-
-    def _by_target(
-        self, usage: int, target: Obj, selector: LabelSelector, current: int, reported: int
-    ) -> tuple[int, Obj]:
-        """(replicas, present value) of a value that is one for all pods."""
-        if target.get("averageValue") is not None:
-            wanted = counting.by_value_per_pod(usage, milli(target["averageValue"]), reported, self._tolerances)
-            return wanted.replicas, {"averageValue": _amount(wanted.average)}
-        ready = 0
-        if current:
-            ready = counting.ready_count(self._controller.pods(self._namespace, selector))
-        replicas = counting.by_value(usage, milli(target["value"]), ready, current, self._tolerances)
-        return replicas, {"value": _amount(usage)}
+    def _bad_selector(self, reason: str, message: str, current: int) -> _Failed:
+        self._event("Warning", reason, message)
+        self._condition("ScalingActive", "False", reason, message)
+        return self._cannot_compute(message, current, [])
 
     # Status
 
-    def _report(self, current: int, desired: int, statuses: list[Obj] | None, *, rescaled: bool) -> None:
+    def _report(self, current: int, desired: int, statuses: list[Obj], *, rescaled: bool) -> None:
         status = self._status
         status["currentReplicas"] = current
         status["desiredReplicas"] = desired
         if self._hpa["metadata"].get("generation"):
             status["observedGeneration"] = self._hpa["metadata"]["generation"]
-        if statuses is not None:
+        if statuses:
             status["currentMetrics"] = statuses
+        else:
+            status.pop("currentMetrics", None)
         if rescaled:
             status["lastScaleTime"] = rfc3339(self._ctx.clock.now())
 
@@ -391,29 +336,9 @@ class _Sync:
         self._ctx.recorder.event(self._hpa, "Warning" if kind == "Warning" else "Normal", reason, message)
 
 
-def _shown(selector: Obj | None) -> str:
-    """A label selector as upstream's messages have it."""
-    if selector is None:
-        return "nil"
-    labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
-    expressions = "".join(
-        "LabelSelectorRequirement{"
-        f"Key:{each['key']},Operator:{each['operator']},Values:[{' '.join(each.get('values') or ())}],}},"
-        for each in selector.get("matchExpressions") or ()
-    )
-    return (
-        f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},"
-        f"MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
-    )
-
-
 def _tolerances(behavior: Obj | None, default: float) -> Tolerances:
     def of(direction: str) -> float:
         text = ((behavior or {}).get(direction) or {}).get("tolerance")
-        return default if text is None else milli(text) / 1000
+        return default if text is None else float(parse(text))
 
     return Tolerances(of("scaleDown"), of("scaleUp"))
-
-
-def _amount(thousandths: int, resource: str = "") -> str:
-    return str(Quantity.of_milli(thousandths, BINARY_SI if resource == "memory" else DECIMAL_SI))

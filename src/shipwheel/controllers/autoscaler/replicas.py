@@ -139,14 +139,16 @@ class Proposal:
 def by_utilization(
     pods: Sequence[Obj],
     metrics: Metrics,
-    requests: Mapping[str, int],
+    requests_by_pod: Callable[[], Mapping[str, int]],
     target_percent: int,
     current: int,
     tolerances: Tolerances,
     groups: Groups,
 ) -> Proposal:
-    """So many that the use is `target_percent` of the requests. NoReplicas without metrics to go by."""
+    """So many that the use is `target_percent` of the requests, which are only asked for when there are metrics.
+    NoReplicas without metrics to go by."""
     known = _usable(pods, metrics, groups)
+    requests = requests_by_pod()
 
     def ratio(values: Mapping[str, int]) -> tuple[float, int, int]:
         used = sum(value for name, value in values.items() if name in requests)
@@ -154,7 +156,7 @@ def by_utilization(
         count = sum(name in requests for name in values)
         if wanted == 0:
             raise NoReplicas("no metrics returned matched known pods")
-        percent = int(used * 100 / wanted)
+        percent = used * 100 // wanted
         return percent / target_percent, percent, used // count
 
     first, percent, average = ratio(known)
@@ -226,12 +228,13 @@ def _count(
     return current if wrong_way else count
 
 
-def by_value(usage: int, target: int, ready: int, current: int, tolerances: Tolerances) -> int:
-    """So many that one value, which does not depend on the number of pods, comes to its target."""
+def by_value(usage: int, target: int, ready: Callable[[], int], current: int, tolerances: Tolerances) -> int:
+    """So many that one value, which does not depend on the number of pods, comes to its target. The pods that are
+    ready are only counted when there is something to change."""
     ratio = usage / target
     if current == 0:
         return _clip(ratio)
-    return current if tolerances.allow(ratio) else _clip(ratio * ready)
+    return current if tolerances.allow(ratio) else _clip(ratio * ready())
 
 
 def by_value_per_pod(usage: int, target: int, current: int, tolerances: Tolerances) -> Proposal:
