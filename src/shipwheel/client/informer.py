@@ -194,6 +194,13 @@ class Informer(Store):
                 self._report(error)
                 await backoff.wait()
 
+    async def newest_version(self, namespace: str) -> int:
+        """The highest version of the objects that the server has in a namespace, by a read of its own: what a copy
+        must have seen to know them all. Raises as any read does."""
+        listing = await self._client.list(self.gvr, namespace, metadata_only=True)
+        versions = (obj["metadata"].get("resourceVersion", "") for obj in listing["items"])
+        return max((int(version) for version in versions if version.isdecimal()), default=0)
+
     def _report(self, error: Exception) -> None:
         log.warning("failed to list and watch %s: %s", self.gvr.group_resource, error)
 

@@ -7,7 +7,9 @@ makes one `Metrics`, hands parts of it to its client, queues and elector, and ad
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,6 +24,8 @@ from prometheus_client import (
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+Instrument = TypeVar("Instrument")
+
 disable_created_metrics()
 
 
@@ -31,10 +35,13 @@ def exponential(start: float, factor: float, count: int) -> tuple[float, ...]:
 
 
 class Metrics:
-    """A component's registry, and the instruments that client, queues and leader election share in it."""
+    """A component's registry, and the instruments that client, queues and leader election share in it.
+
+    An instrument that is asked for by a name that there is already is that one: parts may share it."""
 
     def __init__(self, *, process: bool = True) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
+        self._made: dict[str, Any] = {}
         if process:
             ProcessCollector(registry=self.registry)
             PlatformCollector(registry=self.registry)
@@ -44,13 +51,18 @@ class Metrics:
         return generate_latest(self.registry)
 
     def counter(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Counter:
-        return Counter(name, help, labels, registry=self.registry)
+        return self._once(name, lambda: Counter(name, help, labels, registry=self.registry))
 
     def gauge(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Gauge:
-        return Gauge(name, help, labels, registry=self.registry)
+        return self._once(name, lambda: Gauge(name, help, labels, registry=self.registry))
 
     def histogram(self, name: str, help: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
-        return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
+        return self._once(name, lambda: Histogram(name, help, labels, buckets=buckets, registry=self.registry))
+
+    def _once(self, name: str, make: Callable[[], Instrument]) -> Instrument:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     @cached_property
     def client(self) -> ClientMetrics:

@@ -188,6 +188,7 @@ class CronJobController:
             self.reconcile,
             workers=ctx.config.concurrent_cron_job_syncs,
             informers=(self._cronjobs, self._jobs),
+            writes=self._writes,
         )
         self._cronjobs.add_handler(self._loop.on_event)
         self._jobs.add_handler(self._on_job)
@@ -209,8 +210,6 @@ class CronJobController:
                     self._loop.add(cronjob)
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         cronjob = self._cronjobs.get(namespace, name)
         if cronjob is None:

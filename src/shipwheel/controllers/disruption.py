@@ -160,7 +160,11 @@ class DisruptionController:
         }
         self._writes = Writes()
         self._loop = ctx.loop(
-            "disruption", self.reconcile, workers=1, informers=(self._pdbs, self._pods, *self._owners.values())
+            "disruption",
+            self.reconcile,
+            workers=1,
+            informers=(self._pdbs, self._pods, *self._owners.values()),
+            writes=self._writes,
         )
         self._stale = ctx.loop("stale_pod_disruption", self._reconcile_stale, workers=1, informers=(self._pods,))
         self._pdbs.add_handler(self._loop.on_event)
@@ -191,8 +195,6 @@ class DisruptionController:
         return matching
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         pdb = self._pdbs.get(namespace, name)
         if pdb is None:

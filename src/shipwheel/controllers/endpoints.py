@@ -187,6 +187,7 @@ class EndpointsController:
             self.reconcile,
             workers=ctx.config.concurrent_endpoint_syncs,
             informers=(self._services, self._pods, self._endpoints),
+            writes=self._writes,
         )
         self._services.add_handler(self._loop.on_event)
         self._pods.add_handler(self._on_pod)
@@ -212,8 +213,6 @@ class EndpointsController:
             self._loop.add(old)
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         service = self._services.get(namespace, name)
         current = self._endpoints.get(namespace, name)

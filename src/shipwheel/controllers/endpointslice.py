@@ -324,6 +324,7 @@ class EndpointSliceController:
             self.reconcile,
             workers=ctx.config.concurrent_service_endpoint_syncs,
             informers=(self._services, self._pods, self._nodes, self._slices),
+            writes=self._writes,
         )
         self._services.add_handler(self._loop.on_event)
         self._pods.add_handler(self._on_pod)
@@ -370,8 +371,6 @@ class EndpointSliceController:
     # Reconciling
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         service = self._services.get(namespace, name)
         if service is None:

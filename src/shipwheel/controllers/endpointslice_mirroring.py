@@ -137,6 +137,7 @@ class EndpointSliceMirroringController:
             self.reconcile,
             workers=ctx.config.mirroring_concurrent_service_endpoint_syncs,
             informers=(self._endpoints, self._services, self._slices),
+            writes=self._writes,
         )
         self._endpoints.add_handler(self._on_endpoints)
         self._services.add_handler(self._loop.on_event)
@@ -158,8 +159,6 @@ class EndpointSliceMirroringController:
                     self._loop.queue.add(key)
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         endpoints = self._endpoints.get(namespace, name)
         existing = [

@@ -19,7 +19,7 @@ import orjson
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.errors import ApiError
-from shipwheel.api.meta import GroupVersionResource, Obj, controller_of, key_of
+from shipwheel.api.meta import GroupVersionResource, Obj, controller_of, key_of, split_key
 from shipwheel.api.selectors import LabelSelector, from_label_selector
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.events import EventRecorder
@@ -30,6 +30,8 @@ from shipwheel.client.resources import PODS
 from shipwheel.client.workqueue import ShutDown, WorkQueue
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter
+
     from shipwheel.controllers.config import ControllerManagerConfig
 
 log = logging.getLogger(__name__)
@@ -74,8 +76,27 @@ class Context:
     def queue(self, name: str) -> WorkQueue[Any]:
         return WorkQueue(name, self.clock, metrics=self.metrics.queues)
 
-    def loop(self, name: str, reconcile: Reconcile, *, workers: int, informers: Sequence[Informer]) -> Loop:
-        return Loop(self.queue(name), reconcile, workers=workers, informers=informers)
+    def loop(
+        self,
+        name: str,
+        reconcile: Reconcile,
+        *,
+        workers: int,
+        informers: Sequence[Informer],
+        writes: Writes | None = None,
+    ) -> Loop:
+        """A loop; with `writes`, a key is not looked at before the caches show what was written for it."""
+        return Loop(self.queue(name), reconcile, workers=workers, informers=informers, writes=writes)
+
+    def writes(self, subsystem: str, kind: str) -> Writes:
+        """A memory of writes that counts, as upstream does, how often a sync had to wait for a cache."""
+        return Writes(
+            self.metrics.counter(
+                f"{subsystem}_stale_sync_skips_total",
+                f"[ALPHA] Total number of {kind} syncs skipped due to a stale watch cache.",
+                ("group", "resource"),
+            )
+        )
 
 
 def by_owner(obj: Obj) -> Iterable[str]:
@@ -100,12 +121,19 @@ class Loop:
     """A work queue of object keys with its workers."""
 
     def __init__(
-        self, queue: WorkQueue[str], reconcile: Reconcile, *, workers: int, informers: Sequence[Informer]
+        self,
+        queue: WorkQueue[str],
+        reconcile: Reconcile,
+        *,
+        workers: int,
+        informers: Sequence[Informer],
+        writes: Writes | None = None,
     ) -> None:
         self.queue = queue
         self._reconcile = reconcile
         self._workers = workers
         self._informers = informers
+        self._writes = writes
 
     def add(self, obj: Obj) -> None:
         """Queue an object by its key."""
@@ -140,6 +168,9 @@ class Loop:
     async def process(self, key: str) -> None:
         """Reconcile one key, and queue it again when that failed or asked for it."""
         try:
+            if self._writes is not None and (wait := await self._writes.behind(key)) is not None:
+                self.queue.add_after(key, wait)
+                return
             again = await self._reconcile(key)
         except (Retry, ApiError, ConnectionFailed, ConfigError) as error:
             log.log(
@@ -161,35 +192,48 @@ class Writes:
 
     A controller that counts what it has created must not count in a cache from before the creation: it would
     create more. Resource versions of a resource can be compared (KEP-5504), so it is enough to keep the newest
-    one written for a key, and to wait until the informer has got there.
+    one written for a key, and to wait until the informer has got there. Where a write's answer was lost it may
+    have been carried out all the same: then what the server has by now is what to wait for.
     """
 
-    def __init__(self) -> None:
-        self._versions: dict[str, dict[int, tuple[Informer, int]]] = {}
+    def __init__(self, skips: Counter | None = None) -> None:
+        self._versions: dict[str, dict[Informer, int]] = {}
+        self._unknown: dict[str, set[Informer]] = {}
+        self._skips = skips
 
     def wrote(self, key: str, informer: Informer, obj: Obj) -> None:
         """Take note of an object as the server answered it. Without a resource version (a Status) it tells
         nothing."""
-        version = version_of(obj)
-        versions = self._versions.setdefault(key, {})
-        known = versions.get(id(informer))
-        if version and (known is None or known[1] < version):
-            versions[id(informer)] = (informer, version)
+        self._expect(key, informer, version_of(obj))
 
-    def behind(self, key: str) -> float | None:
+    def failed(self, key: str, informer: Informer, error: BaseException) -> None:
+        """Take note of a write that nobody knows the outcome of; what the server has refused was not done."""
+        if isinstance(error, ConnectionFailed) or (isinstance(error, ApiError) and error.code >= 500):
+            self._unknown.setdefault(key, set()).add(informer)
+
+    async def behind(self, key: str) -> float | None:
         """Seconds to wait when a cache does not show all we wrote yet, else None. The change that is missing
-        queues the key as well, so this is only the latest time."""
-        versions = self._versions.get(key)
-        if not versions:
-            return None
-        for informer, version in versions.values():
+        queues the key as well, so this is only the latest time. Raises as a read does."""
+        for informer in tuple(self._unknown.get(key, ())):
+            self._expect(key, informer, await informer.newest_version(split_key(key)[0]))
+            self._unknown[key].discard(informer)
+        self._unknown.pop(key, None)
+        for informer, version in self._versions.get(key, {}).items():
             if int(informer.resource_version or 0) < version:
+                if self._skips:
+                    self._skips.labels(informer.gvr.group, informer.gvr.resource).inc()
                 return _BEHIND_SECONDS
-        del self._versions[key]
+        self._versions.pop(key, None)
         return None
 
     def forget(self, key: str) -> None:
         self._versions.pop(key, None)
+        self._unknown.pop(key, None)
+
+    def _expect(self, key: str, informer: Informer, version: int) -> None:
+        versions = self._versions.setdefault(key, {})
+        if version > versions.get(informer, 0):
+            versions[informer] = version
 
 
 def selector_of(obj: Obj) -> LabelSelector:

@@ -36,7 +36,6 @@ from shipwheel.controllers import pods as podutil
 from shipwheel.controllers.framework import (
     OWNER_INDEXERS,
     Context,
-    Writes,
     each,
     is_conflict,
     is_not_found,
@@ -147,12 +146,13 @@ class ReplicaSetController:
         self._kind = kind
         self._sets = ctx.informer(resource, OWNER_INDEXERS)
         self._pods = ctx.pods()
-        self._writes = Writes()
+        self._writes = ctx.writes("replicaset_controller", "ReplicaSet")
         self._loop = ctx.loop(
             queue,
             self.reconcile,
             workers=workers or ctx.config.concurrent_replicaset_syncs,
             informers=(self._sets, self._pods),
+            writes=self._writes,
         )
         self._sets.add_handler(self._loop.on_event)
         self._pods.add_handler(self._on_pod)
@@ -199,8 +199,6 @@ class ReplicaSetController:
     # Reconciling
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         rs = self._sets.get(namespace, name)
         if rs is None:
@@ -265,6 +263,7 @@ class ReplicaSetController:
         try:
             created = await self._ctx.client.create(PODS, pod, namespace_of(rs))
         except (ApiError, ConnectionFailed) as error:
+            self._writes.failed(key, self._pods, error)
             if namespace_is_terminating(error):
                 return
             self._ctx.recorder.event(rs, "Warning", "FailedCreate", f"Error creating: {error}")

@@ -33,6 +33,7 @@ class ResourceQuotaController:
             self.reconcile,
             workers=ctx.config.concurrent_resource_quota_syncs,
             informers=(self._quotas,),
+            writes=self._writes,
         )
         self._quotas.add_handler(self._on_quota)
 
@@ -67,8 +68,6 @@ class ResourceQuotaController:
                 self._loop.add(quota)
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         quota = self._quotas.get(namespace, name)
         if quota is None:

@@ -27,7 +27,6 @@ from shipwheel.controllers.daemonset import plan as planning
 from shipwheel.controllers.framework import (
     OWNER_INDEXERS,
     Context,
-    Writes,
     each,
     is_not_found,
     namespace_is_terminating,
@@ -47,13 +46,14 @@ class DaemonSetController:
         self._pods = ctx.pods()
         self._nodes = ctx.informer(NODES)
         self._revisions = ctx.informer(CONTROLLER_REVISIONS, OWNER_INDEXERS)
-        self._writes = Writes()
+        self._writes = ctx.writes("daemonset_controller", "DaemonSet")
         self._backoff = _FailureBackoff()
         self._loop = ctx.loop(
             "daemonset",
             self.reconcile,
             workers=ctx.config.concurrent_daemonset_syncs,
             informers=(self._sets, self._pods, self._nodes, self._revisions),
+            writes=self._writes,
         )
         self._sets.add_handler(self._loop.on_event)
         self._pods.add_handler(self._on_pod)
@@ -90,8 +90,6 @@ class DaemonSetController:
     # Reconciling
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         ds = self._sets.get(namespace, name)
         if ds is None:
@@ -208,6 +206,7 @@ class DaemonSetController:
         try:
             created = await self._ctx.client.create(PODS, pod, namespace_of(ds))
         except (ApiError, ConnectionFailed) as error:
+            self._writes.failed(key, self._pods, error)
             if namespace_is_terminating(error):
                 return
             self._ctx.recorder.event(ds, "Warning", "FailedCreate", f"Error creating: {error}")

@@ -51,6 +51,7 @@ class DeploymentController:
             self.reconcile,
             workers=ctx.config.concurrent_deployment_syncs,
             informers=(self._deployments, self._sets, self._pods),
+            writes=self._writes,
         )
         self._deployments.add_handler(self._loop.on_event)
         self._sets.add_handler(self._on_set)
@@ -101,8 +102,6 @@ class DeploymentController:
     # Reconciling
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         deployment = self._deployments.get(namespace, name)
         if deployment is None:

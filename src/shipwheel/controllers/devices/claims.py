@@ -97,7 +97,7 @@ class ResourceClaimController:
 
     async def reconcile(self, key: str) -> float | None:
         kind, _, rest = key.partition(":")
-        if (wait := self._writes.behind(rest)) is not None:
+        if (wait := await self._writes.behind(rest)) is not None:
             return wait
         if kind == "pod":
             await self._reconcile_pod(*split_key(rest))

@@ -25,7 +25,7 @@ from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import JOBS, PODS
 from shipwheel.controllers import pods as podutil
-from shipwheel.controllers.framework import Context, Writes, each, is_not_found, namespace_is_terminating, selector_of
+from shipwheel.controllers.framework import Context, each, is_not_found, namespace_is_terminating, selector_of
 from shipwheel.controllers.job import tracking
 from shipwheel.controllers.job.backoff import Backoff
 from shipwheel.controllers.job.plan import (
@@ -54,11 +54,13 @@ class JobController:
         self._ctx = ctx
         self._jobs = ctx.informer(JOBS)
         self._pods = ctx.pods()
-        self._writes = Writes()
+        self._writes = ctx.writes("job_controller", "Job")
         self._released: dict[str, set[str]] = {}
         self._backoffs: dict[str, Backoff] = {}
         informers = (self._jobs, self._pods)
-        self._loop = ctx.loop("job", self.reconcile, workers=ctx.config.concurrent_job_syncs, informers=informers)
+        self._loop = ctx.loop(
+            "job", self.reconcile, workers=ctx.config.concurrent_job_syncs, informers=informers, writes=self._writes
+        )
         self._orphans = ctx.loop("job_orphan_pod", self._reconcile_orphan, workers=1, informers=informers)
         self._jobs.add_handler(self._on_job)
         self._pods.add_handler(self._on_pod)
@@ -127,8 +129,6 @@ class JobController:
     # Reconciling
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         job = self._jobs.get(namespace, name)
         if job is None or is_finished(job) or not is_ours(job):
@@ -307,6 +307,7 @@ class JobController:
         try:
             created = await self._ctx.client.create(PODS, pod_of(found, index), namespace_of(job))
         except (ApiError, ConnectionFailed) as error:
+            self._writes.failed(key, self._pods, error)
             if namespace_is_terminating(error):
                 return
             self._event(job, "Warning", "FailedCreate", f"Error creating: {error}")

@@ -24,7 +24,6 @@ from shipwheel.controllers.framework import (
     OWNER_INDEXERS,
     Context,
     Retry,
-    Writes,
     each,
     is_already_exists,
     is_not_found,
@@ -54,12 +53,13 @@ class StatefulSetController:
         self._pods = ctx.pods()
         self._claims = ctx.informer(PERSISTENT_VOLUME_CLAIMS)
         self._revisions = ctx.informer(CONTROLLER_REVISIONS, OWNER_INDEXERS)
-        self._writes = Writes()
+        self._writes = ctx.writes("statefulset_controller", "StatefulSet")
         self._loop = ctx.loop(
             "statefulset",
             self.reconcile,
             workers=ctx.config.concurrent_statefulset_syncs,
             informers=(self._sets, self._pods, self._claims, self._revisions),
+            writes=self._writes,
         )
         self._sets.add_handler(self._loop.on_event)
         self._pods.add_handler(self._on_pod)
@@ -82,8 +82,6 @@ class StatefulSetController:
                     self._loop.add(stateful)
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         namespace, name = split_key(key)
         stateful = self._sets.get(namespace, name)
         if stateful is None:

@@ -57,7 +57,7 @@ class AttachDetachController:
         self._told: dict[str, str] = {}
         self._waiting: dict[str, set[str]] = {}
         informers = (self._nodes, self._pods, self._claims, self._volumes, self._drivers, self._attachments)
-        self._loop = ctx.loop("attachdetach", self.reconcile, workers=10, informers=informers)
+        self._loop = ctx.loop("attachdetach", self.reconcile, workers=10, informers=informers, writes=self._writes)
         self._nodes.add_handler(self._on_node)
         self._pods.add_handler(self._on_pod)
         self._claims.add_handler(self._on_claim)
@@ -126,8 +126,6 @@ class AttachDetachController:
     # Reconciling
 
     async def reconcile(self, key: str) -> float | None:
-        if (wait := self._writes.behind(key)) is not None:
-            return wait
         node = self._nodes.get("", key)
         attached = self._attached(key, node)
         wanted = self._wanted(key) if node is not None and is_managed(node) else {}
