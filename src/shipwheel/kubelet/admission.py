@@ -21,6 +21,7 @@ from shipwheel.kubelet.services import Record
 
 _OS_LABEL = "kubernetes.io/os"
 _OS = "linux"
+SHUTDOWN = ("NodeShutdown", "Pod was rejected as the node is shutting down.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,17 @@ class Admission:
     conditions: Callable[[], frozenset[str]] = frozenset
     """The pressures that the node is under."""
     rules: Rules = field(default_factory=Rules)
+    closing: Callable[[], bool] = lambda: False
+    """Whether the node is about to shut down."""
 
     def check(
         self, pod: Obj, others: Iterable[Obj], node: Obj | None, allocatable: Mapping[str, str]
     ) -> Verdict | None:
         """None to take the pod as it is; an event tells of a rejection."""
-        verdict = admit(pod, list(others), node, allocatable, self.conditions(), self.rules)
+        if self.closing():
+            verdict: Verdict | None = Verdict(*SHUTDOWN)
+        else:
+            verdict = admit(pod, list(others), node, allocatable, self.conditions(), self.rules)
         if verdict is not None and verdict.reason:
             self.record(pod, None, "Warning", verdict.reason, verdict.message)
         return verdict

@@ -50,8 +50,6 @@ UNSUPPORTED: Mapping[str, Any] = {
     "streamingConnectionIdleTimeout": "4h0m0s",
     "cpuManagerReconcilePeriod": "10s",
     "volumeStatsAggPeriod": "1m0s",
-    "shutdownGracePeriod": "0s",
-    "shutdownGracePeriodCriticalPods": "0s",
     "memorySwap": {},
     "logging": {},
     "cpuManagerPolicy": "none",
@@ -284,9 +282,23 @@ def validate(config: KubeletConfig) -> None:
             f"maxParallelImagePulls {config.max_parallel_image_pulls} cannot be larger than 1 unless "
             "SerializeImagePulls (--serialize-image-pulls) set to false"
         )
+    problems += _shutdown_problems(config)
     if config.authorization_mode not in ("Webhook", "AlwaysAllow"):
         problems.append(f"unknown authorization-mode {config.authorization_mode}")
     if problems:
         raise ConfigError(
             f"failed to validate kubelet configuration, error: [invalid configuration: {', '.join(problems)}]"
         )
+
+
+def _shutdown_problems(config: KubeletConfig) -> Iterable[str]:
+    whole, critical = config.shutdown_grace_period, config.shutdown_grace_period_critical_pods
+    shown, shown_critical = format_duration(whole), format_duration(critical)
+    if critical > whole:
+        yield f"shutdownGracePeriodCriticalPods {{{shown_critical}}} must be <= shutdownGracePeriod {{{shown}}}"
+    if whole and whole < 1:
+        yield f"shutdownGracePeriod {{{shown}}} must be either zero or otherwise >= 1 sec"
+    if critical and critical < 1:
+        yield f"shutdownGracePeriodCriticalPods {{{shown_critical}}} must be either zero or otherwise >= 1 sec"
+    if config.shutdown_grace_period_by_pod_priority and (whole or critical):
+        yield "Cannot specify both shutdownGracePeriodByPodPriority and shutdownGracePeriod at the same time"

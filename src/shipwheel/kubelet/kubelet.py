@@ -20,7 +20,7 @@ from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
 from shipwheel.client.metrics import Metrics
-from shipwheel.kubelet import cgroups, node_status
+from shipwheel.kubelet import cgroups, logind, node_status
 from shipwheel.kubelet.admission import Admission, Rules
 from shipwheel.kubelet.allocation import Allocations
 from shipwheel.kubelet.api_view import ApiView
@@ -61,6 +61,7 @@ from shipwheel.kubelet.server.sampling import Sampler
 from shipwheel.kubelet.services import Cgroups, NodeView
 from shipwheel.kubelet.serving import serve
 from shipwheel.kubelet.settings import KubeletConfig
+from shipwheel.kubelet.shutdown import NodeShutdown, periods
 from shipwheel.kubelet.static_pods import StaticPods
 from shipwheel.kubelet.status_manager import StatusManager
 from shipwheel.kubelet.usage import observe_node
@@ -211,6 +212,16 @@ class Kubelet:
         self.sampler = Sampler(runtime, clock, pods=self.table.pods, volumes=self.volumes.measured, root=self.root)
         self._collector = self._make_collector()
         self._pressure = self._make_pressure()
+        self.shutdown = NodeShutdown(
+            periods=periods(config),
+            connect=logind.connected,
+            clock=clock,
+            pods=self.table,
+            record_node=self.api.record_node,
+            changed=self._hurry,
+            measures=self._measures,
+            directory=self.root,
+        )
         self._static = StaticPods(config, self.node_name, clock, self.table.on_static)
         self.node = self._make_node()
         self.table.kit = self._make_kit()
@@ -222,6 +233,7 @@ class Kubelet:
                 apparmor=simulated or apparmor_enabled(),
                 strict_groups=lambda: self.state.status.supplemental_groups_policy,
             ),
+            closing=lambda: self.shutdown.under_way,
         )
 
     # Putting it together
@@ -389,6 +401,7 @@ class Kubelet:
                 ("pods", self.table.run(self._wait_for_sources)),
                 ("static pods", self._static.run()),
                 ("mirrors", self._mirrors.run()),
+                ("shutdown", self.shutdown.run()),
                 ("certificates", self.certificates.run()),
                 ("serving", serve(self)),
             ):
@@ -473,7 +486,7 @@ class Kubelet:
         limit = config.max_pods
         if config.pods_per_core:
             limit = min(limit, config.pods_per_core * self.machine.cpus)
-        faults = [fault for fault in (self.state.fault, self.state.network_fault) if fault]
+        faults = [fault for fault in (self.state.fault, self.state.network_fault, self.shutdown.fault) if fault]
         if not self.pleg.healthy:
             faults.append("PLEG is not healthy: pleg was last seen active more than 3m0s ago; threshold is 3m0s")
         capacity = {"memory": self.machine.memory, "ephemeral-storage": self.machine.storage}

@@ -113,6 +113,14 @@ class KubeletMetrics:
             "[ALPHA] Cumulative number of runtime operation errors by operation type.",
             ("operation_type",),
         )
+        self.shutdown_start = gauge(
+            "kubelet_graceful_shutdown_start_time_seconds",
+            "[ALPHA] Last graceful shutdown start time since unix epoch in seconds",
+        )
+        self.shutdown_end = gauge(
+            "kubelet_graceful_shutdown_end_time_seconds",
+            "[ALPHA] Last graceful shutdown end time since unix epoch in seconds",
+        )
         # These two have no `_total` at their ends, which a counter of the library would be given.
         self.evictions = gauge(
             "kubelet_evictions",

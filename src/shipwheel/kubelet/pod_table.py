@@ -206,6 +206,11 @@ class PodTable:
         worker = self._workers.get(uid)
         return worker is not None and worker.could_be_running
 
+    def is_settled(self, uid: str) -> bool:
+        """Whether the pod has ended, and its volumes are unmounted."""
+        worker = self._workers.get(uid)
+        return worker is None or worker.stage in ("settled", "gone")
+
     def finishes(self, uid: str) -> bool:
         """Whether a pod is meant to end by itself."""
         worker = self._workers.get(uid)

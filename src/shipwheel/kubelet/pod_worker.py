@@ -43,7 +43,7 @@ MOUNT_RETRY_MAXIMUM = 122.0
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 _T = TypeVar("_T")
-Stage = Literal["living", "dying", "dead", "gone"]
+Stage = Literal["living", "dying", "dead", "settled", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +200,7 @@ class PodWorker:
         await self._until_done(lambda: self._timed("kill", self._die()))
         self.stage = "dead"
         await self._until_done(lambda: self._timed("terminated", self._clean_up()))
+        self.stage = "settled"
         await self._gone.wait()
         self.stage = "gone"
         await self._until_done(self._remove_remains)

@@ -18,6 +18,7 @@ from shipwheel.kubelet.pod_worker import Ending
 from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.server.sampling import Sampler
 from shipwheel.kubelet.services import Record
+from shipwheel.kubelet.status import disruption_target
 from shipwheel.kubelet.usage import pod_usage
 
 log = logging.getLogger(__name__)
@@ -125,16 +126,7 @@ class Pressure:
         self._ending.add(uid)
         self.evicted(signal)
         self.record(pod, None, "Warning", eviction.REASON, message)
-        target: Obj | None = None
-        if condition:
-            target = {
-                "type": "DisruptionTarget",
-                "status": "True",
-                "reason": "TerminationByKubelet",
-                "message": message,
-            }
-            if pod["metadata"].get("generation"):
-                target["observedGeneration"] = pod["metadata"]["generation"]
+        target = disruption_target(pod, message, self.clock.now()) if condition else None
         self.end(uid, Ending(eviction.REASON, message, grace, target))
 
 

@@ -419,6 +419,14 @@ class KubeletConfig:
         help="Burst to use while talking with kubernetes apiserver.",
     )
 
+    # The end
+
+    shutdown_grace_period: float = _setting(0.0, "duration", file="shutdownGracePeriod")
+    shutdown_grace_period_critical_pods: float = _setting(0.0, "duration", file="shutdownGracePeriodCriticalPods")
+    shutdown_grace_period_by_pod_priority: tuple[Obj, ...] = _setting(
+        (), "stringSlice", file="shutdownGracePeriodByPodPriority"
+    )
+
     # Serving
 
     enable_server: bool = _setting(

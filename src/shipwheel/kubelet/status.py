@@ -122,6 +122,20 @@ def ended_by(status: Obj, reason: str, message: str, condition: Obj | None = Non
     return result
 
 
+def disruption_target(pod: Obj, message: str, now: datetime) -> Obj:
+    """The condition of a pod that the node ends for a reason of its own (KEP-3329)."""
+    target = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "TerminationByKubelet",
+        "message": message,
+        "lastTransitionTime": rfc3339(now),
+    }
+    if pod["metadata"].get("generation"):
+        target["observedGeneration"] = pod["metadata"]["generation"]
+    return target
+
+
 def terminated(pod: Obj, status: Obj) -> Obj:
     """The last status of a pod: whatever is not known to have ended is taken to have failed."""
     result = {**status}
