@@ -10,7 +10,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.apiserver.admission.runtime_class import merge_tolerations
 from shipwheel.client.client import Client
-from shipwheel.client.resources import CONFIG_MAPS, PODS
+from shipwheel.client.resources import CONFIG_MAPS, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
 from tests.apiserver.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -130,11 +130,14 @@ async def test_limits_are_filled_in_and_kept(admin: Client, namespace: str) -> N
 
 
 class TestQuota:
-    async def quota(self, admin: Client, namespace: str, hard: dict[str, str]) -> None:
+    async def quota(self, admin: Client, namespace: str, hard: dict[str, str], name: str = "q", **spec: object) -> None:
         """A quota as the controller has counted it."""
-        await admin.create(QUOTAS, {"metadata": {"name": "q"}, "spec": {"hard": hard}}, namespace)
+        await admin.create(QUOTAS, {"metadata": {"name": name}, "spec": {"hard": hard, **spec}}, namespace)
         status = {"status": {"hard": hard, "used": dict.fromkeys(hard, "0")}}
-        await admin.patch(QUOTAS, "q", namespace, status, subresource="status")
+        await admin.patch(QUOTAS, name, namespace, status, subresource="status")
+
+    async def used(self, admin: Client, namespace: str, name: str = "q") -> dict[str, str]:
+        return (await admin.get(QUOTAS, name, namespace))["status"]["used"]
 
     async def test_counting_objects(self, admin: Client, namespace: str) -> None:
         await self.quota(admin, namespace, {"configmaps": "2"})
@@ -159,6 +162,50 @@ class TestQuota:
         assert error.message == (
             'pods "p" is forbidden: failed quota: q: must specify limits.memory for: c; requests.cpu for: c'
         )
+
+    async def test_a_quota_that_has_not_been_counted_yet(self, admin: Client, namespace: str) -> None:
+        await admin.create(QUOTAS, {"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "2"}}}, namespace)
+        await admin.patch(QUOTAS, "q", namespace, {"status": {"hard": {"configmaps": "2"}}}, subresource="status")
+        error = await refused(admin.create(CONFIG_MAPS, {"metadata": {"name": "a"}}, namespace))
+        assert error.message == 'configmaps "a" is forbidden: status unknown for quota: q, resources: configmaps'
+
+    async def test_a_pod_that_comes_into_a_scope_is_charged_in_full(self, admin: Client, namespace: str) -> None:
+        await self.quota(admin, namespace, {"pods": "1"}, scopes=["Terminating"])
+        await admin.create(PODS, pod("p"), namespace)
+        assert await self.used(admin, namespace) == {"pods": "0"}
+        await admin.patch(PODS, "p", namespace, {"spec": {"activeDeadlineSeconds": 60}})
+        assert await self.used(admin, namespace) == {"pods": "1"}
+        await admin.patch(PODS, "p", namespace, {"spec": {"activeDeadlineSeconds": 50}})
+        assert await self.used(admin, namespace) == {"pods": "1"}
+        late = pod("q", activeDeadlineSeconds=60)
+        assert (await refused(admin.create(PODS, late, namespace))).code == 403
+
+    async def test_a_claim_counts_for_each_of_its_attributes_classes(self, admin: Client, namespace: str) -> None:
+        for name in ("gold", "silver"):
+            selector = {"scopeName": "VolumeAttributesClass", "operator": "In", "values": [name]}
+            chosen = {"matchExpressions": [selector]}
+            await self.quota(admin, namespace, {"persistentvolumeclaims": "1"}, name, scopeSelector=chosen)
+        spec = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "volumeAttributesClassName": "gold",
+        }
+        await admin.create(PERSISTENT_VOLUME_CLAIMS, {"metadata": {"name": "c"}, "spec": spec}, namespace)
+        status = {"status": {"phase": "Bound", "currentVolumeAttributesClassName": "gold"}}
+        await admin.patch(PERSISTENT_VOLUME_CLAIMS, "c", namespace, status, subresource="status")
+        assert await self.used(admin, namespace, "silver") == {"persistentvolumeclaims": "0"}
+        change = {"spec": {"volumeAttributesClassName": "silver"}}
+        await admin.patch(PERSISTENT_VOLUME_CLAIMS, "c", namespace, change)
+        for name in ("gold", "silver"):
+            assert await self.used(admin, namespace, name) == {"persistentvolumeclaims": "1"}
+
+    async def test_what_is_asked_for_less_is_given_back_by_the_controller(self, admin: Client, namespace: str) -> None:
+        await self.quota(admin, namespace, {"services.nodeports": "2"})
+        ports = [{"name": name, "port": port} for name, port in (("a", 80), ("b", 81))]
+        body = {"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": ports, "selector": {"a": "b"}}}
+        await admin.create(SERVICES, body, namespace)
+        await admin.patch(SERVICES, "s", namespace, {"spec": {"type": "ClusterIP"}})
+        assert await self.used(admin, namespace) == {"services.nodeports": "2"}
 
 
 class TestEscalation:

@@ -8,7 +8,17 @@ import pytest
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.meta import GroupResource, Obj
-from shipwheel.kinds.quota import CLAIMS, PODS, RESOURCE_CLAIMS, SERVICES, count, covers, resource_of, usage
+from shipwheel.kinds.quota import (
+    CLAIMS,
+    PODS,
+    RESOURCE_CLAIMS,
+    SERVICES,
+    count,
+    counts_alike,
+    covers,
+    resource_of,
+    usage,
+)
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -161,3 +171,25 @@ def test_everything_named_is_counted():
         "requests.cpu": "500m",
         "services": "0",
     }
+
+
+@pytest.mark.parametrize(
+    ("resource", "one", "other", "alike"),
+    [
+        (PODS, pod(), pod(), True),
+        (PODS, pod(), pod(phase="Running"), True),
+        (PODS, pod(), pod(phase="Failed"), False),
+        (PODS, pod(), pod({"activeDeadlineSeconds": 5}), False),
+        (PODS, pod({"activeDeadlineSeconds": 9}), pod({"activeDeadlineSeconds": 5}), True),
+        (CLAIMS, {"metadata": {}, "spec": {}}, {"metadata": {}, "spec": {"volumeAttributesClassName": "g"}}, False),
+        (
+            CLAIMS,
+            {"metadata": {}, "spec": {"volumeAttributesClassName": "g"}},
+            {"metadata": {}, "spec": {}, "status": {"currentVolumeAttributesClassName": "g"}},
+            True,
+        ),
+        (SERVICES, {"metadata": {}, "spec": {}}, {"metadata": {}, "spec": {"type": "LoadBalancer"}}, False),
+    ],
+)
+def test_whether_a_change_matters_to_quotas(resource, one, other, alike):
+    assert counts_alike(resource, one, other, NOW) is alike

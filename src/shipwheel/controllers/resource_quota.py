@@ -20,6 +20,8 @@ from shipwheel.kinds import quota as counting
 
 _WHOLE = frozenset({counting.PODS, counting.SERVICES, counting.CLAIMS, counting.RESOURCE_CLAIMS})
 """Kinds of which more than the metadata counts."""
+_DISCOVERY_PERIOD = 30.0
+"""How often to look whether the server has a kind by now that a quota names."""
 
 
 class ResourceQuotaController:
@@ -59,9 +61,7 @@ class ResourceQuotaController:
         if old is None:
             return
         now = self._ctx.clock.now()
-        if new is not None and (
-            resource not in _WHOLE or counting.usage(resource, new, now) == counting.usage(resource, old, now)
-        ):
+        if new is not None and (resource not in _WHOLE or counting.counts_alike(resource, old, new, now)):
             return
         for quota in self._quotas.list(namespace_of(old)):
             if resource in counting.resources_counted((quota.get("spec") or {}).get("hard") or {}):
@@ -74,8 +74,7 @@ class ResourceQuotaController:
             self._writes.forget(key)
             return None
         hard = (quota.get("spec") or {}).get("hard") or {}
-        for resource in counting.resources_counted(hard):
-            await self._watch(resource)
+        watched = [await self._watch(resource) for resource in counting.resources_counted(hard)]
         counted = counting.count(quota, lambda resource: self._objects(resource, namespace), self._ctx.clock.now())
         status = quota.get("status") or {}
         used = {name: str(amount) for name, amount in counted.items()}
@@ -83,26 +82,27 @@ class ResourceQuotaController:
         # What nothing is counted for keeps the value it has.
         used |= {name: value for name, value in (before or {}).items() if name in hard and name not in used}
         same_hard = status.get("hard") is not None and _equal(status["hard"], hard)
+        again = None if all(watched) else _DISCOVERY_PERIOD
         if before is not None and same_hard and _equal(before, used):
-            return None
+            return again
         written = await self._ctx.client.update(
             RESOURCE_QUOTAS, {**quota, "status": {"hard": hard, "used": used}}, subresource="status"
         )
         self._writes.wrote(key_of(quota), self._quotas, written)
-        return None
+        return again
 
     def _objects(self, resource: GroupResource, namespace: str) -> Iterable[Obj]:
         informer = self._counted.get(resource)
         return informer.list(namespace) if informer else ()
 
-    async def _watch(self, resource: GroupResource) -> None:
-        """Have a cache of a kind that is to be counted, if the server has the kind."""
+    async def _watch(self, resource: GroupResource) -> bool:
+        """Have a cache of a kind that is to be counted; False when the server does not have the kind (yet)."""
         informer = self._counted.get(resource)
         if informer is None:
             discovery = await self._ctx.client.resources()
             served = next((each for each in discovery.preferred() if each.gvr.group_resource == resource), None)
             if served is None or not served.namespaced or not {"list", "watch"} <= served.verbs:
-                return
+                return False
             informers = self._ctx.informers
             if resource in _WHOLE:
                 informer = informers.informer(served.gvr)
@@ -111,6 +111,7 @@ class ResourceQuotaController:
             self._counted[resource] = informer
             informer.add_handler(partial(self._on_object, resource))
         await informer.wait_synced()
+        return True
 
 
 def _equal(one: dict[str, str], other: dict[str, str]) -> bool:

@@ -241,6 +241,15 @@ def _selects(scope: Obj, present: set[str]) -> bool:
     return False
 
 
+def counts_alike(resource: GroupResource, one: Obj, other: Obj, now: datetime) -> bool:
+    """Two states of an object count the same, for the same quotas."""
+    if resource == PODS and _has_deadline(one) != _has_deadline(other):
+        return False
+    if resource == CLAIMS and _attributes_classes(one) != _attributes_classes(other):
+        return False
+    return usage(resource, one, now) == usage(resource, other, now)
+
+
 # Counting
 
 

@@ -14,10 +14,11 @@ from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.quantity import Quantity, parse
 from shipwheel.api.resource import UserInfo
 from shipwheel.apiserver.admission.chain import Attempt, Plugin
-from shipwheel.kinds.quota import CLAIMS, PODS, SERVICES, covers, usage
+from shipwheel.kinds.podresources import supports_pod_level
+from shipwheel.kinds.quota import CLAIMS, PODS, RESOURCE_CLAIMS, SERVICES, counts_alike, covers, resource_of, usage
 
 QUOTAS = GroupResource("", "resourcequotas")
-_ON_UPDATE = frozenset({PODS, SERVICES, CLAIMS})
+_ON_UPDATE = frozenset({SERVICES, CLAIMS, RESOURCE_CLAIMS})
 _COMPUTE = ("cpu", "memory")
 """What containers have to say when a quota is about it."""
 
@@ -33,36 +34,31 @@ class ResourceQuota(Plugin):
         self._user = user
 
     async def validate(self, attempt: Attempt) -> None:
-        obj = attempt.obj
+        obj, old = attempt.obj, attempt.old
         if obj is None or not attempt.namespace or attempt.target == QUOTAS:
             return
-        if attempt.subresource and not (attempt.subresource == "resize" and attempt.target == PODS):
+        quotas, now = self._quotas(attempt.namespace), self._server.clock.now()
+        if not quotas or not _may_take_more(attempt, now):
             return
-        if attempt.operation == "UPDATE" and attempt.target not in _ON_UPDATE:
-            return
-        quotas = self._quotas(attempt.namespace)
-        if not quotas:
-            return
-        now = self._server.clock.now()
-        delta = _delta(attempt, now)
         for quota in quotas:
             if covers(quota, attempt.target, obj):
-                await self._charge(attempt, quota, obj, delta)
+                was_covered = old is not None and covers(quota, attempt.target, old)
+                await self._charge(attempt, quota, obj, _delta(attempt.target, obj, old if was_covered else None, now))
 
     async def _charge(self, attempt: Attempt, quota: Obj, obj: Obj, delta: Amounts) -> None:
         name = quota["metadata"]["name"]
-        hard = (quota.get("status") or {}).get("hard") or {}
-        if attempt.operation == "CREATE" and attempt.target == PODS:
+        status = quota.get("status") or {}
+        hard, used = status.get("hard") or {}, status.get("used") or {}
+        if attempt.target == PODS:
             missing = unspecified(obj, hard)
             if missing:
                 raise attempt.forbid(f"failed quota: {name}: must specify {missing}")
+        counted = sorted(resource for resource in hard if resource_of(resource) == attempt.target)
+        if not used.keys() >= set(counted):
+            raise attempt.forbid(f"status unknown for quota: {name}, resources: {','.join(counted)}")
         wanted = {resource: amount for resource, amount in delta.items() if resource in hard and amount.sign()}
         if not wanted:
             return
-        used = (quota.get("status") or {}).get("used") or {}
-        unknown = sorted(resource for resource in wanted if resource not in used)
-        if unknown:
-            raise attempt.forbid(f"status unknown for quota: {name}, resources: {','.join(unknown)}")
         if attempt.dry_run:
             _add(attempt, quota, wanted)
             return
@@ -73,17 +69,32 @@ class ResourceQuota(Plugin):
         await self._server.change(QUOTAS, attempt.namespace, name, charge, user=self._user, subresource="status")
 
 
+def _may_take_more(attempt: Attempt, now: datetime) -> bool:
+    """Whether a write can make an object count for more, or count where it did not."""
+    if attempt.operation == "CREATE":
+        return not attempt.subresource
+    if attempt.obj is None or attempt.old is None:
+        return False
+    match attempt.target, attempt.subresource:
+        case (target, "resize") if target == PODS:
+            return True
+        case (target, "") if target == PODS:
+            return not counts_alike(PODS, attempt.old, attempt.obj, now)
+        case (target, "status") if target == CLAIMS:
+            return not counts_alike(CLAIMS, attempt.old, attempt.obj, now)
+        case (target, ""):
+            return target in _ON_UPDATE
+    return False
+
+
 def _add(attempt: Attempt, quota: Obj, wanted: Amounts) -> Obj:
     """The quota with more of it used; ApiError 403 when that is too much."""
     status = dict(quota.get("status") or {})
     hard, used = status.get("hard") or {}, dict(status.get("used") or {})
     after = {resource: parse(used.get(resource, "0")) + amount for resource, amount in wanted.items()}
-    over = sorted(
-        resource
-        for resource, amount in after.items()
-        if wanted[resource].sign() > 0 and resource in hard and amount > parse(hard[resource])
-    )
-    if over:
+    over = sorted(resource for resource, amount in after.items() if resource in hard and amount > parse(hard[resource]))
+    # A status tells what is so already, whatever the quota says.
+    if over and attempt.subresource != "status":
         requested = _shown({resource: wanted[resource] for resource in over})
         raise attempt.forbid(
             f"exceeded quota: {quota['metadata']['name']}, requested: {requested}, "
@@ -94,23 +105,24 @@ def _add(attempt: Attempt, quota: Obj, wanted: Amounts) -> Obj:
     return {**quota, "status": {**status, "used": used}}
 
 
-def _delta(attempt: Attempt, now: datetime) -> Amounts:
-    """What the write takes more than was taken before."""
-    assert attempt.obj is not None
-    after = usage(attempt.target, attempt.obj, now)
-    if attempt.old is None:
+def _delta(resource: GroupResource, obj: Obj, old: Obj | None, now: datetime) -> Amounts:
+    """What an object takes more than it took before. What it takes less is given back by the controller, once the
+    write has really been done."""
+    after = usage(resource, obj, now)
+    if old is None:
         return after
-    before = usage(attempt.target, attempt.old, now)
-    zero = Quantity.of(0)
-    return {
-        resource: after.get(resource, zero) - before.get(resource, zero) for resource in after.keys() | before.keys()
-    }
+    before, zero = usage(resource, old, now), Quantity.of(0)
+    return {name: max(amount - before.get(name, zero), zero) for name, amount in after.items()}
 
 
 def unspecified(pod: Obj, hard: Iterable[str]) -> str:
-    """Which of a quota's compute resources containers do not say: `limits.cpu for: a,b; requests.cpu for: a`."""
+    """Which of a quota's compute resources containers do not say: `limits.cpu for: a,b; requests.cpu for: a`. Those of
+    a pod that says it for all of them together need not."""
     names = set(hard)
     spec = pod["spec"]
+    overall = spec.get("resources") or {}
+    if any(supports_pod_level(each) for what in ("requests", "limits") for each in overall.get(what) or ()):
+        return ""
     missing: dict[str, list[str]] = {}
     for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
         resources = container.get("resources") or {}
@@ -118,8 +130,7 @@ def unspecified(pod: Obj, hard: Iterable[str]) -> str:
             for what in ("requests", "limits"):
                 quota_names = {f"{what}.{resource}"} | ({resource} if what == "requests" else set())
                 for each in quota_names & names:
-                    overall = ((spec.get("resources") or {}).get(what)) or {}
-                    if resource not in (resources.get(what) or {}) and resource not in overall:
+                    if resource not in (resources.get(what) or {}):
                         missing.setdefault(each, []).append(container["name"])
     return "; ".join(f"{each} for: {','.join(sorted(missing[each]))}" for each in sorted(missing))
 
