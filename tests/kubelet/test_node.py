@@ -16,7 +16,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.flags import FlagError, parse
 from shipwheel.client.metrics import Metrics
 from shipwheel.kubelet import config as configuration
-from shipwheel.kubelet import node_status
+from shipwheel.kubelet import features, node_status
 from shipwheel.kubelet.cgroups import CgroupTree, larger, pod_path, v1_files, v2_files
 from shipwheel.kubelet.config import FLAGS, ConfigError, from_flags, from_object, thresholds_of, validate
 from shipwheel.kubelet.measures import KubeletMetrics
@@ -89,6 +89,84 @@ def test_drop_ins_come_after_the_file(tmp_path: Path) -> None:
     assert (config.max_pods, config.pods_per_core) == (7, 3)
 
 
+def drop_in(directory: Path, name: str, text: str) -> str:
+    place = directory / "drop" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(f"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n{text}")
+    return str(directory / "drop")
+
+
+def test_drop_ins_merge_maps_and_take_back(tmp_path: Path) -> None:
+    main = file(tmp_path, "evictionHard: {memory.available: 1%}\nclusterDNS: [1.1.1.1]\nmaxPods: 5\n")
+    drop_in(tmp_path, "deeper/10.conf", "evictionHard: {nodefs.available: 2%}\nclusterDNS: [2.2.2.2, 3.3.3.3]\n")
+    drop_in(tmp_path, "20.yaml", "maxPods: 77\n")
+    where = drop_in(tmp_path, "30.conf", "maxPods: null\n")
+    config = flags("--config", main, "--config-dir", where)
+    assert config.eviction_hard == {"memory.available": "1%", "nodefs.available": "2%"}
+    assert config.cluster_dns == ("2.2.2.2", "3.3.3.3")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("maxPods: 1\n", "no apiVersion/kind"),
+        ("apiVersion: v1\nkind: Pod\n", "unknown apiVersion/kind: v1, Kind=Pod"),
+        ("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nnope: 1\n", 'unknown field "nope"'),
+        ("\t:", "found character"),
+    ],
+)
+def test_wrong_drop_ins(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "a.conf").write_text(text)
+    with pytest.raises(ConfigError, match="failed to load kubelet dropin file") as caught:
+        flags("--config-dir", str(tmp_path))
+    assert why in str(caught.value)
+
+
+def test_a_directory_of_drop_ins_has_to_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file or directory"):
+        flags("--config-dir", str(tmp_path / "none"))
+
+
+def test_every_flag_of_the_file_is_deprecated() -> None:
+    warnings = parse(FLAGS, ["--max-pods=3", "--node-ip=1.2.3.4", "--cgroup-driver=cgroupfs", "--v=2"]).warnings
+    assert [each.partition(" has been")[0] for each in warnings] == ["Flag --max-pods", "Flag --cgroup-driver"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "why"),
+    [
+        ("--read-only-port=10255", "--read-only-port: Unsupported value: 10255: only 0 is supported"),
+        ("--hairpin-mode=hairpin-veth", "only 'promiscuous-bridge' is supported"),
+        ("--manifest-url-header=X", "malformed pair, expect string:string: X"),
+    ],
+)
+def test_flags_that_only_have_their_default(argument: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        flags(argument)
+    assert why in str(caught.value)
+    flags("--read-only-port=0", "--cpu-manager-reconcile-period=10s", "--enforce-node-allocatable=pods")
+
+
+def test_headers_for_the_manifests() -> None:
+    config = flags("--manifest-url-header=A:1,B:2", "--manifest-url-header=A:3")
+    assert config.static_pod_url_header == {"A": ["1", "3"], "B": ["2"]}
+
+
+@pytest.mark.parametrize(
+    ("gates", "why"),
+    [
+        ({"GracefulNodeShutdown": True, "MemoryQoS": False, "AllBeta": True}, ""),
+        ({"NoSuchThing": True}, "unrecognized feature gate: NoSuchThing"),
+        (
+            {"GracefulNodeShutdown": False},
+            "cannot set feature gate GracefulNodeShutdown to false, feature is locked to true",
+        ),
+    ],
+)
+def test_feature_gates(gates: dict[str, bool], why: str) -> None:
+    assert features.refusal(gates) == why
+
+
 def test_flags_of_their_own_form() -> None:
     config = flags(
         "--eviction-hard=memory.available<1Gi,nodefs.available<5%",
@@ -140,6 +218,11 @@ def test_a_file_of_another_kind_is_refused() -> None:
         ({"authorization_mode": "Maybe"}, "unknown authorization-mode Maybe"),
         ({"max_parallel_image_pulls": 2}, "cannot be larger than 1 unless SerializeImagePulls"),
         ({"eviction_hard": {"x": "1"}}, "unsupported eviction signal x"),
+        ({"oom_score_adj": -1001}, "oomScoreAdj (--oom-score-adj) -1001 must be between -1000 and 1000"),
+        ({"registry_pull_qps": -1}, "registryPullQPS (--registry-qps) -1 must not be a negative number"),
+        ({"container_log_max_files": 1}, "containerLogMaxFiles must be greater than 1"),
+        ({"feature_gates": {"X": True}}, "unrecognized feature gate: X"),
+        ({"cloud_provider": "aws"}, 'unsupported cloud provider "aws"'),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(changes: Obj, message: str) -> None:

@@ -24,6 +24,7 @@ from shipwheel.client.discovery import Discovery, Fetched, discover
 from shipwheel.client.httpclient import ConnectionFailed, Pool, Response, Stream, Transport
 from shipwheel.client.kubeconfig import ClientConfig, ConfigError
 from shipwheel.client.metrics import ClientMetrics
+from shipwheel.client.ratelimit import TokenBucket
 
 __all__ = ["ApiError", "Client", "ConnectionFailed", "PatchKind", "WatchEvent"]
 
@@ -78,7 +79,7 @@ class Client:
         self._certificate: tuple[bytes, bytes] | None = None
         self._given = transport
         self._transport = transport
-        self._bucket = _TokenBucket(qps, burst or int(qps) or 1, self.clock) if qps > 0 else None
+        self._bucket = TokenBucket(qps, burst or int(qps) or 1, self.clock) if qps > 0 else None
         self._metrics = metrics
         self._host = urlsplit(config.server).netloc
         self._prefix = _path_prefix(config.server)
@@ -413,24 +414,6 @@ class Client:
     def _target(self, path: str, query: Query | None) -> str:
         target = self._prefix + quote(path, safe="/:@!$&'()*+,;=~")
         return f"{target}?{urlencode(query, doseq=True)}" if query else target
-
-
-class _TokenBucket:
-    """At most `qps` a second on average, `burst` at once; everybody waits their turn."""
-
-    def __init__(self, qps: float, burst: int, clock: Clock) -> None:
-        self._qps = qps
-        self._burst = float(burst)
-        self._clock = clock
-        self._tokens = float(burst)
-        self._stamp = clock.monotonic()
-
-    async def take(self) -> None:
-        now = self._clock.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._stamp) * self._qps) - 1
-        self._stamp = now
-        if self._tokens < 0:
-            await self._clock.sleep(-self._tokens / self._qps)
 
 
 def connect(config: ClientConfig, certificate: tuple[bytes, bytes] = (b"", b"")) -> Pool:

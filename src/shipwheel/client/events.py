@@ -19,6 +19,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.kubeconfig import ConfigError
+from shipwheel.client.ratelimit import TokenBucket
 from shipwheel.client.resources import EVENTS
 
 log = logging.getLogger(__name__)
@@ -37,13 +38,16 @@ _RETRY_SECONDS = 10.0
 
 
 class EventRecorder:
-    """Records events about objects. `component` and `host` are the events' source."""
+    """Records events about objects. `component` and `host` are the events' source. `limit` is how often one may be
+    written."""
 
-    def __init__(self, client: Client, clock: Clock, *, component: str, host: str = "") -> None:
+    def __init__(
+        self, client: Client, clock: Clock, *, component: str, host: str = "", limit: TokenBucket | None = None
+    ) -> None:
         self._clock = clock
         self._component = component
         self._host = host
-        self._sink = _Sink(client, clock)
+        self._sink = _Sink(client, clock, limit)
 
     def event(
         self,
@@ -87,9 +91,10 @@ class EventRecorder:
 class _Sink:
     """The queue that recorders share, and who writes it out."""
 
-    def __init__(self, client: Client, clock: Clock) -> None:
+    def __init__(self, client: Client, clock: Clock, limit: TokenBucket | None) -> None:
         self._client = client
         self._clock = clock
+        self._limit = limit
         self._queue: asyncio.Queue[Obj] = asyncio.Queue(_QUEUED)
         self._correlator = EventCorrelator(clock)
         self._dropped = 0
@@ -137,6 +142,8 @@ class _Sink:
         return True
 
     async def _send(self, event: Obj) -> Obj:
+        if self._limit is not None:
+            await self._limit.take()
         meta = event["metadata"]
         if event["count"] > 1:
             patch = {key: event[key] for key in ("count", "lastTimestamp", "message")}

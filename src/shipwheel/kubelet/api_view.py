@@ -15,6 +15,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
 from shipwheel.client.events import EventRecorder
 from shipwheel.client.informer import Handler, Informer, InformerFactory, drop_managed_fields
+from shipwheel.client.ratelimit import TokenBucket
 from shipwheel.client.resources import NODES, PODS, RUNTIME_CLASSES, SERVICES
 from shipwheel.kubelet import podspec
 
@@ -24,7 +25,8 @@ _BY_UID = "uid"
 
 
 class ApiView:
-    def __init__(self, client: Client | None, clock: Clock, node_name: str) -> None:
+    def __init__(self, client: Client | None, clock: Clock, node_name: str, limit: TokenBucket | None = None) -> None:
+        """`limit` is how often an event may be written."""
         self._node_name = node_name
         self.recorder: EventRecorder | None = None
         self._factory: InformerFactory | None = None
@@ -35,7 +37,7 @@ class ApiView:
         self._pod_cidr = ""
         if client is None:
             return
-        self.recorder = EventRecorder(client, clock, component="kubelet", host=node_name)
+        self.recorder = EventRecorder(client, clock, component="kubelet", host=node_name, limit=limit)
         self._factory = InformerFactory(client, clock)
         self._services = self._factory.informer(SERVICES)
         self._runtime_classes = self._factory.informer(RUNTIME_CLASSES)

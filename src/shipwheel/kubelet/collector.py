@@ -14,7 +14,7 @@ from shipwheel.kubelet import garbage, podspec
 from shipwheel.kubelet.container_config import pod_log_directory
 from shipwheel.kubelet.eviction import Observation
 from shipwheel.kubelet.garbage import ImagePolicy, ImageRecord
-from shipwheel.kubelet.log_rotation import rotate
+from shipwheel.kubelet.log_rotation import is_larger, rotate
 from shipwheel.kubelet.observed import PodObservation
 from shipwheel.kubelet.runtime.base import Image, Runtime, RuntimeFault
 
@@ -30,6 +30,8 @@ class LogPolicy:
     """Bytes; negative for no rotation."""
     files: int = 5
     interval: float = 10.0
+    workers: int = 1
+    """How many logs may be rotated at once."""
 
 
 @dataclass(slots=True)
@@ -144,20 +146,25 @@ class Collector:
     # Logs
 
     async def rotate_logs(self) -> None:
-        for pod, observed in self.pods():
-            directory = Path(pod_log_directory(self.pod_logs, pod))
-            for seen in observed.running:
-                await self._rotate(directory / seen.name / f"{seen.restart_count}.log", seen.id)
+        places = asyncio.Semaphore(self.log_policy.workers)
+        async with asyncio.TaskGroup() as group:
+            for pod, observed in self.pods():
+                directory = Path(pod_log_directory(self.pod_logs, pod))
+                for seen in observed.running:
+                    file = directory / seen.name / f"{seen.restart_count}.log"
+                    if is_larger(file, self.log_policy.maximum):
+                        group.create_task(self._rotate(file, seen.id, places))
 
-    async def _rotate(self, file: Path, container_id: str) -> None:
+    async def _rotate(self, file: Path, container_id: str, places: asyncio.Semaphore) -> None:
         try:
-            rotated = await rotate(
-                file,
-                maximum=self.log_policy.maximum,
-                files=self.log_policy.files,
-                now=self.clock.now(),
-                reopen=lambda: self.runtime.reopen_log(container_id),
-            )
+            async with places:
+                rotated = await rotate(
+                    file,
+                    maximum=self.log_policy.maximum,
+                    files=self.log_policy.files,
+                    now=self.clock.now(),
+                    reopen=lambda: self.runtime.reopen_log(container_id),
+                )
         except (RuntimeFault, OSError) as fault:
             log.warning("rotating the log %s: %s", file, fault)
             return

@@ -1,7 +1,8 @@
 """The kubelet's settings: `KubeletConfiguration` files (v1beta1) and flags, upstream's names and defaults.
 
-The settings are declared in `settings`. What upstream has and we do not is listed in `UNSUPPORTED`: asking for its
-default is fine, asking for anything else is refused, as is every name that nobody knows. A flag overrides the file.
+The settings are declared in `settings`, what upstream has and we do not in `fixed_settings`; a name that nobody knows
+is refused. A file overrides the defaults, drop-ins override the file as merge patches (RFC 7386), one after another by
+their paths, and flags override them all.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from shipwheel.api.meta import Obj
+from shipwheel.api.patch import apply_merge_patch
 from shipwheel.client.flags import LOG_FLAGS, Flag, format_duration, parse_duration
+from shipwheel.kubelet import features, fixed_settings
 from shipwheel.kubelet.eviction import HARD_DEFAULTS, Threshold, ThresholdError, parse_thresholds
+from shipwheel.kubelet.fixed_settings import Fixed
 from shipwheel.kubelet.settings import KubeletConfig
 
-GROUP = "kubelet.config.k8s.io"
+KIND, VERSION = "KubeletConfiguration", "kubelet.config.k8s.io/v1beta1"
 
 
 class ConfigError(Exception):
@@ -28,6 +32,13 @@ _BY_FILE = {each.metadata["file"]: each for each in _SETTINGS.values() if each.m
 _BY_FLAG = {each.metadata["flag"]: each for each in _SETTINGS.values() if each.metadata["flag"]}
 
 
+_DEPRECATED = (
+    "This parameter should be set via the config file specified by the Kubelet's --config flag. See "
+    "https://kubernetes.io/docs/tasks/administer-cluster/kubelet-config-file/ for more information."
+)
+_NOT_DEPRECATED = ("provider-id", "fail-cgroupv1", "seccomp-default")
+
+
 def _flag(setting: dataclasses.Field[Any]) -> Flag:
     default: Any = setting.default
     if default is dataclasses.MISSING and callable(setting.default_factory):
@@ -35,48 +46,27 @@ def _flag(setting: dataclasses.Field[Any]) -> Flag:
     name, kind = setting.metadata["flag"], setting.metadata["kind"]
     if kind == "thresholds":
         kind, default = "string", ",".join(f"{signal}<{amount}" for signal, amount in default.items())
-    return Flag(name, kind, default, setting.metadata["help"])
+    if kind == "headers":
+        kind, default = "stringSlice", ()
+    in_file = setting.metadata["file"] and name not in _NOT_DEPRECATED
+    return Flag(name, kind, default, setting.metadata["help"], deprecated=_DEPRECATED if in_file else "")
+
+
+def _fixed_flag(fixed: Fixed) -> Flag:
+    default: Any = parse_duration(fixed.value) if fixed.kind == "duration" else fixed.value
+    if fixed.kind == "stringSlice":
+        default = tuple(default)
+    why = fixed.deprecated or (_DEPRECATED if fixed.file else "")
+    return Flag(fixed.flag, fixed.kind, default, "Nothing but the default can be asked for.", deprecated=why)
 
 
 FLAGS: tuple[Flag, ...] = (
     Flag("config", "string", "", "The Kubelet will load its initial configuration from this file."),
     Flag("config-dir", "string", "", "Path to a directory with drop-ins (*.conf) that override the file."),
     *(_flag(each) for each in _BY_FLAG.values()),
+    *(_fixed_flag(each) for each in fixed_settings.BY_FLAG.values()),
     *LOG_FLAGS,
 )
-
-UNSUPPORTED: Mapping[str, Any] = {
-    "enableDebuggingHandlers": True,
-    "streamingConnectionIdleTimeout": "4h0m0s",
-    "cpuManagerReconcilePeriod": "10s",
-    "volumeStatsAggPeriod": "1m0s",
-    "memorySwap": {},
-    "logging": {},
-    "cpuManagerPolicy": "none",
-    "memoryManagerPolicy": "None",
-    "topologyManagerPolicy": "none",
-    "topologyManagerScope": "container",
-    "cgroupDriver": "cgroupfs",
-    "enforceNodeAllocatable": ["pods"],
-    "configMapAndSecretChangeDetectionStrategy": "Watch",
-    "readOnlyPort": 0,
-    "hairpinMode": "promiscuous-bridge",
-    "contentType": "application/json",
-    "enableProfilingHandler": True,
-    "enableDebugFlagsHandler": True,
-    "enableSystemLogHandler": True,
-    "makeIPTablesUtilChains": True,
-    "localStorageCapacityIsolation": True,
-    "registryPullQPS": 5,
-    "registryBurst": 10,
-    "eventRecordQPS": 50,
-    "eventBurst": 100,
-    "oomScoreAdj": -999,
-    "failCgroupV1": False,
-    "runtimeRequestTimeout": "2m0s",
-    "volumePluginDir": "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/",
-}
-"""What upstream's file has and we do not, with upstream's default (or what we do instead)."""
 
 
 def from_flags(values: Mapping[str, Any], given: Iterable[str] = ()) -> KubeletConfig:
@@ -85,15 +75,20 @@ def from_flags(values: Mapping[str, Any], given: Iterable[str] = ()) -> KubeletC
     if values.get("config"):
         config = load(Path(values["config"]), config)
     if values.get("config-dir"):
-        for file in sorted(Path(values["config-dir"]).glob("*.conf")):
-            config = load(file, config)
+        config = merge_directory(Path(values["config-dir"]), config)
     chosen = set(given) or {name for name in values if name in _BY_FLAG}
-    changes = {
-        _BY_FLAG[name].name: _from_flag(_BY_FLAG[name], value)
-        for name, value in values.items()
-        if name in _BY_FLAG and name in chosen
-    }
+    changes = {}
+    for name in values:
+        if name in _BY_FLAG and name in chosen:
+            changes[_BY_FLAG[name].name] = _from_flag(_BY_FLAG[name], values[name])
+        elif name in fixed_settings.BY_FLAG and name in chosen:
+            _refuse_other(f"--{name}", values[name], _fixed_flag(fixed_settings.BY_FLAG[name]).default)
     return dataclasses.replace(config, **changes)
+
+
+def _refuse_other(name: str, value: Any, only: Any) -> None:
+    if value != only and not (_is_zero(value) and _is_zero(only)):
+        raise ConfigError(f"{name}: Unsupported value: {value!r}: only {only!r} is supported")
 
 
 def _from_flag(setting: dataclasses.Field[Any], value: Any) -> Any:
@@ -101,6 +96,8 @@ def _from_flag(setting: dataclasses.Field[Any], value: Any) -> Any:
         return tuple(_taint(each) for each in value)
     if setting.metadata["kind"] == "thresholds":
         return _thresholds(value)
+    if setting.metadata["kind"] == "headers":
+        return _headers(value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -112,6 +109,17 @@ def _thresholds(text: str) -> dict[str, str]:
         if not less:
             raise ConfigError(f"malformed pair, expect string<string: {part}")
         found[signal.strip()] = amount.strip()
+    return found
+
+
+def _headers(pairs: Iterable[str]) -> dict[str, list[str]]:
+    """`name:value`; a name may be given several times."""
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, colon, value = pair.partition(":")
+        if not colon:
+            raise ConfigError(f"malformed pair, expect string:string: {pair}")
+        found.setdefault(name.strip(), []).append(value.strip())
     return found
 
 
@@ -129,25 +137,51 @@ def _taint(text: str) -> Obj:
 
 def load(path: Path, base: KubeletConfig | None = None) -> KubeletConfig:
     """Read a KubeletConfiguration file over `base`; relative paths in it are relative to it."""
+    try:
+        return from_object(_read(path), base, directory=path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"failed to load kubelet config file, path: {path}, error: {error}") from error
+
+
+def merge_directory(directory: Path, base: KubeletConfig) -> KubeletConfig:
+    """`base`, with what the `*.conf` files at and below a directory change. ConfigError when one is wrong."""
+    if not directory.is_dir():
+        raise ConfigError(
+            f'failed to walk through kubelet dropin directory "{directory}": lstat {directory}: '
+            "no such file or directory"
+        )
+    merged = to_object(base)
+    for path in sorted(directory.rglob("*.conf"), key=lambda each: each.parts):
+        try:
+            change = _read(path)
+            if not change.get("kind") or not change.get("apiVersion"):
+                raise ConfigError("no apiVersion/kind")
+            if (change["apiVersion"], change["kind"]) != (VERSION, KIND):
+                raise ConfigError(f"unknown apiVersion/kind: {change['apiVersion']}, Kind={change['kind']}")
+            from_object(change)
+        except ConfigError as error:
+            raise ConfigError(f"failed to load kubelet dropin file, path: {path}, error: {error}") from error
+        merged = apply_merge_patch(merged, change)
+    return from_object(merged, base)
+
+
+def _read(path: Path) -> Obj:
     import yaml
 
     try:
         obj = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f'failed to read kubelet config file "{path}", error: {error.strerror}') from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"failed to load kubelet config file, path: {path}, error: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(obj, dict):
-        raise ConfigError(f"failed to load kubelet config file, path: {path}, error: it is no object")
-    try:
-        return from_object(obj, base, directory=path.parent)
-    except ConfigError as error:
-        raise ConfigError(f"failed to load kubelet config file, path: {path}, error: {error}") from error
+        raise ConfigError("it is no object")
+    return obj
 
 
 def from_object(obj: Obj, base: KubeletConfig | None = None, *, directory: Path | None = None) -> KubeletConfig:
     kind, version = obj.get("kind"), obj.get("apiVersion")
-    if kind != "KubeletConfiguration" or version != f"{GROUP}/v1beta1":
+    if (version, kind) != (VERSION, KIND):
         raise ConfigError(f'no kind "{kind}" is registered for version "{version}"')
     changes: dict[str, Any] = {}
     unknown: list[str] = []
@@ -159,10 +193,9 @@ def from_object(obj: Obj, base: KubeletConfig | None = None, *, directory: Path 
             continue
         if setting is not None:
             changes[setting.name] = _from_file(setting, place, value, directory)
-        elif place in UNSUPPORTED:
-            if not _is_zero(value) and value != UNSUPPORTED[place]:
-                shown = UNSUPPORTED[place]
-                raise ConfigError(f"{place}: Unsupported value: {value!r}: only {shown!r} is supported")
+        elif place in fixed_settings.BY_FILE:
+            # Upstream's own tools write what is not set as zero.
+            _refuse_other(place, value, value if _is_zero(value) else fixed_settings.BY_FILE[place].value)
         else:
             unknown.append(f'unknown field "{place}"')
     if unknown:
@@ -172,7 +205,8 @@ def from_object(obj: Obj, base: KubeletConfig | None = None, *, directory: Path 
 
 def to_object(config: KubeletConfig) -> Obj:
     """The settings as a KubeletConfiguration."""
-    obj: Obj = {"kind": "KubeletConfiguration", "apiVersion": f"{GROUP}/v1beta1"}
+    obj: Obj = {"kind": KIND, "apiVersion": VERSION}
+    obj |= {place: fixed.value for place, fixed in fixed_settings.BY_FILE.items() if fixed.value}
     for place, setting in _BY_FILE.items():
         value = getattr(config, setting.name)
         if value is None:
@@ -195,7 +229,7 @@ def _leaves(obj: Obj, prefix: str = "") -> Iterable[tuple[str, Any]]:
         place = f"{prefix}{key}"
         if value is None:
             continue
-        if isinstance(value, dict) and place not in _BY_FILE and place not in UNSUPPORTED:
+        if isinstance(value, dict) and place not in _BY_FILE and place not in fixed_settings.BY_FILE:
             yield from _leaves(value, f"{place}.")
         else:
             yield place, value
@@ -215,7 +249,11 @@ def _from_file(setting: dataclasses.Field[Any], place: str, value: Any, director
                 raise ValueError("it is no string")
             case "stringSlice":
                 return tuple(value)
-            case "mapStringString" | "thresholds":
+            case "mapStringBool" if all(isinstance(each, bool) for each in value.values()):
+                return dict(value)
+            case "mapStringBool":
+                raise ValueError("its values are neither true nor false")
+            case "mapStringString" | "thresholds" | "headers":
                 return {str(key): each if isinstance(each, list) else str(each) for key, each in value.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{place}: Invalid value: {value!r}: {error}") from error
@@ -226,10 +264,9 @@ def _from_file(setting: dataclasses.Field[Any], place: str, value: Any, director
 
 
 def _is_zero(value: Any) -> bool:
-    """Upstream's own tools write what is not set as zero."""
     if isinstance(value, dict):
         return all(_is_zero(each) for each in value.values())
-    return value in (0, "", "0s", "0", None, [])
+    return value in (0, "", "0s", "0", None, [], ())
 
 
 def _seconds(value: Any) -> float:
@@ -254,6 +291,8 @@ def validate(config: KubeletConfig) -> None:
     """ConfigError for what does not go together, in upstream's words."""
     problems = []
     thresholds_of(config)
+    if why := features.refusal(config.feature_gates):
+        problems.append(why)
     if not 0 <= config.image_gc_high <= 100:
         problems.append(
             f"imageGCHighThresholdPercent (--image-gc-high-threshold) {config.image_gc_high} "
@@ -269,6 +308,27 @@ def validate(config: KubeletConfig) -> None:
             f"imageGCLowThresholdPercent (--image-gc-low-threshold) {config.image_gc_low} must be less than "
             f"imageGCHighThresholdPercent (--image-gc-high-threshold) {config.image_gc_high}"
         )
+    if not -1000 <= config.oom_score_adj <= 1000:
+        problems.append(
+            f"oomScoreAdj (--oom-score-adj) {config.oom_score_adj} must be between -1000 and 1000, inclusive"
+        )
+    for name, flag, value in (
+        ("registryPullQPS", "registry-qps", config.registry_pull_qps),
+        ("registryBurst", "registry-burst", config.registry_burst),
+        ("eventRecordQPS", "event-qps", config.event_record_qps),
+        ("eventBurst", "event-burst", config.event_burst),
+        ("maxOpenFiles", "max-open-files", config.max_open_files),
+    ):
+        if value < 0:
+            problems.append(f"{name} (--{flag}) {value} must not be a negative number")
+    if config.container_log_max_files < 2:
+        problems.append("containerLogMaxFiles must be greater than 1")
+    if config.container_log_max_workers < 1:
+        problems.append("containerLogMaxWorkers must be greater than or equal to 1")
+    if config.container_log_monitor_interval < 3:
+        problems.append("containerLogMonitorInterval must be a positive time duration greater than or equal to 3s")
+    if config.cloud_provider not in ("", "external"):
+        problems.append(f'unsupported cloud provider "{config.cloud_provider}"')
     if config.max_pods < 0:
         problems.append(f"maxPods (--max-pods) {config.max_pods} must not be a negative number")
     if config.node_lease_duration_seconds <= 0:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from shipwheel.api.clock import Clock
+from shipwheel.client.ratelimit import TokenBucket
 from shipwheel.kubelet.backoff import BackOff
 from shipwheel.kubelet.measures import KubeletMetrics, image_size_bucket
 from shipwheel.kubelet.runtime.base import Image, ImageCredentials, Runtime, RuntimeFault, SandboxConfig
@@ -84,12 +85,21 @@ class Wanted:
 
 
 class ImageManager:
-    """`parallel` is how many pulls may be under way at once; None is any number."""
+    """`parallel` is how many pulls may be under way at once; None is any number. `limit` is how often one may begin."""
 
-    def __init__(self, runtime: Runtime, clock: Clock, measures: KubeletMetrics, *, parallel: int | None = 1) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        clock: Clock,
+        measures: KubeletMetrics,
+        *,
+        parallel: int | None = 1,
+        limit: TokenBucket | None = None,
+    ) -> None:
         self._runtime = runtime
         self._clock = clock
         self._measures = measures
+        self._limit = limit
         self._slots = asyncio.Semaphore(parallel) if parallel else None
         self._backoff = BackOff()
         self._last_failure: dict[str, str] = {}
@@ -170,6 +180,8 @@ class ImageManager:
             return await self._pull_with_credentials(wanted, name), started
 
     async def _pull_with_credentials(self, wanted: Wanted, name: str) -> str:
+        if self._limit is not None and not self._limit.try_take():
+            raise RuntimeFault("UNKNOWN", "pull QPS exceeded")
         attempts: Sequence[ImageCredentials | None] = await wanted.credentials() or (None,)
         for credentials in attempts[:-1]:
             try:

@@ -20,6 +20,7 @@ from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
 from shipwheel.client.metrics import Metrics
+from shipwheel.client.ratelimit import TokenBucket
 from shipwheel.kubelet import cgroups, logind, node_status
 from shipwheel.kubelet.admission import Admission, Rules
 from shipwheel.kubelet.allocation import Allocations
@@ -38,9 +39,12 @@ from shipwheel.kubelet.garbage import ImagePolicy
 from shipwheel.kubelet.images import ImageManager
 from shipwheel.kubelet.machine import (
     Machine,
+    allow_files,
     apparmor_enabled,
+    cgroup_v2,
     default_address,
     read_machine,
+    set_oom_score,
     swap_in_use,
 )
 from shipwheel.kubelet.measures import KubeletMetrics, ProbeMetrics, measured
@@ -94,6 +98,8 @@ async def run(config: KubeletConfig, *, client: Client | None, clock: Clock, run
             "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false"
         )
     simulated = config.container_runtime_endpoint == SIMULATED
+    if not simulated:
+        prepare_process(config)
 
     def finishes(uid: str) -> bool:
         return kubelet.table.finishes(uid)
@@ -108,6 +114,18 @@ async def run(config: KubeletConfig, *, client: Client | None, clock: Clock, run
             simulated=simulated,
         )
         await kubelet.run()
+
+
+def prepare_process(config: KubeletConfig) -> None:
+    """What the process needs of the machine. ConfigError when the machine will not do."""
+    if config.fail_cgroup_v1 and not cgroup_v2():
+        raise ConfigError(
+            "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will "
+            "be removed in a future release"
+        )
+    for why in (set_oom_score(config.oom_score_adj), allow_files(config.max_open_files)):
+        if why:
+            log.info("%s", why)
 
 
 def _runtime_of(
@@ -126,6 +144,7 @@ def _runtime_of(
         config.container_runtime_endpoint,
         image_endpoint=config.image_service_endpoint,
         image_views=Path(config.root_dir) / "image-volumes",
+        timeout=config.runtime_request_timeout,
     )
     stack.push_async_callback(cri.close)
     return cri
@@ -164,7 +183,7 @@ class Kubelet:
         self._image_root: Path | None = None
         self._settings = self._make_settings()
 
-        self.api = ApiView(client, clock, self.node_name)
+        self.api = ApiView(client, clock, self.node_name, self._event_limit())
         self.record = self.api.record
         self.certificates = NodeCertificates(config, client, clock, self.node_name, self.host_ips)
         self.state = RuntimeState(runtime, clock, self._on_runtime_changed)
@@ -177,6 +196,9 @@ class Kubelet:
             runtime,
             clock,
             self._measures,
+            limit=TokenBucket(config.registry_pull_qps, config.registry_burst, clock)
+            if config.registry_pull_qps
+            else None,
             parallel=1 if config.serialize_image_pulls else config.max_parallel_image_pulls or None,
         )
         declared = config.image_credential_provider_config
@@ -237,6 +259,10 @@ class Kubelet:
         )
 
     # Putting it together
+
+    def _event_limit(self) -> TokenBucket | None:
+        qps, burst = self.config.event_record_qps, self.config.event_burst
+        return TokenBucket(qps, burst, self.clock) if qps else None
 
     def _make_settings(self) -> NodeSettings:
         config = self.config
@@ -342,6 +368,7 @@ class Kubelet:
                 quantity.value(config.container_log_max_size),
                 config.container_log_max_files,
                 config.container_log_monitor_interval,
+                config.container_log_max_workers,
             ),
         )
 
@@ -375,6 +402,7 @@ class Kubelet:
             update_seconds=config.node_status_update_frequency,
             report_seconds=config.node_status_report_frequency,
             lease_seconds=config.node_lease_duration_seconds,
+            external_cloud=config.cloud_provider == "external",
             controller_attach=config.enable_controller_attach_detach,
         )
         return Node(self.client, self.clock, identity, self.node_facts, self.api.record_node)

@@ -119,3 +119,27 @@ def apparmor_enabled() -> bool:
 def swap_in_use() -> bool:
     """Whether the machine swaps; the first line of the list is its heading."""
     return len(_read("/proc/swaps").splitlines()) > 1
+
+
+def cgroup_v2() -> bool:
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
+
+
+def set_oom_score(value: int) -> str:
+    """Have the kernel spare this process, or not; returns why it refused. Lower than it is takes CAP_SYS_RESOURCE."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(value))
+    except OSError as error:
+        return f"the kernel refuses an oom_score_adj of {value}: {error.strerror}"
+    return ""
+
+
+def allow_files(number: int) -> str:
+    """Let this process open so many files; returns why it may not."""
+    import resource
+
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, max(number, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+    except (OSError, ValueError) as error:
+        return f"this process may not open {number} files: {error}"
+    return ""

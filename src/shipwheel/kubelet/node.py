@@ -26,6 +26,7 @@ LEASE_NAMESPACE = "kube-node-lease"
 _REGISTER_SECONDS = 0.1
 _MAXIMUM_REGISTER_SECONDS = 7.0
 _TRIES = 5
+_UNINITIALIZED = {"key": "node.cloudprovider.kubernetes.io/uninitialized", "value": "true", "effect": "NoSchedule"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Identity:
     report_seconds: float = 300.0
     lease_seconds: int = 40
     controller_attach: bool = True
+    external_cloud: bool = False
+    """A cloud controller manager makes the node usable; until then a taint keeps pods away."""
 
 
 class Node:
@@ -96,7 +99,7 @@ class Node:
             self._facts(),
             name=identity.name,
             labels=identity.labels,
-            taints=identity.taints,
+            taints=[*identity.taints, *([_UNINITIALIZED] if identity.external_cloud else ())],
             provider_id=identity.provider_id,
             controller_attach=identity.controller_attach,
             now=self._clock.now(),

@@ -65,7 +65,12 @@ class NodeCertificates:
         if self._is_issued:
             await self._issued.wait()
         authorities = _texts(self._config.client_ca_file)
-        self._tls = server_tls(*self._files(), client_ca=authorities)
+        self._tls = server_tls(
+            *self._files(),
+            client_ca=authorities,
+            minimum=self._config.tls_min_version,
+            ciphers=self._config.tls_cipher_suites,
+        )
         return self._tls
 
     @property

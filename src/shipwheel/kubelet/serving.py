@@ -81,5 +81,7 @@ def _served(kubelet: Kubelet) -> ServedNode:
         probe_metrics=kubelet.probe_metrics.exposition,
         sampler=kubelet.sampler,
         cpus=kubelet.machine.cpus,
+        debugging=kubelet.config.enable_debugging_handlers,
+        system_logs=kubelet.config.enable_system_log_handler,
         root_directory=kubelet.config.root_dir,
     )

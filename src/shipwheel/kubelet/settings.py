@@ -13,8 +13,8 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.flags import Type
 from shipwheel.kubelet.eviction import HARD_DEFAULTS
 
-Kind = Type | Literal["thresholds"]
-"""`thresholds` are written `signal<amount,...` on a command line, and are a map in the file."""
+Kind = Type | Literal["thresholds", "headers"]
+"""`thresholds` are `signal<amount,...` on a command line, `headers` are `name:value,...`; in the file both are maps."""
 
 
 def _setting(default: Any, kind: Kind, *, file: str = "", flag: str = "", help: str = "") -> Any:
@@ -93,6 +93,12 @@ class KubeletConfig:
         flag="provider-id",
         help=("Unique identifier for identifying the node in a machine database, i.e cloudprovider"),
     )
+    cloud_provider: str = _setting(
+        "",
+        "string",
+        flag="cloud-provider",
+        help="Set to 'external' where a cloud controller manager initializes nodes.",
+    )
     register_node: bool = _setting(
         True, "bool", file="registerNode", flag="register-node", help="Register the node with the apiserver."
     )
@@ -121,6 +127,45 @@ class KubeletConfig:
         ),
     )
 
+    runtime_request_timeout: float = _setting(
+        120.0,
+        "duration",
+        file="runtimeRequestTimeout",
+        flag="runtime-request-timeout",
+        help="Timeout of all runtime requests except long running request - pull, logs, exec and attach.",
+    )
+    feature_gates: Mapping[str, bool] = _setting(
+        {},
+        "mapStringBool",
+        file="featureGates",
+        flag="feature-gates",
+        help="A set of key=value pairs that describe feature gates for alpha/experimental features.",
+    )
+
+    # The process itself
+
+    oom_score_adj: int = _setting(
+        -999,
+        "int",
+        file="oomScoreAdj",
+        flag="oom-score-adj",
+        help="The oom-score-adj value for kubelet process. Values must be within the range [-1000, 1000].",
+    )
+    max_open_files: int = _setting(
+        1000000,
+        "int",
+        file="maxOpenFiles",
+        flag="max-open-files",
+        help="Number of files that can be opened by Kubelet process.",
+    )
+    fail_cgroup_v1: bool = _setting(
+        False,
+        "bool",
+        file="failCgroupV1",
+        flag="fail-cgroupv1",
+        help="Prevent the kubelet from starting on the host using cgroup v1.",
+    )
+
     # Pods
 
     static_pod_path: str = _setting(
@@ -137,7 +182,13 @@ class KubeletConfig:
         flag="manifest-url",
         help="URL for accessing additional Pod specifications to run",
     )
-    static_pod_url_header: Mapping[str, Any] = _setting({}, "mapStringString", file="staticPodURLHeader")
+    static_pod_url_header: Mapping[str, Any] = _setting(
+        {},
+        "headers",
+        file="staticPodURLHeader",
+        flag="manifest-url-header",
+        help="Comma-separated list of HTTP headers to use when accessing the url provided to --manifest-url.",
+    )
     file_check_frequency: float = _setting(
         20.0,
         "duration",
@@ -227,6 +278,20 @@ class KubeletConfig:
         help="Pull images one at a time.",
     )
     max_parallel_image_pulls: int = _setting(0, "int", file="maxParallelImagePulls")
+    registry_pull_qps: int = _setting(
+        5,
+        "int",
+        file="registryPullQPS",
+        flag="registry-qps",
+        help="If > 0, limit registry pull QPS to this value. If 0, unlimited.",
+    )
+    registry_burst: int = _setting(
+        10,
+        "int",
+        file="registryBurst",
+        flag="registry-burst",
+        help="Maximum size of a bursty pulls. Only used if --registry-qps > 0.",
+    )
     image_credential_provider_config: str = _setting(
         "",
         "string",
@@ -427,6 +492,21 @@ class KubeletConfig:
         (), "stringSlice", file="shutdownGracePeriodByPodPriority"
     )
 
+    event_record_qps: int = _setting(
+        50,
+        "int",
+        file="eventRecordQPS",
+        flag="event-qps",
+        help="QPS to limit event creations. The number must be >= 0.",
+    )
+    event_burst: int = _setting(
+        100,
+        "int",
+        file="eventBurst",
+        flag="event-burst",
+        help="Maximum size of a bursty event records. The number must be >= 0.",
+    )
+
     # Serving
 
     enable_server: bool = _setting(
@@ -436,6 +516,14 @@ class KubeletConfig:
         "0.0.0.0", "ip", file="address", flag="address", help="The IP address for the Kubelet to serve on"
     )
     port: int = _setting(10250, "int", file="port", flag="port", help="The port for the Kubelet to serve on.")
+    enable_debugging_handlers: bool = _setting(
+        True,
+        "bool",
+        file="enableDebuggingHandlers",
+        flag="enable-debugging-handlers",
+        help="Enables server endpoints for log collection and local running of containers and commands",
+    )
+    enable_system_log_handler: bool = _setting(True, "bool", file="enableSystemLogHandler")
     healthz_port: int = _setting(
         10248,
         "int",
@@ -463,6 +551,20 @@ class KubeletConfig:
         file="tlsPrivateKeyFile",
         flag="tls-private-key-file",
         help="File containing x509 private key matching --tls-cert-file.",
+    )
+    tls_cipher_suites: tuple[str, ...] = _setting(
+        (),
+        "stringSlice",
+        file="tlsCipherSuites",
+        flag="tls-cipher-suites",
+        help="Comma-separated list of cipher suites for the server.",
+    )
+    tls_min_version: str = _setting(
+        "",
+        "string",
+        file="tlsMinVersion",
+        flag="tls-min-version",
+        help="Minimum TLS version supported. Possible values: VersionTLS12, VersionTLS13",
     )
     rotate_certificates: bool = _setting(
         False,
@@ -544,6 +646,7 @@ class KubeletConfig:
         flag="container-log-max-files",
         help=("Set the maximum number of container log files that can be present for a container."),
     )
+    container_log_max_workers: int = _setting(1, "int", file="containerLogMaxWorkers")
     container_log_monitor_interval: float = _setting(10.0, "duration", file="containerLogMonitorInterval")
 
     # What every component's configuration tells of its client

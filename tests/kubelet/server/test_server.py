@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -58,12 +59,16 @@ class Reviews:
 class Kubelet:
     """A node with one pod, `ns/web`, whose container `main` runs and `gone` has ended."""
 
-    def __init__(self, port: int, reviews: Reviews, pods: list[Obj]) -> None:
+    def __init__(self, port: int, reviews: Reviews, pods: list[Obj], serving: KubeletServer) -> None:
+        self._serving = serving
         self.port = port
         self.reviews = reviews
         self.pods = pods
         self.pool = Pool("127.0.0.1", port, tls=None)
         self.problem = ""
+
+    def off(self, setting: str) -> None:
+        self._serving._node = dataclasses.replace(self._serving._node, **{setting: False})  # type: ignore[arg-type]
 
     async def ask(self, path: str, *, method: str = "GET", token: str = "admin") -> Response:
         headers = [("Authorization", f"Bearer {token}")] if token else []
@@ -140,8 +145,9 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
         root_directory=str(tmp_path / "root"),
     )
     gate = Gate(reviews, clock, "node-1", AuthConfig())  # type: ignore[arg-type]
-    server = HttpServer(KubeletServer(node, gate).handle)
-    kubelet = Kubelet(await server.listen("127.0.0.1", 0), reviews, [pod])
+    serving = KubeletServer(node, gate)
+    server = HttpServer(serving.handle)
+    kubelet = Kubelet(await server.listen("127.0.0.1", 0), reviews, [pod], serving)
     found.append(kubelet)
     yield kubelet
     await kubelet.pool.close()
@@ -233,6 +239,16 @@ async def test_what_is_not_there(kubelet: Kubelet) -> None:
         400,
         "you must specify at least 1 of stdin, stdout, stderr",
     )
+
+
+async def test_what_is_turned_off(kubelet: Kubelet) -> None:
+    kubelet.off("system_logs")
+    assert await kubelet.text("/logs/") == (405, "logs endpoint is disabled.\n")
+    assert (await kubelet.ask("/runningpods/")).status == 200
+    kubelet.off("debugging")
+    for path in ("/runningpods/", "/logs/", "/containerLogs/ns/web/main", "/exec/ns/web/main"):
+        assert await kubelet.text(path) == (405, "Debug endpoints are disabled.\n")
+    assert (await kubelet.ask("/pods")).status == 200
 
 
 async def test_logs(kubelet: Kubelet) -> None:

@@ -38,6 +38,10 @@ class ServedNode:
     cpus: int = 1
     log_directory: str = "/var/log"
     """What `/logs/` shows."""
+    debugging: bool = True
+    """Whether logs, commands and streams are served, and not only health, metrics and configuration."""
+    system_logs: bool = True
+    """Whether `/logs/` is."""
     root_directory: str = "/var/lib/kubelet"
 
 

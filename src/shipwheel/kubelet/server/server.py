@@ -38,6 +38,8 @@ from shipwheel.kubelet.server.summary import summary
 
 _TEXT = "text/plain; charset=utf-8"
 _MAX_BUFFERED = 1 << 20
+_DEBUGGING = frozenset(("run", "exec", "attach", "portForward", "containerLogs", "runningpods", "logs"))
+"""What `enableDebuggingHandlers` turns off."""
 
 Route = Callable[[Request, list[str]], Awaitable[Answer]]
 
@@ -72,6 +74,10 @@ class KubeletServer:
         methods, route = self._routes.get(root, ((), None))
         if route is None:
             return _text(404, "404 page not found\n")
+        if not self._node.debugging and root in _DEBUGGING:
+            return _text(405, "Debug endpoints are disabled.\n")
+        if not self._node.system_logs and root == "logs":
+            return _text(405, "logs endpoint is disabled.\n")
         if request.method not in methods:
             return _text(405, "405: Method Not Allowed")
         # From here on in a task of its own: calls to the runtime have time limits (see `httpserver`).

@@ -1,0 +1,84 @@
+"""What upstream's kubelet can be told and ours cannot: asking for the default is fine, for anything else is refused.
+
+So a configuration that was written out in full, as upstream's own tools do, is understood, and nothing is accepted that
+would not be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shipwheel.client.flags import Type
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """`file` is its place in a KubeletConfiguration, `flag` its name on a command line; either may be empty."""
+
+    file: str
+    flag: str
+    kind: Type
+    value: Any
+    """Upstream's default, or what is done here instead. Durations are written as in Go."""
+    deprecated: str = ""
+
+
+_GONE = "Use --eviction-hard or --eviction-soft instead. Will be removed in a future version."
+
+FIXED: tuple[Fixed, ...] = (
+    Fixed("configMapAndSecretChangeDetectionStrategy", "", "string", "Watch"),
+    Fixed("contentType", "kube-api-content-type", "string", "application/json"),
+    Fixed("cgroupDriver", "cgroup-driver", "string", "cgroupfs"),
+    Fixed("cpuManagerPolicy", "cpu-manager-policy", "string", "none"),
+    Fixed("cpuManagerPolicyOptions", "cpu-manager-policy-options", "mapStringString", {}),
+    Fixed("cpuManagerReconcilePeriod", "cpu-manager-reconcile-period", "duration", "10s"),
+    Fixed("enableContentionProfiling", "contention-profiling", "bool", False),
+    Fixed("enableDebugFlagsHandler", "", "bool", True),
+    Fixed("enableProfilingHandler", "", "bool", True),
+    Fixed("enableSystemLogQuery", "", "bool", False),
+    Fixed("enforceNodeAllocatable", "enforce-node-allocatable", "stringSlice", ["pods"]),
+    Fixed("hairpinMode", "hairpin-mode", "string", "promiscuous-bridge"),
+    Fixed("imagePullCredentialsVerificationPolicy", "", "string", "NeverVerifyPreloadedImages"),
+    Fixed("iptablesDropBit", "", "int", 15),
+    Fixed("iptablesMasqueradeBit", "", "int", 14),
+    Fixed("kernelMemcgNotification", "kernel-memcg-notification", "bool", False),
+    Fixed("kubeReservedCgroup", "kube-reserved-cgroup", "string", ""),
+    Fixed("kubeletCgroups", "kubelet-cgroups", "string", ""),
+    Fixed("localStorageCapacityIsolation", "local-storage-capacity-isolation", "bool", True),
+    Fixed("logging", "", "mapStringString", {}),
+    Fixed("makeIPTablesUtilChains", "make-iptables-util-chains", "bool", True),
+    Fixed("memoryManagerPolicy", "memory-manager-policy", "string", "None"),
+    Fixed("memoryReservationPolicy", "", "string", "None"),
+    Fixed("memorySwap", "", "mapStringString", {}),
+    Fixed("memoryThrottlingFactor", "", "float", 0.9),
+    Fixed("preloadedImagesVerificationAllowlist", "", "stringSlice", []),
+    Fixed("protectKernelDefaults", "protect-kernel-defaults", "bool", False),
+    Fixed("qosReserved", "qos-reserved", "mapStringString", {}),
+    Fixed("readOnlyPort", "read-only-port", "int", 0),
+    Fixed("reservedMemory", "reserved-memory", "stringSlice", []),
+    Fixed("reservedSystemCPUs", "reserved-cpus", "string", ""),
+    Fixed("runOnce", "runonce", "bool", False),
+    Fixed("showHiddenMetricsForVersion", "", "string", ""),
+    Fixed("streamingConnectionIdleTimeout", "streaming-connection-idle-timeout", "duration", "4h0m0s"),
+    Fixed("systemCgroups", "system-cgroups", "string", ""),
+    Fixed("systemReservedCgroup", "system-reserved-cgroup", "string", ""),
+    Fixed("tlsCurvePreferences", "", "stringSlice", []),
+    Fixed("topologyManagerPolicy", "topology-manager-policy", "string", "none"),
+    Fixed("topologyManagerPolicyOptions", "topology-manager-policy-options", "mapStringString", {}),
+    Fixed("topologyManagerScope", "topology-manager-scope", "string", "container"),
+    Fixed("tracing", "", "mapStringString", {}),
+    Fixed("volumePluginDir", "volume-plugin-dir", "string", "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/"),
+    Fixed("volumeStatsAggPeriod", "volume-stats-agg-period", "duration", "1m0s"),
+    Fixed("", "exit-on-lock-contention", "bool", False),
+    Fixed("", "lock-file", "string", ""),
+    Fixed("", "maximum-dead-containers", "int", -1, _GONE),
+    Fixed("", "maximum-dead-containers-per-container", "int", 1, _GONE),
+    Fixed("", "minimum-container-ttl-duration", "duration", "0s", _GONE),
+    Fixed("", "runtime-cgroups", "string", ""),
+    Fixed("", "experimental-mounter-path", "string", "", "will be removed in 1.25 or later. in favor of using CSI."),
+    Fixed("", "experimental-allocatable-ignore-eviction", "bool", False, "will be removed in 1.25 or later."),
+)
+BY_FILE: Mapping[str, Fixed] = {each.file: each for each in FIXED if each.file}
+BY_FLAG: Mapping[str, Fixed] = {each.flag: each for each in FIXED if each.flag}
