@@ -8,7 +8,7 @@ import pytest
 
 from shipwheel.api.errors import ApiError
 from shipwheel.api.resource import UserInfo
-from shipwheel.apiserver.flow import Flow, Ticket
+from shipwheel.apiserver.flow import Flow, Place
 from shipwheel.apiserver.requestinfo import RequestInfo
 
 USER = UserInfo("u", ("g",))
@@ -18,12 +18,12 @@ CREATE = RequestInfo("create", "/api/v1/pods", True, "", "v1", "", "pods")
 LEASE = RequestInfo("update", "/apis/coordination.k8s.io/v1/leases", True, "coordination.k8s.io", "v1", "", "leases")
 
 
-async def fill(flow: Flow, info: RequestInfo, count: int) -> list[Ticket]:
+async def fill(flow: Flow, info: RequestInfo, count: int) -> list[Place]:
     async with asyncio.timeout(1):
         return [await flow.enter(info, USER) for _ in range(count)]
 
 
-async def queue(flow: Flow, info: RequestInfo, count: int) -> list[asyncio.Task[Ticket]]:
+async def queue(flow: Flow, info: RequestInfo, count: int) -> list[asyncio.Task[Place]]:
     tasks = [asyncio.create_task(flow.enter(info, USER)) for _ in range(count)]
     await asyncio.sleep(0)
     assert not any(task.done() for task in tasks)
@@ -94,11 +94,11 @@ async def test_who_gives_up_leaves_no_place_behind() -> None:
     async with asyncio.timeout(1):
         (await stays).leave()
     assert flow.reads.used == 0
-    (ticket,) = await fill(flow, LIST, 1)
+    (place,) = await fill(flow, LIST, 1)
     (waits,) = await queue(flow, LIST, 1)
     waits.cancel()
     await asyncio.sleep(0)
-    ticket.leave()
+    place.leave()
     assert flow.reads.used == 0
 
 

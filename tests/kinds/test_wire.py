@@ -116,8 +116,10 @@ def test_a_list_is_put_together_from_encoded_items():
     pods = [{"metadata": {"name": name}} for name in "ab"]
     metadata = {"resourceVersion": "5", "continue": "x"}
     whole = wire.encode_object({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": pods})
-    assert wire.encode_list("v1", "PodList", metadata, (wire.encode_item(POD, pod) for pod in pods)) == whole
-    empty = wire.decode_object(wire.encode_list("v1", "PodList", {}, []))
+    message = wire.list_metadata(metadata) + b"".join(wire.list_item(wire.encode_item(POD, pod)) for pod in pods)
+    parts = [wire.opening("v1", "PodList"), wire.announce(len(message)), message, wire.CLOSING]
+    assert b"".join(parts) == wire.envelope("v1", "PodList", message) == whole
+    empty = wire.decode_object(wire.envelope("v1", "PodList", wire.list_metadata({})))
     assert empty == {"kind": "PodList", "apiVersion": "v1", "metadata": {}}
 
 

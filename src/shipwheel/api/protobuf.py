@@ -6,7 +6,8 @@ still have to be turned into dictionaries; here a message's readers and writers 
 
 What a dictionary has is written, what is on the wire appears in the dictionary: neither side adds or drops
 default values, so one codec serves proto2 (the API's own types) and proto3 (CRI, CSI, device plugins). A
-message with a JSON form of its own (a time is a string) gives `from_wire` and `to_wire`.
+message with a JSON form of its own (a time is a string) gives `from_wire` and `to_wire`, which may return the encoded
+message itself.
 
 Encoding: https://protobuf.dev/programming-guides/encoding/
 """
@@ -67,7 +68,7 @@ class Message:
         fields: Iterable[Field] = (),
         *,
         from_wire: Callable[[dict[str, Any]], Any] | None = None,
-        to_wire: Callable[[Any], dict[str, Any]] | None = None,
+        to_wire: Callable[[Any], dict[str, Any] | bytes] | None = None,
     ) -> None:
         self.name = name
         self.fields = tuple(fields)
@@ -75,6 +76,8 @@ class Message:
         self.to_wire = to_wire
         self._readers: dict[int, _Reader] | None = None
         self._writers: dict[str, _Writer] | None = None
+        self._inline_reading: dict[int, tuple[str, Message | None]] = {}
+        self._inline_writing: dict[str, tuple[bytes, Message | None]] = {}
 
     def __repr__(self) -> str:
         return f"Message({self.name!r})"
@@ -84,14 +87,29 @@ class Message:
         readers = self._readers
         if readers is None:
             readers = self._readers = _readers_of(self)
+            self._inline_reading = _inlined(self)
+        inline = self._inline_reading
         obj: dict[str, Any] = {}
         while position < end:
             tag = raw[position]
             position += 1
             if tag > 0x7F:
                 tag, position = _read_varint(raw, position - 1)
-            reader = readers.get(tag)
-            position = _skip(raw, position, end, tag) if reader is None else reader(raw, position, end, obj)
+            plain = inline.get(tag)
+            if plain is None:
+                reader = readers.get(tag)
+                position = _skip(raw, position, end, tag) if reader is None else reader(raw, position, end, obj)
+                continue
+            size = raw[position]
+            position += 1
+            if size > 0x7F:
+                size, position = _read_varint(raw, position - 1)
+            stop = position + size
+            if stop > end:
+                raise DecodeError("a length reaches beyond the message")
+            name, message = plain
+            obj[name] = raw[position:stop].decode() if message is None else message.read(raw, position, stop)
+            position = stop
         if position > end:
             raise DecodeError(f"{self.name}: a value reaches beyond its message")
         return obj if self.from_wire is None else self.from_wire(obj)
@@ -100,15 +118,62 @@ class Message:
         writers = self._writers
         if writers is None:
             writers = self._writers = {each.name: _writer_of(each) for each in self.fields}
+            self._inline_writing = {
+                name: (_tag(tag >> 3, LENGTH), each) for tag, (name, each) in _inlined(self).items()
+            }
         if self.to_wire is not None:
             obj = self.to_wire(obj)
+            if obj.__class__ is bytes:
+                out += obj
+                return
+        inline = self._inline_writing
         for name, value in obj.items():
-            if value is None:
-                continue
-            writer = writers.get(name)
-            if writer is None:
-                raise ValueError(f"{self.name} has no field {name!r}")
-            writer(out, value)
+            plain = inline.get(name)
+            if plain is None:
+                writer = writers.get(name)
+                if writer is not None:
+                    if value is not None:
+                        writer(out, value)
+                elif value is not None:
+                    raise ValueError(f"{self.name} has no field {name!r}")
+            elif value is not None:
+                tag, message = plain
+                if message is None:
+                    encoded = value.encode()
+                else:
+                    encoded = bytearray()
+                    message.write(encoded, value)
+                size = len(encoded)
+                out += tag
+                if size < 0x80:
+                    out.append(size)
+                else:
+                    _write_varint(out, size)
+                out += encoded
+
+
+def _inlined(message: Message) -> dict[int, tuple[str, Message | None]]:
+    """Single strings and messages, by their tags: `read` and `write` deal with them themselves. Nearly all fields are
+    of these, and a call for each would double the cost."""
+    return {
+        each.number << 3 | LENGTH: (each.name, None if each.type == "string" else each.type)  # type: ignore[misc]
+        for each in message.fields
+        if each.shape == "one" and (each.type == "string" or isinstance(each.type, Message))
+    }
+
+
+def delimited(number: int, raw: bytes) -> bytes:
+    """A field that holds bytes, text or an encoded message."""
+    out = bytearray(_tag(number, LENGTH))
+    _write_varint(out, len(raw))
+    return bytes(out + raw)
+
+
+def announced(number: int, size: int) -> bytes:
+    """What precedes the `size` bytes of such a field."""
+    out = bytearray(_tag(number, LENGTH))
+    _write_varint(out, size)
+    return bytes(out)
 
 
 def encode(message: Message, obj: Any) -> bytes:
@@ -313,7 +378,11 @@ def _value_writer(kind: str | Enum | Message) -> _Writer:
         def message(out: bytearray, value: Any) -> None:
             inner = bytearray()
             write(inner, value)
-            _write_varint(out, len(inner))
+            size = len(inner)
+            if size < 0x80:
+                out.append(size)
+            else:
+                _write_varint(out, size)
             out += inner
 
         return message
@@ -441,6 +510,8 @@ def _writer_of(each: Field) -> _Writer:
         return one
     if each.shape == "many":
         return packed if each.packed else many
+    if each.key == each.type == "string":
+        return _texts_writer(listed)
 
     key = _writer_of(Field("key", 1, each.key))
     entry_value = _writer_of(Field("value", 2, each.type))
@@ -451,6 +522,25 @@ def _writer_of(each: Field) -> _Writer:
             key(inner, name)
             entry_value(inner, item)
             out += listed
+            _write_varint(out, len(inner))
+            out += inner
+
+    return mapping
+
+
+def _texts_writer(tag: bytes) -> _Writer:
+    """Writes maps from text to text: labels, annotations, node selectors."""
+
+    def mapping(out: bytearray, items: Mapping[str, str]) -> None:
+        for name, item in items.items():
+            key, value = name.encode(), item.encode()
+            inner = bytearray(b"\x0a")
+            _write_varint(inner, len(key))
+            inner += key
+            inner.append(0x12)
+            _write_varint(inner, len(value))
+            inner += value
+            out += tag
             _write_varint(out, len(inner))
             out += inner
 

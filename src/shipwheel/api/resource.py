@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shipwheel.api.clock import Clock
@@ -189,9 +190,11 @@ class Column:
     format: str = ""
     description: str = ""
     priority: int = 0
+    moment: Callable[[Obj], str | None] | None = None
+    """Of a column that says how long ago something was: when that was. Everything else in a row can be kept."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Version:
     """One way a kind is served: under a group and version, in that version's form.
 
@@ -220,9 +223,13 @@ class Version:
     orphans: bool = False
     """A deletion through this version leaves dependents alone when the client does not say."""
 
-    @property
+    @cached_property
     def group_version(self) -> GroupVersion:
         return GroupVersion(self.group, self.version)
+
+    @cached_property
+    def api_version(self) -> str:
+        return str(self.group_version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +261,7 @@ class Subresource:
     """`call` is reached by any method, and takes options from the query (exec, attach, portforward, proxy)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Resource:
     """A kind as the API serves it."""
 
@@ -286,31 +293,36 @@ class Resource:
     """Seconds after which an object goes away by itself (events)."""
     system_namespace_exempt: bool = False
 
-    @property
+    @cached_property
     def storage(self) -> Version:
         if self.storage_version is None:
             return self.versions[0]
         return next(v for v in self.versions if v.group_version == self.storage_version)
 
-    @property
+    @cached_property
     def group(self) -> str:
         return self.versions[0].group
 
-    @property
+    @cached_property
     def group_resource(self) -> GroupResource:
         return GroupResource(self.group, self.plural)
 
-    @property
+    @cached_property
     def gvk(self) -> GroupVersionKind:
         """Of the storage version."""
         storage = self.storage
         return GroupVersionKind(storage.group, storage.version, self.kind)
 
-    @property
+    @cached_property
+    def type_meta(self) -> bytes:
+        """What precedes the metadata in the stored form: `{"kind":"Pod","apiVersion":"v1",`."""
+        return b'{"kind":"%b","apiVersion":"%b",' % (self.kind.encode(), self.storage.api_version.encode())
+
+    @cached_property
     def has_status(self) -> bool:
         return any(sub.name == "status" for sub in self.subresources)
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         return self.storage_prefix or (f"{self.group}/{self.plural}" if self.custom else self.plural)
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
+
+from shipwheel.api.ages import UNKNOWN, human_duration
+from shipwheel.api.clock import parse_time
 from shipwheel.api.errors import bad_request
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Column
@@ -80,12 +84,58 @@ def row(
     beside: Obj | None = None,
 ) -> Obj:
     """`beside`: the object as it comes with the row, where `columns` read another form of it."""
-    shown: Any = None
+    cells = [column.value(obj, now) for column in columns]
+    return {"cells": cells, "object": _shown(obj, beside, include, version)}
+
+
+def _shown(obj: Obj, beside: Obj | None, include: str, version: str) -> Any:
     if include == "Object":
-        shown = obj if beside is None else beside
-    elif include == "Metadata":
-        shown = partial_metadata(obj, version=version)
-    return {"cells": [column.value(obj, now) for column in columns], "object": shown}
+        return obj if beside is None else beside
+    return partial_metadata(obj, version=version) if include == "Metadata" else None
+
+
+class KeptRow(NamedTuple):
+    """A row as JSON, but for an age that may stand between `before` and `after`."""
+
+    before: bytes
+    moment: float | None
+    """What the age is that of, in seconds since 1970; None: there is none."""
+    after: bytes
+
+    def at(self, now: float) -> bytes:
+        if self.moment is None:
+            return self.before
+        return b'%b"%b"%b' % (self.before, human_duration(now - self.moment).encode(), self.after)
+
+
+_UNASKED: Any = object()
+"""Stands for the time where a row is made to be kept: a cell that does anything with it fails."""
+
+
+def keep_row(
+    obj: Obj, columns: Sequence[Column], *, include: str, version: str = "v1", beside: Obj | None = None
+) -> KeptRow | None:
+    """The row at any time; None when cells other than one age depend on the time."""
+    cells: list[Any] = []
+    gap, moment = -1, None
+    try:
+        for column in columns:
+            if column.moment is None:
+                cells.append(column.value(obj, _UNASKED))
+            elif gap >= 0:
+                return None
+            elif since := column.moment(obj):
+                gap, moment = len(cells), parse_time(since).timestamp()
+            else:
+                cells.append(UNKNOWN)
+    except (TypeError, AttributeError):
+        return None
+    end = b'],"object":%b}' % orjson.dumps(_shown(obj, beside, include, version))
+    start = b'{"cells":[' + orjson.dumps(cells if gap < 0 else cells[:gap])[1:-1]
+    if gap < 0:
+        return KeptRow(start + end, None, b"")
+    rest = orjson.dumps(cells[gap:])[1:-1]
+    return KeptRow(start + b"," if gap else start, moment, (b"," + rest if rest else b"") + end)
 
 
 def partial_metadata(obj: Obj, *, version: str = "v1") -> Obj:

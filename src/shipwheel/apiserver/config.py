@@ -57,6 +57,9 @@ class ApiServerConfig:
     etcd_compaction_interval: float = 300.0
     max_requests_inflight: int = 400
     max_mutating_requests_inflight: int = 200
+    max_watches_inflight: int = 10_000
+    request_timeout: float = 60.0
+    min_request_timeout: int = 1800
     event_ttl: float = 3600.0
     feature_gates: Mapping[str, bool] | None = None
 
@@ -117,6 +120,12 @@ FLAGS: tuple[Flag, ...] = (
          group="Etcd"),
     Flag("max-requests-inflight", "int", 400, "How many reads are served at once; 0: no limit.", group="Generic"),
     Flag("max-mutating-requests-inflight", "int", 200, "How many writes are served at once; 0: no limit.",
+         group="Generic"),
+    Flag("max-watches-inflight", "int", 10_000, "How many watches are served at once; 0: no limit.",
+         group="Generic"),
+    Flag("request-timeout", "duration", 60.0, "How long a request may take that is no watch or the like.",
+         group="Generic"),
+    Flag("min-request-timeout", "int", 1800, "How many seconds a watch lasts at least whose client does not say.",
          group="Generic"),
     Flag("event-ttl", "duration", 3600.0, "How long events are kept."),
     Flag("allow-privileged", "bool", True, "Whether privileged containers may be asked for."),

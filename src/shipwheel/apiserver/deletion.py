@@ -10,10 +10,10 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Resource, Version, WriteContext
 from shipwheel.apiserver.admission.chain import Admission, Attempt
+from shipwheel.apiserver.entries import Entry
 from shipwheel.apiserver.intake import WriteOptions, deep_copy
 from shipwheel.apiserver.metadata import check_preconditions
 from shipwheel.apiserver.storing import Storing, Written
-from shipwheel.apiserver.watchcache import Entry
 from shipwheel.store.base import Mismatch
 
 

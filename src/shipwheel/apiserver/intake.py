@@ -59,8 +59,7 @@ def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptio
     if not isinstance(body.get("metadata"), dict):
         body["metadata"] = {}
     obj = version.to_storage(body) if version.to_storage is not None else body
-    gvk = resource.gvk
-    obj["kind"], obj["apiVersion"] = gvk.kind, str(gvk.group_version)
+    obj["kind"], obj["apiVersion"] = resource.kind, resource.storage.api_version
     resource.strategy.default(obj)
     return obj
 
@@ -109,7 +108,7 @@ def present(resource: Resource, version: Version, obj: Obj, subresource: Subreso
     view = deep_copy(obj)
     if version.from_storage is not None:
         view = version.from_storage(view)
-    view["kind"], view["apiVersion"] = resource.kind, str(version.group_version)
+    view["kind"], view["apiVersion"] = resource.kind, version.api_version
     return view
 
 
@@ -119,7 +118,7 @@ def converter(resource: Resource, version: Version) -> Convert | None:
         return None
 
     def convert(obj: Obj, api_version: str) -> tuple[Obj, Schema] | None:
-        wanted = next((each for each in resource.versions if str(each.group_version) == api_version), None)
+        wanted = next((each for each in resource.versions if each.api_version == api_version), None)
         if wanted is None:
             return None
         stored = deep_copy(obj)

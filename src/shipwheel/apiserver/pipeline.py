@@ -8,6 +8,7 @@ allowed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -34,16 +35,18 @@ from shipwheel.api.table import check_include
 from shipwheel.apiserver.authn.impersonation import impersonate, wants_impersonation
 from shipwheel.apiserver.authn.requests import Authenticator
 from shipwheel.apiserver.authz.chain import Authorizer
-from shipwheel.apiserver.flow import Flow
+from shipwheel.apiserver.flow import Flow, lasts_long
 from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
 from shipwheel.apiserver.listing import answer_list
-from shipwheel.apiserver.reads import Reader, list_options
+from shipwheel.apiserver.listoptions import list_options
+from shipwheel.apiserver.reads import Reader
 from shipwheel.apiserver.rendering import Rendering, render_object, render_table, rendering
 from shipwheel.apiserver.requestinfo import RequestInfo, request_info
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.storing import Written
 from shipwheel.apiserver.watchsocket import over_websocket
 from shipwheel.apiserver.writes import Writer, body_kind, decode_body, read_body, write_options
+from shipwheel.client.flags import parse_duration
 from shipwheel.client.httpserver import (
     Answer,
     BodyTooLarge,
@@ -51,6 +54,7 @@ from shipwheel.client.httpserver import (
     Request,
     Response,
     Stream,
+    StreamWriter,
     Upgrade,
     in_task,
 )
@@ -79,6 +83,7 @@ class Pipeline:
         server: Any,
         metrics: RequestMetrics,
         clock: Clock,
+        request_timeout: float,
     ) -> None:
         self.scheme = scheme
         self.authenticator = authenticator
@@ -89,6 +94,7 @@ class Pipeline:
         self.server = server
         self.metrics = metrics
         self.clock = clock
+        self.request_timeout = request_timeout
         self.paths: dict[str, PathHandler] = {}
         self.prefixes: dict[str, PathHandler] = {}
         self._renderings: dict[tuple[int, str, str, MediaType, str], Rendering] = {}
@@ -112,19 +118,54 @@ class Pipeline:
         return answer
 
     async def _through(self, request: Request, info: RequestInfo) -> Answer:
-        if request.method != "GET" or info.subresource or self.reader.cache.store.shared:
-            await in_task()  # it will wait for the store or for others; a plain read will not
+        allotted = self._allotted(request)
+        if request.method == "GET" and not info.subresource and not self.reader.cache.store.shared:
+            return await self._stages(request, info, allotted)
+        await in_task()  # it will wait for the store or for others; a plain read does not
+        if lasts_long(info):
+            return await self._stages(request, info, allotted)
+        try:
+            async with asyncio.timeout(allotted) as deadline:
+                return await self._stages(request, info, allotted)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout") from None
+
+    def _allotted(self, request: Request) -> float:
+        """How many seconds the request may take: what it says itself, but not more than everybody."""
+        text = request.parameter("timeout") if "timeout=" in request.raw_query else ""
+        if not text:
+            return self.request_timeout
+        try:
+            wanted = parse_duration(text)
+        except ValueError as error:
+            raise bad_request(f"invalid timeout specified in the request URL - {error}") from None
+        return wanted if 0 < wanted < self.request_timeout else self.request_timeout
+
+    async def _stages(self, request: Request, info: RequestInfo, allotted: float) -> Answer:
         user = await self.authenticator.authenticate(request)
         if wants_impersonation(request):
             user = await impersonate(request, user, self.authorizer)
         await self._authorize(request, info, user)
-        ticket = await self.flow.enter(info, user)
+        place = await self.flow.enter(info, user)
         try:
             if info.is_resource:
-                return await self._resource(request, info, user)
-            return await self._path(request, info, user)
-        finally:
-            ticket.leave()
+                answer = await self._resource(request, info, user)
+            else:
+                answer = await self._path(request, info, user)
+        except BaseException:
+            place.leave()
+            raise
+        if isinstance(answer, Response):
+            place.leave()
+        elif lasts_long(info):
+            answer.over = _each(self.metrics.begin_long(info), place.leave)
+        else:
+            answer.over = place.leave
+            if isinstance(answer, Stream):
+                answer.run = _within(allotted, answer.run)
+        return answer
 
     async def _authorize(self, request: Request, info: RequestInfo, user: UserInfo) -> None:
         decision = await self.authorizer.authorize(attributes_of(request, info, user))
@@ -199,7 +240,7 @@ class Pipeline:
             watch = await self.reader.watch(request, resource, namespace, options, form)
             return over_websocket(request, watch) if is_websocket(request) else watch
         selection = await self.reader.select(resource, namespace, options)
-        return await answer_list(request, selection, form, self.clock.now())
+        return await answer_list(request, selection, form, self.clock.now(), self.reader.turns)
 
     async def _write(
         self,
@@ -319,7 +360,7 @@ class Pipeline:
         if isinstance(answer, dict) and answer.get("kind") == resource.kind:
             if version.from_storage is not None:
                 answer = version.from_storage(answer)
-            answer["apiVersion"] = str(version.group_version)
+            answer["apiVersion"] = version.api_version
         form = codec.negotiate(request.header("accept"))
         if form.as_kind == "Table" and isinstance(answer, dict) and resource.columns:
             include = request.parameter("includeObject")
@@ -375,7 +416,7 @@ class Pipeline:
         if known is None:
             if include:
                 check_include(include)
-            known = self._renderings[key] = rendering(resource, version, form, include)
+            known = self._renderings[key] = rendering(resource, version, form, include, self.reader.forms)
         return known
 
     def _refusal(self, request: Request, info: RequestInfo, error: ApiError) -> Response:
@@ -389,6 +430,29 @@ class Pipeline:
             form = MediaType()
         body, media = render_object(status, form)
         return Response(error.code, body, content_type=media, headers=headers)
+
+
+def _each(*calls: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+def _within(
+    seconds: float, run: Callable[[StreamWriter], Awaitable[None]]
+) -> Callable[[StreamWriter], Awaitable[None]]:
+    """A stream that is broken off when its reader takes longer than that."""
+
+    async def limited(writer: StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await run(writer)
+        except TimeoutError:
+            writer.abort()
+
+    return limited
 
 
 def attributes_of(request: Request, info: RequestInfo, user: UserInfo, *, verb: str = "") -> Attributes:

@@ -11,160 +11,31 @@ import asyncio
 import base64
 import binascii
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
 
 from shipwheel.api.clock import Clock
-from shipwheel.api.errors import ApiError, bad_request, expired, forbidden, invalid, invalid_object, not_found
+from shipwheel.api.errors import ApiError, bad_request, expired, not_found
 from shipwheel.api.meta import Obj
-from shipwheel.api.resource import Resource, Version
-from shipwheel.api.selectors import FieldSelector, LabelSelector, parse_field_selector, parse_label_selector
+from shipwheel.api.resource import Resource
+from shipwheel.apiserver.entries import Entry, make_entry
+from shipwheel.apiserver.forms import Forms
+from shipwheel.apiserver.listoptions import ListOptions
 from shipwheel.apiserver.rendering import Rendering
-from shipwheel.apiserver.watchcache import Change, Entry, Filter, ResourceCache, WatchCache, Watcher, make_entry
+from shipwheel.apiserver.turns import Turns, slices
+from shipwheel.apiserver.watch import Watch
+from shipwheel.apiserver.watchcache import Change, Filter, ResourceCache, WatchCache
 from shipwheel.client.httpserver import Request, Stream, StreamWriter
 from shipwheel.store.base import Compacted, FutureRevision
 
-SLOW_READER_BYTES = 16 << 20
-"""A watcher that is further behind than this is cut off; it starts anew from where it was."""
-BOOKMARK_SECONDS = 60.0
-MIN_WATCH_SECONDS = 1800
 INCONSISTENT_CONTINUE = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
     "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
-_INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
-_TRUE = ("1", "t", "T", "true", "TRUE", "True")
-
-
-@dataclass(frozen=True, slots=True)
-class ListOptions:
-    labels: LabelSelector | None
-    fields: FieldSelector | None
-    limit: int
-    token: str
-    resource_version: str
-    match: str
-    watch: bool
-    bookmarks: bool
-    timeout: int
-    send_initial: bool | None
-
-    @property
-    def revision(self) -> int:
-        """The resource version as a number, -1 when unset."""
-        if not self.resource_version:
-            return -1
-        try:
-            revision = int(self.resource_version)
-        except ValueError:
-            revision = -1
-        if revision < 0:
-            field_error = invalid("resourceVersion", self.resource_version, "strconv.ParseUint: parsing \"" +
-                                  self.resource_version + "\": invalid syntax")  # fmt: skip
-            raise invalid_object("meta.k8s.io", "ListOptions", "", [field_error])
-        return revision
-
-
-def list_options(request: Request, resource: Resource, version: Version) -> ListOptions:
-    """Read and check the query of a list or a watch."""
-    labels = fields = None
-    if text := request.parameter("labelSelector"):
-        try:
-            labels = parse_label_selector(text)
-        except ValueError as error:
-            raise bad_request(f"unable to parse requirement: {error}") from None
-    if text := request.parameter("fieldSelector"):
-        try:
-            fields = parse_field_selector(text)
-        except ValueError as error:
-            raise bad_request(str(error)) from None
-        own = version.field_labels
-        for name in sorted(fields.fields()):
-            if name not in ("metadata.name", "metadata.namespace") and name not in (
-                resource.selectable if own is None else own
-            ):
-                known = f"{version.group_version}, Kind={resource.kind}"
-                raise bad_request(
-                    f'Unable to find "{known}" that match label selector "{request.parameter("labelSelector")}", '
-                    f'field selector "{text}": field label not supported: {name}'
-                    if resource.custom
-                    else f'Unable to find "{version.group_version}, Resource={resource.plural}" that match label '
-                    f'selector "{request.parameter("labelSelector")}", field selector "{text}": field label not '
-                    f"supported: {name}"
-                )
-        if own is not None:
-            fields = fields.transform(lambda name, value: (own.get(name, name), value))
-    initial = request.parameter("sendInitialEvents")
-    options = ListOptions(
-        labels,
-        fields,
-        max(_number(request, "limit"), 0),
-        request.parameter("continue"),
-        request.parameter("resourceVersion"),
-        request.parameter("resourceVersionMatch"),
-        request.parameter("watch") in _TRUE,
-        request.parameter("allowWatchBookmarks") in _TRUE,
-        _number(request, "timeoutSeconds"),
-        None if not initial else initial in _TRUE,
-    )
-    _check_match(options)
-    return options
-
-
-def _number(request: Request, name: str) -> int:
-    text = request.parameter(name)
-    if not text:
-        return 0
-    if not _INTEGER.fullmatch(text):
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    if not -(1 << 63) <= (number := int(text)) < 1 << 63:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
-    return number
-
-
-def _check_match(options: ListOptions) -> None:
-    errors = []
-    match = options.match
-    if options.watch:
-        if options.send_initial is not None and not match:
-            errors.append(
-                forbidden("resourceVersionMatch", "resourceVersionMatch must be set when sendInitialEvents is set")
-            )
-        if options.send_initial is None and match:
-            errors.append(
-                forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                )
-            )
-        if match and match != "NotOlderThan" and options.send_initial is not None:
-            errors.append(invalid("resourceVersionMatch", match, 'supported values: "NotOlderThan"'))
-    elif match:
-        if not options.resource_version:
-            errors.append(
-                forbidden(
-                    "resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"
-                )
-            )
-        if options.token:
-            errors.append(
-                forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
-            )
-        if match not in ("Exact", "NotOlderThan"):
-            errors.append(invalid("resourceVersionMatch", match, 'supported values: "Exact", "NotOlderThan", ""'))
-        elif match == "Exact" and options.resource_version == "0":
-            errors.append(
-                forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
-            )
-    elif options.send_initial is not None:
-        errors.append(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
-    if errors:
-        raise invalid_object("meta.k8s.io", "ListOptions", "", errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +50,14 @@ Changes = Sequence[Change]
 
 
 class Reader:
-    def __init__(self, cache: WatchCache, clock: Clock) -> None:
+    """`min_watch_seconds` is how long a watch lasts at least whose client does not say; at most twice that."""
+
+    def __init__(self, cache: WatchCache, clock: Clock, *, min_watch_seconds: int) -> None:
         self.cache = cache
         self.clock = clock
+        self.min_watch_seconds = min_watch_seconds
+        self.forms = Forms(cache.everything)
+        self.turns = Turns()
         self.draining = asyncio.Event()
         """Set when the server stops: watches end."""
 
@@ -216,16 +92,27 @@ class Reader:
         if exact and revision > 0:
             return await self._past(cache, wanted, revision, "", options.limit)
         await self._await_revision(options.resource_version)
+        await self._index(cache, wanted)
         return self._present(cache, wanted, "", options.limit, self.cache.revision)
 
+    async def _index(self, cache: ResourceCache, wanted: Filter) -> None:
+        """What a selector asks of objects is found out slice by slice, the first time somebody asks; so that the
+        selection itself, which must see one moment, takes no time."""
+        if not wanted.decodes:
+            return
+        unknown = [entry for entry in cache.within(wanted.namespace) if not entry.is_indexed]
+        for run in slices(unknown):
+            async with self.turns:
+                for entry in run:
+                    entry.index()
+
     def _present(self, cache: ResourceCache, wanted: Filter, start: str, limit: int, revision: int) -> Selection:
-        entries = cache.select(wanted, start=start)
+        entries, remaining = cache.select(wanted, start=start, limit=limit)
         metadata: Obj = {"resourceVersion": str(revision)}
-        if limit and len(entries) > limit:
+        if remaining:
             if wanted.everything:
-                metadata["remainingItemCount"] = len(entries) - limit
-            metadata["continue"] = encode_token(revision, entries[limit - 1].key)
-            entries = entries[:limit]
+                metadata["remainingItemCount"] = remaining
+            metadata["continue"] = encode_token(revision, entries[-1].key)
         return Selection(entries, metadata)
 
     async def _continue(self, cache: ResourceCache, wanted: Filter, options: ListOptions) -> Selection:
@@ -234,6 +121,7 @@ class Reader:
             raise bad_request("specifying resource version is not allowed when using continue")
         if revision < 0:
             await self.cache.freshen()
+            await self._index(cache, wanted)
             return self._present(cache, wanted, start, options.limit, self.cache.revision)
         try:
             return await self._past(cache, wanted, revision, start, options.limit)
@@ -247,6 +135,7 @@ class Reader:
     async def _past(self, cache: ResourceCache, wanted: Filter, revision: int, start: str, limit: int) -> Selection:
         if revision > self.cache.revision:
             await self.cache.reach(revision)
+        await self._index(cache, wanted)
         if cache.changed_at <= revision and self.cache.compacted <= revision:
             return self._present(cache, wanted, start, limit, revision)
         scope = f"{wanted.namespace}/" if wanted.namespace and cache.resource.namespaced else ""
@@ -263,9 +152,7 @@ class Reader:
             except FutureRevision:
                 raise bad_request(f"resource version {revision} is in the future") from None
             for item in page.items:
-                entry = make_entry(
-                    cache.resource, cache.head, item.key[len(cache.prefix) :], item.value, item.mod_revision
-                )
+                entry = make_entry(cache.resource, item.key[len(cache.prefix) :], item.value, item.mod_revision)
                 if wanted.matches(entry):
                     found.append(entry)
             remaining = page.remaining
@@ -297,10 +184,20 @@ class Reader:
         initial = options.send_initial or (options.send_initial is None and revision <= 0)
         since = self.cache.revision if initial or revision <= 0 else revision
         past = None if initial else await self._missed(cache, since)
-        watch = _Watch(self, cache, wanted, rendering, since, options)
-        return Stream(
-            lambda writer: watch.run(writer, past, initial=bool(initial)), content_type=rendering.watch_content_type
+        if initial:
+            await self._index(cache, wanted)
+        watch = Watch(
+            self.cache, cache, wanted, rendering, turns=self.turns, clock=self.clock, bookmarks=options.bookmarks
         )
+        seconds = options.timeout or int(self.min_watch_seconds * (1 + random.random()))
+        initial_end = options.send_initial is True and options.bookmarks
+
+        async def run(writer: StreamWriter) -> None:
+            await watch.run(
+                writer, since=since, past=past, initial_end=initial_end, seconds=seconds, stop=self.draining
+            )
+
+        return Stream(run, content_type=rendering.watch_content_type)
 
     async def _missed(self, cache: ResourceCache, since: int) -> Changes:
         """Changes between `since` and now, from memory or from the store."""
@@ -312,84 +209,6 @@ class Reader:
         older = await self.cache.history(cache, since, until)
         newer = cache.changes_since(until)
         return [*older, *(newer if newer is not None else await self.cache.history(cache, until, self.cache.revision))]
-
-
-class _Watch:
-    """One client's watch: what it has missed, then every change as it happens."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        cache: ResourceCache,
-        wanted: Filter,
-        rendering: Rendering,
-        since: int,
-        options: ListOptions,
-    ) -> None:
-        self._reader = reader
-        self._cache = cache
-        self._rendering = rendering
-        self._options = options
-        self._watcher = Watcher(wanted, since, self._deliver)
-        self._writer: StreamWriter | None = None
-        self._cut_off = False
-
-    def _deliver(self, kind: str, change: Change) -> None:
-        writer = self._writer
-        if writer is None or self._cut_off:
-            return
-        writer.write_framed(self._rendering.frame(kind, change))
-        if writer.buffered > SLOW_READER_BYTES:
-            self._cut_off = True
-            writer.abort()
-
-    async def run(self, writer: StreamWriter, past: Changes | None, *, initial: bool) -> None:
-        self._writer = writer
-        watcher, cache = self._watcher, self._cache
-        # From here to `add_watcher` nothing waits, so nothing is missed or told twice.
-        if initial:
-            watcher.since = self._reader.cache.revision
-            for entry in cache.select(watcher.filter):
-                writer.write_framed(self._rendering.frame("ADDED", Change(entry.revision, None, entry, False)))
-            if self._options.send_initial and self._options.bookmarks:
-                writer.write_framed(self._rendering.bookmark(watcher.since, initial_end=True))
-        else:
-            told = watcher.since
-            for change in past or ():
-                watcher.offer(change)
-                told = max(told, change.revision)
-            late = cache.changes_since(told)
-            if late is None:
-                writer.abort()
-                return
-            for change in late:
-                watcher.offer(change)
-                told = max(told, change.revision)
-            watcher.since = told
-        cache.add_watcher(watcher)
-        try:
-            await self._follow(writer)
-        finally:
-            cache.remove_watcher(watcher)
-
-    async def _follow(self, writer: StreamWriter) -> None:
-        """Let the cache push until the time is up, with a bookmark now and then."""
-        timeout = self._options.timeout or int(MIN_WATCH_SECONDS * (1 + random.random()))
-        clock = self._reader.clock
-        deadline = clock.monotonic() + timeout
-        while not writer.closed.is_set():
-            left = deadline - clock.monotonic()
-            if left <= 0:
-                if self._options.bookmarks:
-                    writer.write_framed(self._rendering.bookmark(self._reader.cache.revision))
-                return
-            try:
-                async with asyncio.timeout(min(left, BOOKMARK_SECONDS)):
-                    await self._reader.draining.wait()
-                    return
-            except TimeoutError:
-                if self._options.bookmarks and left > BOOKMARK_SECONDS:
-                    writer.write_framed(self._rendering.bookmark(self._reader.cache.revision))
 
 
 def encode_token(revision: int, last_key: str) -> str:

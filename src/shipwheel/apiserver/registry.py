@@ -29,6 +29,7 @@ from shipwheel.api.resource import Resource, Subresource, Version, WriteContext
 from shipwheel.api.schema import validate as validate_schema
 from shipwheel.apiserver.admission.chain import Admission, Attempt
 from shipwheel.apiserver.deletion import Deleter
+from shipwheel.apiserver.entries import Entry
 from shipwheel.apiserver.intake import WriteOptions, deep_copy, present, put_view, take_in
 from shipwheel.apiserver.metadata import (
     count_generation,
@@ -42,7 +43,7 @@ from shipwheel.apiserver.metadata import (
 )
 from shipwheel.apiserver.ownership import record_update
 from shipwheel.apiserver.storing import Storing, Written
-from shipwheel.apiserver.watchcache import Entry, WatchCache
+from shipwheel.apiserver.watchcache import WatchCache
 from shipwheel.store.base import ABSENT, Mismatch, OutcomeUnknown, Store
 
 PATCH_ATTEMPTS = 5

@@ -1,12 +1,13 @@
 """From cached bytes to what a client asked for: JSON as it is, YAML, protobuf, Tables, metadata alone.
 
 A `Rendering` belongs to a kind, a version and a negotiated form, and is kept as long as these. The plain JSON one,
-which nearly all traffic uses, only joins bytes.
+which nearly all traffic uses, only joins bytes. What the others make of an object is kept with it (`forms`), so that
+it is made once for GETs, LISTs and WATCHes together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from datetime import datetime
 
 import orjson
@@ -16,12 +17,12 @@ from shipwheel.api.clock import SystemClock
 from shipwheel.api.codec import MediaType
 from shipwheel.api.meta import GroupVersionKind, Obj
 from shipwheel.api.resource import Resource, Version
-from shipwheel.apiserver.watchcache import Change, Entry
+from shipwheel.apiserver.entries import Entry
+from shipwheel.apiserver.forms import Forms
+from shipwheel.apiserver.turns import SLICE, slices
+from shipwheel.apiserver.watchcache import Change
 from shipwheel.client.httpserver import frame
 from shipwheel.kinds import wire
-
-GROUP = 32
-"""How many items of a long list are rendered before others have their turn."""
 
 
 def head_of(kind: str, api_version: str) -> bytes:
@@ -29,21 +30,24 @@ def head_of(kind: str, api_version: str) -> bytes:
 
 
 class Rendering:
-    """The plain JSON form. Subclasses override `one`; lists and frames follow from it."""
+    """The plain JSON form. Subclasses override `one`, or what is made of an entry to be kept, `make`."""
 
     content_type = "application/json"
     watch_content_type = "application/json"
+    slice = 4 * SLICE
+    """How many bytes of stored objects are dealt with in a turn."""
 
-    def __init__(self, resource: Resource, version: Version, form: MediaType) -> None:
+    def __init__(self, resource: Resource, version: Version, form: MediaType, forms: Forms) -> None:
         self.resource = resource
         self.version = version
         self.form = form
-        self.head = head_of(resource.kind, str(version.group_version))
+        self.forms = forms
+        self.head = head_of(resource.kind, version.api_version)
         self.item_kind = resource.kind
         self.list_kind = resource.list_kind or f"{resource.kind}List"
-        self.list_version = str(version.group_version)
+        self.list_version = version.api_version
         self.convert = version.from_storage
-        self.key: tuple[object, ...] = (form, str(version.group_version))
+        self.key: Hashable = (form, version.api_version)
 
     def one(self, entry: Entry) -> bytes:
         """The object by itself."""
@@ -59,18 +63,29 @@ class Rendering:
         obj["kind"], obj["apiVersion"] = self.resource.kind, self.list_version
         return obj
 
+    def kept(self, entry: Entry) -> bytes:
+        """What `make` makes of an entry: once, whoever asks."""
+        forms = entry.forms
+        made: bytes | None = forms.get(self.key) if forms is not None else None
+        if made is None:
+            made = self.make(entry)
+            self.forms.keep(entry, self.key, made, len(made))
+        return made
+
+    def make(self, entry: Entry) -> bytes:
+        return self.one(entry)
+
     def list(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> bytes:
         """The objects as a list, whole."""
         return b"".join(self.pieces(entries, metadata, now))
 
     def pieces(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> Iterator[bytes]:
         """The same piece by piece, so that a long list neither blocks others nor is in memory twice."""
-        yield self.opening(metadata, now)
-        for start in range(0, len(entries), GROUP):
-            if start:
-                yield b","
-            yield self.joined(entries[start : start + GROUP], now)
-        yield b"]}"
+        piece = self.opening(metadata, now)
+        for run in slices(entries, self.slice):
+            yield piece + self.joined(run, now)
+            piece = b","
+        yield b"]}" if entries else piece + b"]}"
 
     def opening(self, metadata: Obj, now: datetime) -> bytes:
         return head_of(self.list_kind, self.list_version) + b'"metadata":%b,"items":[' % orjson.dumps(metadata)
@@ -116,12 +131,23 @@ def _without_type(obj: Obj) -> bytes:
 class YamlRendering(Rendering):
     content_type = "application/yaml"
     watch_content_type = "application/yaml;stream=watch"
+    slice = SLICE // 8
 
     def one(self, entry: Entry) -> bytes:
         return codec.encode_yaml(self.view(entry))
 
     def pieces(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> Iterator[bytes]:
-        yield codec.encode_yaml(orjson.loads(b"".join(super().pieces(entries, metadata, now))))
+        """Keys are in alphabetical order, so the items come before the kind."""
+        yield codec.encode_yaml({"apiVersion": self.list_version}) + (b"items:\n" if entries else b"items: []\n")
+        for run in slices(entries, self.slice):
+            yield codec.encode_yaml([self._item(entry) for entry in run])
+        yield codec.encode_yaml({"kind": self.list_kind, "metadata": metadata})
+
+    def _item(self, entry: Entry) -> Obj:
+        view = self.view(entry)
+        if not self.resource.custom:
+            del view["kind"], view["apiVersion"]
+        return view
 
     def event(self, kind: str, entry: Entry) -> bytes:
         return b"---\n" + codec.encode_yaml({"type": kind, "object": self.view(entry)})
@@ -130,11 +156,13 @@ class YamlRendering(Rendering):
 class TableRendering(Rendering):
     """`as=Table`: what kubectl prints."""
 
-    def __init__(self, resource: Resource, version: Version, form: MediaType, include: str) -> None:
-        super().__init__(resource, version, form)
+    slice = SLICE
+
+    def __init__(self, resource: Resource, version: Version, form: MediaType, forms: Forms, include: str) -> None:
+        super().__init__(resource, version, form, forms)
         self.include = include or "Metadata"
-        self.columns = version.columns if version.columns is not None else resource.columns
-        self.key = (form, str(version.group_version), self.include)
+        self.columns = (version.columns if version.columns is not None else resource.columns) or table.DEFAULT_COLUMNS
+        self.key = (form, version.api_version, self.include)
         self.content_type = f"application/json;as=Table;g=meta.k8s.io;v={form.version}"
 
     def one(self, entry: Entry) -> bytes:
@@ -147,32 +175,50 @@ class TableRendering(Rendering):
         return orjson.dumps(empty).removesuffix(b"]}")
 
     def joined(self, entries: Sequence[Entry], now: datetime) -> bytes:
-        return orjson.dumps([self._row(entry, now) for entry in entries])[1:-1]
+        seconds = now.timestamp()
+        return b",".join([self._row(entry, now, seconds) for entry in entries])
 
-    def _row(self, entry: Entry, now: datetime) -> Obj:
-        """Columns read the stored form, unless the version brings its own."""
+    def _row(self, entry: Entry, now: datetime, seconds: float) -> bytes:
+        kept: table.KeptRow | None = entry.forms.get(self.key) if entry.forms is not None else None
+        if kept is not None:
+            return kept.at(seconds)
+        stored, view = self._seen(entry)
+        version, include = self.form.version, self.include
+        kept = table.keep_row(stored, self.columns, include=include, version=version, beside=view)
+        if kept is not None:
+            self.forms.keep(entry, self.key, kept, len(kept.before) + len(kept.after))
+            return kept.at(seconds)
+        return orjson.dumps(table.row(stored, self.columns, now=now, include=include, version=version, beside=view))
+
+    def _seen(self, entry: Entry) -> tuple[Obj, Obj]:
+        """What columns read, and what is shown. Columns read the stored form, unless the version brings its own."""
         view = self.view(entry)
-        stored = view if self.convert is None or self.version.columns is not None else entry.decode()
-        columns = self.columns or table.DEFAULT_COLUMNS
-        return table.row(stored, columns, now=now, include=self.include, version=self.form.version, beside=view)
+        if self.convert is None or self.version.columns is not None:
+            return view, view
+        return entry.decode(), view
 
 
 class PartialRendering(Rendering):
     """`as=PartialObjectMetadata` and its list: metadata alone."""
 
-    def __init__(self, resource: Resource, version: Version, form: MediaType) -> None:
-        super().__init__(resource, version, form)
+    slice = SLICE
+
+    def __init__(self, resource: Resource, version: Version, form: MediaType, forms: Forms) -> None:
+        super().__init__(resource, version, form, forms)
         self.item_kind = "PartialObjectMetadata"
         self.list_kind = "PartialObjectMetadataList"
         self.list_version = f"meta.k8s.io/{form.version}"
         self.content_type = f"application/json;as={form.as_kind};g=meta.k8s.io;v={form.version}"
 
     def one(self, entry: Entry) -> bytes:
+        return self.kept(entry)
+
+    def make(self, entry: Entry) -> bytes:
         metadata = orjson.loads(b"{" + entry.tail)["metadata"]
         return orjson.dumps({"kind": "PartialObjectMetadata", "apiVersion": self.list_version, "metadata": metadata})
 
     def joined(self, entries: Sequence[Entry], now: datetime) -> bytes:
-        return b",".join([self.one(entry) for entry in entries])
+        return b",".join([self.kept(entry) for entry in entries])
 
 
 class ProtobufRendering(Rendering):
@@ -180,20 +226,30 @@ class ProtobufRendering(Rendering):
 
     content_type = "application/vnd.kubernetes.protobuf"
     watch_content_type = "application/vnd.kubernetes.protobuf;stream=watch"
+    slice = SLICE
 
-    def __init__(self, resource: Resource, version: Version, form: MediaType) -> None:
-        super().__init__(resource, version, form)
+    def __init__(self, resource: Resource, version: Version, form: MediaType, forms: Forms) -> None:
+        super().__init__(resource, version, form, forms)
         self.gvk = GroupVersionKind(version.group, version.version, resource.kind)
 
     def one(self, entry: Entry) -> bytes:
-        return wire.encode_object(self.view(entry))
+        return wire.envelope(self.list_version, self.item_kind, self.kept(entry))
+
+    def make(self, entry: Entry) -> bytes:
+        """The message as it stands in a list, and in an envelope by itself."""
+        return wire.encode_item(self.gvk, self.view(entry))
 
     def pieces(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> Iterator[bytes]:
-        items: list[bytes] = []
-        for start in range(0, len(entries), GROUP):
-            items += [wire.encode_item(self.gvk, self.view(entry)) for entry in entries[start : start + GROUP]]
+        begin = wire.list_metadata(metadata)
+        pieces: list[bytes] = []
+        size = len(begin)
+        for run in slices(entries, self.slice):
+            pieces.append(b"".join([wire.list_item(self.kept(entry)) for entry in run]))
+            size += len(pieces[-1])
             yield b""  # its length comes first, so nothing can be sent yet; but others may have their turn
-        yield wire.encode_list(self.list_version, self.list_kind, metadata, items)
+        yield wire.opening(self.list_version, self.list_kind) + wire.announce(size) + begin
+        yield from pieces
+        yield wire.CLOSING
 
     def event(self, kind: str, entry: Entry) -> bytes:
         return wire.watch_frame(kind, self.one(entry))
@@ -209,8 +265,8 @@ class ProtobufRendering(Rendering):
 class PartialProtobufRendering(ProtobufRendering):
     """Metadata alone, in protobuf; custom resources have this form too."""
 
-    def __init__(self, resource: Resource, version: Version, form: MediaType) -> None:
-        super().__init__(resource, version, form)
+    def __init__(self, resource: Resource, version: Version, form: MediaType, forms: Forms) -> None:
+        super().__init__(resource, version, form, forms)
         self.item_kind = "PartialObjectMetadata"
         self.list_kind = "PartialObjectMetadataList"
         self.list_version = f"meta.k8s.io/{form.version}"
@@ -222,14 +278,15 @@ class PartialProtobufRendering(ProtobufRendering):
         return {"kind": self.item_kind, "apiVersion": self.list_version, "metadata": metadata}
 
 
-def rendering(resource: Resource, version: Version, form: MediaType, include: str = "") -> Rendering:
+def rendering(resource: Resource, version: Version, form: MediaType, include: str, forms: Forms) -> Rendering:
     """The rendering for a negotiated form."""
     if form.as_kind == "Table":
-        return TableRendering(resource, version, form, include)
+        return TableRendering(resource, version, form, forms, include)
     if form.as_kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
-        return (PartialProtobufRendering if form.format == "protobuf" else PartialRendering)(resource, version, form)
+        by_format: dict[str, type[Rendering]] = {"protobuf": PartialProtobufRendering}
+        return by_format.get(form.format, PartialRendering)(resource, version, form, forms)
     by_format = {"yaml": YamlRendering, "protobuf": ProtobufRendering}
-    return by_format.get(form.format, Rendering)(resource, version, form)
+    return by_format.get(form.format, Rendering)(resource, version, form, forms)
 
 
 def render_object(obj: Obj, form: MediaType) -> tuple[bytes, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +20,8 @@ _SIZES = tuple(1000.0 * 10**power for power in range(7))
 class RequestMetrics:
     """Instruments with their labels bound are kept by what they count: a request costs two additions."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, serving: Counter[str]) -> None:
+        """`serving` counts the requests under way, as `readOnly` and `mutating`."""
         names = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code")
         self._total = metrics.counter("apiserver_request_total", "Counter of apiserver requests.", names)
         shape = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component")
@@ -31,11 +34,13 @@ class RequestMetrics:
             _SIZES,
             ("verb", "group", "version", "resource", "subresource", "scope", "component"),
         )
-        self._inflight = metrics.gauge(
+        inflight = metrics.gauge(
             "apiserver_current_inflight_requests",
             "Requests being served right now, per kind of request.",
             ("request_kind",),
         )
+        for kind in ("readOnly", "mutating"):
+            inflight.labels(kind).set_function(partial(serving.__getitem__, kind))
         self._longrunning = metrics.gauge(
             "apiserver_longrunning_requests", "Gauge of all active long-running apiserver requests.",
             ("verb", "group", "version", "resource", "subresource", "scope", "component"),
@@ -64,16 +69,13 @@ class RequestMetrics:
             self._sizes.labels(verb, *shared).observe,
         )
 
-    def watching(self, info: RequestInfo) -> tuple[Any, Any]:
-        """(begun, ended) for a long-running request."""
+    def begin_long(self, info: RequestInfo) -> Callable[[], None]:
+        """Note that a long-running request began; returns what notes its end."""
         gauge = self._longrunning.labels(
             _verb(info), info.group, info.version, info.resource, info.subresource, _scope(info), "apiserver"
         )
-        return partial(gauge.inc), partial(gauge.dec)
-
-    def inflight(self, reads: int, writes: int) -> None:
-        self._inflight.labels("readOnly").set(reads)
-        self._inflight.labels("mutating").set(writes)
+        gauge.inc()
+        return gauge.dec
 
 
 _VERBS = {

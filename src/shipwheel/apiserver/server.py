@@ -65,7 +65,7 @@ class ApiServer:
         self.clock = clock
         self.scheme = Scheme(builtin_resources())
         self.cache = WatchCache(store)
-        self.reader = Reader(self.cache, clock)
+        self.reader = Reader(self.cache, clock, min_watch_seconds=config.min_request_timeout)
         self.metrics = Metrics()
         self.forwarder = Forwarder()
         self.services = ServiceMeans(config, self.cache)
@@ -78,7 +78,12 @@ class ApiServer:
         self.admission: Admission = make_admission(self, config)
         self.registry = Registry(store, self.cache, self.admission, clock, self)
         self.health = Health(self)
-        self.flow = Flow(max_requests=config.max_requests_inflight, max_mutating=config.max_mutating_requests_inflight)
+        self.flow = Flow(
+            max_requests=config.max_requests_inflight,
+            max_mutating=config.max_mutating_requests_inflight,
+            max_watches=config.max_watches_inflight,
+            patience=config.request_timeout / 4,
+        )
         self.pipeline = Pipeline(
             scheme=self.scheme,
             authenticator=self.authenticator,
@@ -87,8 +92,9 @@ class ApiServer:
             reader=self.reader,
             writer=Writer(self.registry, self.reader),
             server=self,
-            metrics=RequestMetrics(self.metrics),
+            metrics=RequestMetrics(self.metrics, self.flow.serving),
             clock=clock,
+            request_timeout=config.request_timeout,
         )
         self.custom_resources = CustomResources(self)
         self.ip_addresses = IpAddresses(self)

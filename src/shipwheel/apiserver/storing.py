@@ -10,7 +10,8 @@ from shipwheel.api import codec
 from shipwheel.api.errors import ApiError, not_found
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Resource
-from shipwheel.apiserver.watchcache import REGISTRY, Entry, WatchCache, make_entry, storage_head
+from shipwheel.apiserver.entries import Entry, make_entry
+from shipwheel.apiserver.watchcache import REGISTRY, WatchCache
 from shipwheel.store.base import Mismatch, OutcomeUnknown, Store, StoreError
 
 _TYPE = ("kind", "apiVersion", "metadata")
@@ -44,8 +45,7 @@ class Storing:
         metadata = obj["metadata"]
         metadata.pop("resourceVersion", None)
         metadata.pop("selfLink", None)
-        gvk = resource.gvk
-        obj["kind"], obj["apiVersion"] = gvk.kind, str(gvk.group_version)
+        obj["kind"], obj["apiVersion"] = resource.kind, resource.storage.api_version
         value = codec.encode(obj)
         key = resource.key(metadata.get("namespace", ""), metadata["name"])
         ttl = resource.ttl(obj) if resource.ttl is not None else 0
@@ -55,7 +55,7 @@ class Storing:
         cached = self.cache.of(resource).entries.get(below)
         if cached is not None and cached.revision == written.mod_revision:
             return cached
-        return make_entry(resource, storage_head(resource), below, value, written.mod_revision)
+        return make_entry(resource, below, value, written.mod_revision)
 
     async def remove(self, resource: Resource, entry: Entry, last: Obj, expected: int) -> Written:
         """Take an object out for good, unless it was changed since `expected` (Mismatch). `last` is its last state."""
@@ -85,9 +85,8 @@ class Storing:
         if revision is None:
             tail = codec.encode({"metadata": metadata, **{k: v for k, v in obj.items() if k not in _TYPE}})[1:]
             return Entry(resource, below, tail, 0)
-        gvk = resource.gvk
-        value = codec.encode({**obj, "kind": gvk.kind, "apiVersion": str(gvk.group_version)})
-        return make_entry(resource, storage_head(resource), below, value, revision)
+        value = codec.encode({**obj, "kind": resource.kind, "apiVersion": resource.storage.api_version})
+        return make_entry(resource, below, value, revision)
 
 
 async def _guard(write: Awaitable[Any]) -> Any:

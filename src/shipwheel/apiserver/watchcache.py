@@ -1,10 +1,7 @@
 """Everything the store holds, as the bytes that go out: what GET, LIST and WATCH are answered from.
 
-One watch over `/registry/` feeds a cache for each kind. An object is kept as its *tail*: its JSON in the storage
-version from `"metadata":` to the end, with the resource version spliced in. What precedes the tail in an answer
-(the brace, kind and apiVersion) is the same for all objects of a kind, so the one piece of bytes serves a GET, an
-item of a LIST, which joins tails, and an event of a WATCH; and nothing is decoded unless a selector or a decision
-needs a field.
+One watch over `/registry/` feeds a cache for each kind. The one piece of bytes that an object is kept as (see
+`entries`) serves a GET, an item of a LIST and an event of a WATCH.
 
 All of this happens in the event loop's thread without waiting, so a reader never sees half an event, and every
 watcher has been written to before the next event is looked at.
@@ -16,133 +13,19 @@ import asyncio
 import bisect
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import orjson
-
 from shipwheel.api.errors import ApiError, expired
-from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Resource
-from shipwheel.api.schema import apply_defaults, has_defaults
 from shipwheel.api.selectors import FieldSelector, LabelSelector
+from shipwheel.apiserver.entries import NAMES, Entry, forget_forms, make_entry
 from shipwheel.store.base import Compacted, Event, KeyValue, Progress, Store, StoreError
 
 log = logging.getLogger(__name__)
 
 REGISTRY = "/registry/"
-_METADATA = b'"metadata":{'
 _LOAD_PAGE = 5000
-_NAMES = frozenset({"metadata.name", "metadata.namespace"})
-
-
-def storage_head(resource: Resource) -> bytes:
-    """What precedes the tail in the stored form: `{"kind":"Pod","apiVersion":"v1",`."""
-    gvk = resource.gvk
-    return b'{"kind":"%b","apiVersion":"%b",' % (gvk.kind.encode(), str(gvk.group_version).encode())
-
-
-class Entry:
-    """An object at a revision. `labels` and `field(...)` decode on first use and keep what they found."""
-
-    __slots__ = ("_fields", "_labels", "_obj", "key", "resource", "revision", "tail")
-
-    def __init__(self, resource: Resource, key: str, tail: bytes, revision: int) -> None:
-        self.resource = resource
-        self.key = key
-        """Below the kind's prefix: `namespace/name`, or `name`."""
-        self.tail = tail
-        self.revision = revision
-        self._obj: Obj | None = None
-        self._labels: dict[str, str] | None = None
-        self._fields: dict[str, str] | None = None
-
-    def decode(self) -> Obj:
-        """A fresh copy, in the storage version."""
-        gvk = self.resource.gvk
-        obj: Obj = {"kind": gvk.kind, "apiVersion": str(gvk.group_version)}
-        obj.update(orjson.loads(b"{" + self.tail))
-        return obj
-
-    def peek(self) -> Obj:
-        """The decoded object, kept for the next one who asks: not to be changed."""
-        if self._obj is None:
-            self._obj = self.decode()
-        return self._obj
-
-    @property
-    def namespace(self) -> str:
-        return self.key.partition("/")[0] if self.resource.namespaced else ""
-
-    @property
-    def name(self) -> str:
-        return self.key.rpartition("/")[2]
-
-    @property
-    def labels(self) -> dict[str, str]:
-        if self._labels is None:
-            self._index()
-        return self._labels  # type: ignore[return-value]
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The values of all selectable fields, empty where unset."""
-        if self._fields is None:
-            self._index()
-        return self._fields  # type: ignore[return-value]
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The selectable fields that need no decoding."""
-        return {"metadata.name": self.name, "metadata.namespace": self.namespace}
-
-    def field(self, name: str) -> str:
-        return self.names[name] if name in _NAMES else self.fields.get(name, "")
-
-    def _index(self) -> None:
-        obj = self._obj if self._obj is not None else self.decode()
-        self._labels = obj["metadata"].get("labels") or {}
-        self._fields = {name: read(obj) for name, read in self.resource.selectable.items()} | self.names
-
-    def at(self, revision: int) -> Entry:
-        """The same object with another resource version: as a deletion shows it."""
-        rest = self.tail[self.tail.index(b",", len(_METADATA)) :]
-        return Entry(self.resource, self.key, b'"metadata":{"resourceVersion":"%d"%b' % (revision, rest), revision)
-
-
-def make_entry(resource: Resource, head: bytes, key: str, value: bytes, revision: int) -> Entry:
-    """Splice the revision into stored bytes. What was not written by this program in this storage version is
-    decoded and encoded once, so that the tail always has the one form."""
-    start = len(head)
-    if not (value.startswith(head) and value.startswith(_METADATA, start)):
-        value = _normalize(resource, value)
-    if resource.custom and has_defaults(resource.storage.schema):
-        value = _complete(resource, value)
-    body = value[start + len(_METADATA) :]
-    return Entry(resource, key, b'"metadata":{"resourceVersion":"%d",%b' % (revision, body), revision)
-
-
-def _normalize(resource: Resource, value: bytes) -> bytes:
-    obj: Obj = orjson.loads(value)
-    stored_as = obj.get("apiVersion")
-    gvk = resource.gvk
-    if stored_as != str(gvk.group_version):
-        for version in resource.versions:
-            if str(version.group_version) == stored_as and version.to_storage is not None:
-                obj = version.to_storage(obj)
-    ordered: Obj = {"kind": gvk.kind, "apiVersion": str(gvk.group_version), "metadata": obj.pop("metadata", {})}
-    ordered["metadata"].pop("resourceVersion", None)
-    obj.pop("kind", None)
-    obj.pop("apiVersion", None)
-    ordered.update(obj)
-    return orjson.dumps(ordered)
-
-
-def _complete(resource: Resource, value: bytes) -> bytes:
-    """Fill in what a custom object did not have yet when it was stored: its definition may have got a default since."""
-    obj: Obj = orjson.loads(value)
-    apply_defaults(resource.storage.schema, obj)
-    return orjson.dumps(obj)
 
 
 class Change:
@@ -171,7 +54,7 @@ class Filter:
         self.labels = labels if labels is not None and not labels.is_everything else None
         self.fields = fields if fields is not None and not fields.is_everything else None
         self.everything = self.labels is None and self.fields is None
-        self.names_only = self.fields is not None and self.fields.fields() <= _NAMES
+        self.names_only = self.fields is not None and self.fields.fields() <= NAMES
         self.pin: tuple[str, str] | None = None
         """(field, value) that every wanted object must have: lets an event find its watchers."""
         if self.fields is not None:
@@ -181,9 +64,16 @@ class Filter:
                     self.pin = (field, value)
                     break
 
+    @property
+    def decodes(self) -> bool:
+        """Whether objects must be decoded to know if they are wanted."""
+        return self.labels is not None or (self.fields is not None and not self.names_only)
+
     def matches(self, entry: Entry) -> bool:
-        if self.namespace and entry.namespace != self.namespace:
-            return False
+        return (not self.namespace or entry.namespace == self.namespace) and self.selects(entry)
+
+    def selects(self, entry: Entry) -> bool:
+        """The same of an entry in the right namespace."""
         if self.everything:
             return True
         if self.fields is not None and not self.fields.matches(entry.names if self.names_only else entry.fields):
@@ -218,7 +108,6 @@ class ResourceCache:
 
     def __init__(self, resource: Resource, *, history: int = 4096) -> None:
         self.resource = resource
-        self.head = storage_head(resource)
         self.prefix = f"{REGISTRY}{resource.prefix}/"
         self.entries: dict[str, Entry] = {}
         self.keys: list[str] = []
@@ -234,7 +123,7 @@ class ResourceCache:
     def load(self, items: Iterable[KeyValue], revision: int) -> None:
         for item in items:
             key = item.key[len(self.prefix) :]
-            self.entries[key] = make_entry(self.resource, self.head, key, item.value, item.mod_revision)
+            self.entries[key] = make_entry(self.resource, key, item.value, item.mod_revision)
             self.changed_at = max(self.changed_at, item.mod_revision)
         self.keys = sorted(self.entries)
         self.recent_since = revision
@@ -244,7 +133,7 @@ class ResourceCache:
         key = event.key[len(self.prefix) :]
         before = self.entries.get(key)
         if event.current is not None:
-            after = make_entry(self.resource, self.head, key, event.current.value, event.revision)
+            after = make_entry(self.resource, key, event.current.value, event.revision)
             if before is None:
                 bisect.insort(self.keys, key)
             self.entries[key] = after
@@ -264,18 +153,18 @@ class ResourceCache:
                 watcher.offer(change)
         change.frames.clear()
         if before is not None:
-            before._obj = None
+            forget_forms(before)
 
     def change_of(self, event: Event) -> Change:
         """An event from the store's history, as a change."""
         key = event.key[len(self.prefix) :]
         before = None
         if event.previous is not None:
-            before = make_entry(self.resource, self.head, key, event.previous.value, event.previous.mod_revision)
+            before = make_entry(self.resource, key, event.previous.value, event.previous.mod_revision)
         if event.current is not None:
-            after = make_entry(self.resource, self.head, key, event.current.value, event.revision)
+            after = make_entry(self.resource, key, event.current.value, event.revision)
             return Change(event.revision, before, after, False)
-        last = before or make_entry(self.resource, self.head, key, b"{}", event.revision)
+        last = before or make_entry(self.resource, key, b"{}", event.revision)
         return Change(event.revision, before, last.at(event.revision), True)
 
     # Reading.
@@ -290,18 +179,28 @@ class ResourceCache:
         low = bisect.bisect_left(self.keys, f"{namespace}/")
         return low, bisect.bisect_left(self.keys, f"{namespace}0", low)
 
-    def select(self, wanted: Filter, *, start: str = "") -> list[Entry]:
-        """The entries that a filter wants, in order, from the key `start` on."""
+    def within(self, namespace: str) -> list[Entry]:
+        """All entries of a namespace (all, without one), in order."""
+        low, high = self.span(namespace)
+        return [self.entries[key] for key in self.keys[low:high]]
+
+    def select(self, wanted: Filter, *, start: str = "", limit: int = 0) -> tuple[list[Entry], int]:
+        """The entries that a filter wants, in order, from the key `start` on; at most `limit` of them (0: all), and
+        how many more there are."""
         if wanted.pin is not None and wanted.pin[0] == "metadata.name":
-            return self._select_by_name(wanted, start)
-        low, high = self.span(wanted.namespace)
-        if start:
-            low = max(low, bisect.bisect_left(self.keys, start))
-        entries = self.entries
-        chosen: Sequence[str] = self.keys if (low, high) == (0, len(self.keys)) else self.keys[low:high]
-        if wanted.everything:
-            return [entries[key] for key in chosen]
-        return [entry for key in chosen if wanted.matches(entry := entries[key])]
+            found = self._select_by_name(wanted, start)
+        else:
+            low, high = self.span(wanted.namespace)
+            if start:
+                low = max(low, bisect.bisect_left(self.keys, start))
+            entries = self.entries
+            if wanted.everything:
+                end = min(high, low + limit) if limit else high
+                return [entries[key] for key in self.keys[low:end]], max(high - end, 0)
+            found = [entry for key in self.keys[low:high] if wanted.selects(entry := entries[key])]
+        if limit and len(found) > limit:
+            return found[:limit], len(found) - limit
+        return found, 0
 
     def _select_by_name(self, wanted: Filter, start: str) -> list[Entry]:
         name = wanted.pin[1]  # type: ignore[index]
@@ -439,6 +338,11 @@ class WatchCache:
         self.revision = max(self.revision, progress.revision)
         if self._waiting:
             self._wake()
+
+    def everything(self) -> Iterable[Entry]:
+        """All entries of all kinds."""
+        for cache in self.caches.values():
+            yield from cache.entries.values()
 
     def on_change(self, listener: Callable[[ResourceCache, Change], None]) -> None:
         """Call `listener` with every change of every kind, at once (authorizers and admission index with it)."""

@@ -28,8 +28,9 @@ from shipwheel.api.resource import Resource, Subresource, UserInfo, Version
 from shipwheel.api.schema import Schema
 from shipwheel.apiserver import ownership
 from shipwheel.apiserver.intake import WriteOptions, report_strict
+from shipwheel.apiserver.listoptions import list_options
 from shipwheel.apiserver.metadata import precondition_failed
-from shipwheel.apiserver.reads import Reader, list_options
+from shipwheel.apiserver.reads import Reader
 from shipwheel.apiserver.registry import PATCH_ATTEMPTS, Registry
 from shipwheel.apiserver.storing import Written
 from shipwheel.client.httpserver import BodyTooLarge, Request

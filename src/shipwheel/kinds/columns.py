@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from shipwheel.api.clock import parse_time
+from shipwheel.api.ages import since
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Column
 from shipwheel.api.selectors import SelectorError, from_label_selector
@@ -19,44 +19,6 @@ Value = Callable[[Obj, datetime], Any]
 
 NONE = "<none>"
 UNSET = "<unset>"
-UNKNOWN = "<unknown>"
-
-
-def human_duration(seconds: float) -> str:
-    """A length of time with two or three significant figures: `12s`, `3m5s`, `2d4h`, `3y12d`."""
-    whole = int(seconds)
-    if whole < -1:
-        return "<invalid>"
-    if whole < 0:
-        return "0s"
-    if whole < 120:
-        return f"{whole}s"
-    minutes, hours = whole // 60, whole // 3600
-    if minutes < 10:
-        return _two(minutes, "m", whole % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    days = hours // 24
-    if hours < 24 * 8:
-        return _two(days, "d", hours % 24, "h")
-    if days < 365 * 2:
-        return f"{days}d"
-    if days < 365 * 8:
-        return _two(days // 365, "y", days % 365, "d")
-    return f"{days // 365}y"
-
-
-def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
-    return f"{large}{large_unit}{small}{small_unit}" if small else f"{large}{large_unit}"
-
-
-def since(timestamp: str | None, now: datetime) -> str:
-    """How long ago something was, or `<unknown>`."""
-    return human_duration((now - parse_time(timestamp)).total_seconds()) if timestamp else UNKNOWN
 
 
 def age(obj: Obj, now: datetime) -> str:
@@ -64,7 +26,7 @@ def age(obj: Obj, now: datetime) -> str:
 
 
 NAME = Column("Name", lambda obj, now: obj["metadata"].get("name", ""), format="name")
-AGE = Column("Age", age)
+AGE = Column("Age", age, moment=lambda obj: obj["metadata"].get("creationTimestamp"))
 
 
 def text(*path: str, absent: str = "") -> Value:

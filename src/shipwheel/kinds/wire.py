@@ -12,9 +12,9 @@ again, as it does for JSON.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,13 @@ TypeMeta apiVersion=1:string kind=2:string
 Unknown typeMeta=1:TypeMeta raw=2:bytes contentEncoding=3:string contentType=4:string
 """
 )["Unknown"]
+_TIME = Message("Time", (Field("seconds", 1, "int64"), Field("nanos", 2, "int32")))
+_INT_OR_STRING = Message(
+    "IntOrString", (Field("type", 1, "int64"), Field("intVal", 2, "int32"), Field("strVal", 3, "string"))
+)
 
 FromWire = Callable[[Obj], Any]
-ToWire = Callable[[Any], Obj]
+ToWire = Callable[[Any], Obj | bytes]
 
 
 # --- Objects
@@ -63,25 +67,33 @@ def encode_item(gvk: GroupVersionKind, obj: Obj) -> bytes:
     return protobuf.encode(message_for(gvk), obj)
 
 
-def encode_list(api_version: str, list_kind: str, metadata: Obj, items: Iterable[bytes]) -> bytes:
-    """The body for a list of encoded items. In every list of the API, field 1 is metadata and 2 the items."""
-    return envelope(api_version, list_kind, protobuf.encode(_list(), {"metadata": metadata, "items": items}))
+def list_metadata(metadata: Obj) -> bytes:
+    """What a list's message begins with. In every list of the API, field 1 is the metadata and 2 an item."""
+    return protobuf.delimited(1, protobuf.encode(_message(_META + "ListMeta"), metadata))
+
+
+def list_item(item: bytes) -> bytes:
+    return protobuf.delimited(2, item)
 
 
 @cache
-def _list() -> Message:
-    return Message("List", (Field("metadata", 1, _message(_META + "ListMeta")), Field("items", 2, "bytes", "many")))
+def opening(api_version: str, kind: str) -> bytes:
+    """What a body begins with, up to the message."""
+    return MAGIC + protobuf.encode(_UNKNOWN, {"typeMeta": {"apiVersion": api_version, "kind": kind}})
+
+
+def announce(size: int) -> bytes:
+    """What precedes a message of so many bytes, after the opening."""
+    return protobuf.announced(2, size)
+
+
+CLOSING = protobuf.encode(_UNKNOWN, {"contentEncoding": "", "contentType": ""})
+"""What follows the message."""
 
 
 def envelope(api_version: str, kind: str, raw: bytes) -> bytes:
     """A body around an encoded message."""
-    unknown = {
-        "typeMeta": {"apiVersion": api_version, "kind": kind},
-        "raw": raw,
-        "contentEncoding": "",
-        "contentType": "",
-    }
-    return MAGIC + protobuf.encode(_UNKNOWN, unknown)
+    return b"".join((opening(api_version, kind), announce(len(raw)), raw, CLOSING))
 
 
 def decode_object(body: bytes, *, default: GroupVersionKind | None = None) -> Obj:
@@ -136,7 +148,7 @@ def _decode(message: Message, raw: bytes) -> Any:
 
 def watch_frame(event_type: str, body: bytes) -> bytes:
     """One event of a watch: its length in four bytes, and a `WatchEvent` around an encoded object."""
-    event = protobuf.encode(_message(_META + "WatchEvent"), {"type": event_type, "object": _Encoded(body)})
+    event = protobuf.delimited(1, event_type.encode()) + protobuf.delimited(2, protobuf.delimited(1, body))
     return len(event).to_bytes(4, "big") + event
 
 
@@ -152,13 +164,10 @@ def watch_frames(buffer: bytes) -> Iterator[tuple[str, Obj, int]]:
         position = end
 
 
-class _Encoded(bytes):
-    """A free-form part that is encoded already."""
-
-
 # --- Messages
 
 
+@cache
 def message_for(gvk: GroupVersionKind) -> Message:
     """The message of a built-in kind; KeyError when there is none."""
     return _message(catalog.schema_for(gvk).name)
@@ -273,21 +282,29 @@ def _moment(seconds: int, nanos: int) -> datetime:
     return datetime(1970, 1, 1) + timedelta(seconds=seconds, microseconds=nanos // 1000)
 
 
-def _time_to_wire(text: str | None) -> Obj:
+@lru_cache(maxsize=4096)
+def _time_to_wire(text: str | None) -> bytes:
+    """The same few moments stand in many objects, and many times in each."""
     if not text:
-        return {}
+        return b""
     moment = datetime.fromisoformat(text)
-    return {"seconds": int(moment.timestamp() // 1), "nanos": moment.microsecond * 1000}
+    return protobuf.encode(_TIME, {"seconds": int(moment.timestamp() // 1), "nanos": moment.microsecond * 1000})
 
 
 def _int_or_string_from_wire(wire: Obj) -> int | str:
     return wire.get("strVal", "") if wire.get("type") else wire.get("intVal", 0)
 
 
-def _int_or_string_to_wire(value: int | str) -> Obj:
+@lru_cache(maxsize=256, typed=True)
+def _int_or_string_to_wire(value: int | str) -> bytes:
     if isinstance(value, str):
-        return {"type": 1, "intVal": 0, "strVal": value}
-    return {"type": 0, "intVal": value, "strVal": ""}
+        return protobuf.encode(_INT_OR_STRING, {"type": 1, "intVal": 0, "strVal": value})
+    return protobuf.encode(_INT_OR_STRING, {"type": 0, "intVal": value, "strVal": ""})
+
+
+@lru_cache(maxsize=1024)
+def _quantity_to_wire(text: Any) -> bytes:
+    return protobuf.delimited(1, str(text).encode())
 
 
 def _free_from_wire(name: str) -> FromWire:
@@ -300,8 +317,8 @@ def _free_from_wire(name: str) -> FromWire:
     return from_wire
 
 
-def _free_to_wire(name: str) -> ToWire:
-    return lambda value: {name: value if isinstance(value, _Encoded) else orjson.dumps(value)}
+def _free_to_wire(value: Any) -> bytes:
+    return protobuf.delimited(1, orjson.dumps(value))
 
 
 def _alternatives(plain: str, of: type, *, also: Obj = _NOTHING) -> tuple[FromWire, ToWire]:
@@ -322,14 +339,14 @@ def _alternatives(plain: str, of: type, *, also: Obj = _NOTHING) -> tuple[FromWi
 _SPECIAL: dict[str, tuple[FromWire, ToWire]] = {
     _META + "Time": (_time_from_wire, _time_to_wire),
     _META + "MicroTime": (_micro_time_from_wire, _time_to_wire),
-    _META + "FieldsV1": (_free_from_wire("Raw"), _free_to_wire("Raw")),
-    _RUNTIME + "RawExtension": (_free_from_wire("raw"), _free_to_wire("raw")),
+    _META + "FieldsV1": (_free_from_wire("Raw"), _free_to_wire),
+    _RUNTIME + "RawExtension": (_free_from_wire("raw"), _free_to_wire),
     "io.k8s.apimachinery.pkg.api.resource.Quantity": (
         lambda wire: wire.get("string", "0"),
-        lambda text: {"string": str(text)},
+        _quantity_to_wire,
     ),
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": (_int_or_string_from_wire, _int_or_string_to_wire),
-    "JSON": (_free_from_wire("raw"), _free_to_wire("raw")),
+    "JSON": (_free_from_wire("raw"), _free_to_wire),
     "JSONSchemaPropsOrArray": _alternatives("jSONSchemas", list),
     "JSONSchemaPropsOrBool": _alternatives("allows", bool, also={"allows": True}),
     "JSONSchemaPropsOrStringArray": _alternatives("property", list),

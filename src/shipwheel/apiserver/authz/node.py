@@ -14,7 +14,8 @@ from shipwheel.api.resource import Attributes, Decision
 from shipwheel.apiserver.authz.policy import CLUSTER_ROLES
 from shipwheel.apiserver.authz.rbac import allows
 from shipwheel.apiserver.authz.rules import parse_rule
-from shipwheel.apiserver.watchcache import Change, Entry, ResourceCache, WatchCache
+from shipwheel.apiserver.entries import Entry
+from shipwheel.apiserver.watchcache import Change, ResourceCache, WatchCache
 
 NODES_GROUP = "system:nodes"
 _PREFIX = "system:node:"

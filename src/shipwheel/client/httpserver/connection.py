@@ -212,12 +212,10 @@ class Connection(asyncio.Protocol):
     async def _serve(self, request: Request) -> None:
         try:
             answer = await self._server.handler(request)
-            if type(answer) is Response:
+            if isinstance(answer, Response):
                 self._respond(request, answer)
-            elif isinstance(answer, Stream):
-                await self._stream(request, answer)
-            elif isinstance(answer, Upgrade):
-                await self._upgrade(answer)
+            else:
+                await self._give(request, answer)
         except asyncio.CancelledError:
             self.abort()
             raise
@@ -228,6 +226,16 @@ class Connection(asyncio.Protocol):
             self._refuse(500, "internal server error")
         finally:
             self._finish(request)
+
+    async def _give(self, request: Request, answer: Stream | Upgrade) -> None:
+        try:
+            if isinstance(answer, Stream):
+                await self._stream(request, answer)
+            else:
+                await self._upgrade(answer)
+        finally:
+            if answer.over is not None:
+                answer.over()
 
     def _respond(self, request: Request, answer: Response) -> None:
         body = request._body

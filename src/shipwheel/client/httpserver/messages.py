@@ -151,9 +151,12 @@ class Response:
 
 
 class Stream:
-    """An answer whose body is pushed in chunks by `run`, until it returns."""
+    """An answer whose body is pushed in chunks by `run`, until it returns.
 
-    __slots__ = ("content_type", "headers", "run", "status")
+    `over` may be set to what is to be called when the answer has been given, or has broken off.
+    """
+
+    __slots__ = ("content_type", "headers", "over", "run", "status")
 
     def __init__(
         self,
@@ -164,18 +167,23 @@ class Stream:
         headers: list[tuple[str, str]] | None = None,
     ) -> None:
         self.run = run
+        self.over: Callable[[], None] | None = None
         self.status = status
         self.content_type = content_type
         self.headers = headers
 
 
 class Upgrade:
-    """An answer of 101; from then on the connection carries raw bytes between the peer and `run`."""
+    """An answer of 101; from then on the connection carries raw bytes between the peer and `run`.
 
-    __slots__ = ("headers", "run")
+    `over` is as that of a `Stream`.
+    """
+
+    __slots__ = ("headers", "over", "run")
 
     def __init__(self, run: Callable[[Tunnel], Awaitable[None]], *, headers: list[tuple[str, str]]) -> None:
         self.run = run
+        self.over: Callable[[], None] | None = None
         self.headers = headers
 
 

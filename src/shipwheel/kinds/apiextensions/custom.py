@@ -9,12 +9,13 @@ from typing import Any
 
 import orjson
 
+from shipwheel.api.ages import since
 from shipwheel.api.jsonpath import JsonPath
 from shipwheel.api.meta import GroupVersion, Obj
 from shipwheel.api.resource import Column, Resource, Strategy, Subresource, Version
 from shipwheel.api.schema import Schema, apply_defaults, from_openapi, prune
 from shipwheel.kinds import catalog
-from shipwheel.kinds.columns import NAME, age, since
+from shipwheel.kinds.columns import NAME, age
 from shipwheel.kinds.declare import READ_WRITE
 from shipwheel.kinds.scale import SCALE
 

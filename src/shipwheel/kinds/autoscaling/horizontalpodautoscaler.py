@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from shipwheel.api.ages import UNKNOWN
 from shipwheel.api.errors import FieldError
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Column, Resource
 from shipwheel.kinds.autoscaling.conversion import v1_to_v2, v2_to_v1, v2_to_v2beta1, v2beta1_to_v2
 from shipwheel.kinds.autoscaling.spec import check_autoscaler_spec, default_autoscaler_spec
 from shipwheel.kinds.checks import Errors
-from shipwheel.kinds.columns import AGE, NAME, NONE, UNKNOWN, UNSET, number
+from shipwheel.kinds.columns import AGE, NAME, NONE, UNSET, number
 from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.strategies import BuiltinStrategy
 from shipwheel.kinds.workload import check_counts

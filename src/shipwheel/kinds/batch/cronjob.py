@@ -6,12 +6,13 @@ import re
 from datetime import datetime
 
 from shipwheel.api import cron
+from shipwheel.api.ages import since
 from shipwheel.api.errors import FieldError, invalid, not_supported, required
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Column, Resource, WriteContext, keep
 from shipwheel.kinds.batch.jobspec import check_job_spec, default_job_template_spec, job_spec_warnings
 from shipwheel.kinds.checks import Errors, check_nonnegative
-from shipwheel.kinds.columns import AGE, NAME, NONE, UNSET, label_selector, pod_template_columns, since, text
+from shipwheel.kinds.columns import AGE, NAME, NONE, UNSET, label_selector, pod_template_columns, text
 from shipwheel.kinds.declare import STATUS, older, served
 from shipwheel.kinds.strategies import BuiltinStrategy
 from shipwheel.kinds.workload import drop_disabled_in_template, name_warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from shipwheel.api.ages import human_duration
 from shipwheel.api.clock import parse_time
 from shipwheel.api.errors import FieldError, invalid, required
 from shipwheel.api.meta import Obj, is_condition_true
@@ -14,7 +15,7 @@ from shipwheel.api.selectors import SelectorError, from_label_selector
 from shipwheel.kinds.batch.jobspec import check_job_spec, default_job_spec, is_indexed, job_spec_warnings
 from shipwheel.kinds.batch.jobstatus import check_job_status
 from shipwheel.kinds.checks import Errors, check_immutable
-from shipwheel.kinds.columns import AGE, NAME, human_duration, label_selector, pod_template_columns
+from shipwheel.kinds.columns import AGE, NAME, label_selector, pod_template_columns
 from shipwheel.kinds.declare import STATUS, served
 from shipwheel.kinds.strategies import BuiltinStrategy
 from shipwheel.kinds.workload import drop_disabled_in_template, name_warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from shipwheel.api.ages import human_duration
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import FieldError, duplicate, forbidden, invalid, not_supported, required
 from shipwheel.api.meta import Obj
@@ -12,7 +13,7 @@ from shipwheel.api.resource import Column, Resource, Strategy, Subresource, Writ
 from shipwheel.kinds.certificates.contents import certificate_complaint, request_complaint, signer_of_kubelet
 from shipwheel.kinds.certificates.signername import check_signer_name
 from shipwheel.kinds.checks import Errors
-from shipwheel.kinds.columns import AGE, NAME, NONE, human_duration, text
+from shipwheel.kinds.columns import AGE, NAME, NONE, text
 from shipwheel.kinds.declare import READ_WRITE, STATUS, older, served
 from shipwheel.kinds.diff import changes
 

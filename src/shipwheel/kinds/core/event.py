@@ -9,13 +9,14 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 
+from shipwheel.api.ages import since
 from shipwheel.api.clock import parse_time
 from shipwheel.api.errors import FieldError, invalid, required
 from shipwheel.api.meta import GroupVersion, Obj
 from shipwheel.api.names import byte_length, is_dns1123_subdomain, is_qualified_name, name_is_path_segment
 from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, check_immutable, check_rule, check_subdomain
-from shipwheel.kinds.columns import since, text
+from shipwheel.kinds.columns import text
 from shipwheel.kinds.declare import older, served
 
 TTL = 3600

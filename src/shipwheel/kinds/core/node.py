@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 from typing import Any
 
+from shipwheel.api.ages import UNKNOWN
 from shipwheel.api.errors import (
     FieldError,
     FieldErrorType,
@@ -23,7 +24,7 @@ from shipwheel.api.objectmeta import validate_label_name
 from shipwheel.api.quantity import parse
 from shipwheel.api.resource import Call, Column, Resource, Server, WriteContext, keep
 from shipwheel.kinds.checks import NEGATIVE, Errors, check_cidr, check_positive
-from shipwheel.kinds.columns import AGE, NAME, NONE, UNKNOWN, dig, text
+from shipwheel.kinds.columns import AGE, NAME, NONE, dig, text
 from shipwheel.kinds.core.proxy import proxy_subresource, require_proxyable, target_of
 from shipwheel.kinds.core.resources import default_resource_list, is_integer_resource
 from shipwheel.kinds.declare import STATUS, served

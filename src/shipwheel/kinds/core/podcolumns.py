@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from shipwheel.api.ages import since
 from shipwheel.api.meta import Obj, condition, is_condition_true
 from shipwheel.api.resource import Column
-from shipwheel.kinds.columns import AGE, NAME, NONE, dig, since, text
+from shipwheel.kinds.columns import AGE, NAME, NONE, dig, text
 
 
 def is_restartable_init(container: Obj | None) -> bool:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from shipwheel.api.ages import UNKNOWN
 from shipwheel.api.errors import FieldError, unavailable
 from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.names import name_is_dns_label
 from shipwheel.api.resource import Call, Column, Resource, Server, WriteContext, keep
-from shipwheel.kinds.columns import AGE, NAME, NONE, UNKNOWN, dig, format_labels, text
+from shipwheel.kinds.columns import AGE, NAME, NONE, dig, format_labels, text
 from shipwheel.kinds.core.proxy import proxy_subresource, target_of
 from shipwheel.kinds.core.serviceallocation import Allocation, addresses_of, ports_of
 from shipwheel.kinds.core.servicespec import (
