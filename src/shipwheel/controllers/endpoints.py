@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Any
 
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import (
     Obj,
     annotations_of,
-    is_being_deleted,
     key_of,
     labels_of,
     name_of,
@@ -24,6 +23,7 @@ from shipwheel.controllers.framework import Context, Writes, is_not_found, names
 from shipwheel.controllers.service_pods import (
     HEADLESS,
     LAST_CHANGE,
+    LEADER,
     TriggerTimes,
     addresses_of,
     affects_endpoints,
@@ -35,6 +35,7 @@ from shipwheel.controllers.service_pods import (
     selects,
     services_for,
 )
+from shipwheel.controllers.subsets import repack
 
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
@@ -44,38 +45,19 @@ _CAPACITY = 1000
 
 
 def subsets_of(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
-    """The subsets, canonically: addresses with the same ports together, everything sorted."""
+    """The subsets for the pods behind a Service, canonically."""
     publish = bool(service["spec"].get("publishNotReadyAddresses"))
     family = (service["spec"].get("ipFamilies") or [""])[0]
-    places: dict[tuple[Any, ...], tuple[Obj, dict[tuple[Any, ...], bool]]] = {}
+    subsets: list[Obj] = []
     for pod in pods:
         if not is_reachable(pod, even_if_terminating=publish):
             continue
         address = _address(service, pod, family)
         if address is None:
             continue
-        key = (address["ip"], uid_of(pod), address.get("hostname", ""))
-        _, ports = places.setdefault(key, (address, {}))
-        ready = publish or podutil.is_ready(pod)
-        for port in _ports(service, pod):
-            ports[port] = ready
-    by_ports: dict[frozenset[tuple[Any, ...]], dict[bool, list[Obj]]] = {}
-    for address, ports in places.values():
-        # An address without ports counts only for a headless Service, which has the one port that is none.
-        if ports:
-            ready = all(ports.values())
-            by_ports.setdefault(frozenset(ports), {True: [], False: []})[ready].append(address)
-    subsets = []
-    for ports_key, addresses in by_ports.items():
-        subset: Obj = {}
-        for ready, name in ((True, "addresses"), (False, "notReadyAddresses")):
-            if addresses[ready]:
-                subset[name] = sorted(addresses[ready], key=lambda each: (each["ip"], each["targetRef"]["uid"]))
-        shown = [_show_port(port) for port in sorted(ports_key) if port]
-        if shown:
-            subset["ports"] = shown
-        subsets.append(subset)
-    return sorted(subsets, key=lambda subset: [_sortable(port) for port in subset.get("ports") or ()])
+        field = "addresses" if publish or podutil.is_ready(pod) else "notReadyAddresses"
+        subsets += [{field: [address], "ports": ports} for ports in _ports(service, pod)]
+    return repack(subsets)
 
 
 def _address(service: Obj, pod: Obj, family: str) -> Obj | None:
@@ -96,31 +78,19 @@ def _address(service: Obj, pod: Obj, family: str) -> Obj | None:
     return address
 
 
-def _ports(service: Obj, pod: Obj) -> list[tuple[Any, ...]]:
-    """(name, port, protocol, appProtocol) of each; a headless Service without ports has an empty one."""
+def _ports(service: Obj, pod: Obj) -> list[list[Obj]]:
+    """Each port of the Service that the pod has, on its own; a headless Service without ports has none of them."""
     declared = service["spec"].get("ports") or ()
     if not declared:
-        return [()] if is_headless(service) else []
-    found = []
+        return [[]] if is_headless(service) else []
+    found: list[list[Obj]] = []
     for port in declared:
         number = find_port(pod, port)
         if number is not None:
-            protocol = port.get("protocol", "TCP")
-            found.append((port.get("name", ""), number, protocol, port.get("appProtocol") or ""))
+            found.append(
+                [{**{key: port[key] for key in ("name", "protocol", "appProtocol") if key in port}, "port": number}]
+            )
     return found
-
-
-def _show_port(port: tuple[Any, ...]) -> Obj:
-    name, number, protocol, app = port
-    shown: Obj = {"name": name} if name else {}
-    shown |= {"port": number, "protocol": protocol}
-    if app:
-        shown["appProtocol"] = app
-    return shown
-
-
-def _sortable(port: Obj) -> tuple[Any, ...]:
-    return port.get("name", ""), port["port"], port["protocol"]
 
 
 def truncate(subsets: list[Obj]) -> tuple[list[Obj], bool]:
@@ -130,19 +100,19 @@ def truncate(subsets: list[Obj]) -> tuple[list[Obj], bool]:
     total = ready + sum(len(each.get("notReadyAddresses") or ()) for each in subsets)
     if total <= _CAPACITY:
         return subsets, False
-    if ready >= _CAPACITY:
+    if ready > _CAPACITY:
         keep, room, of = "addresses", _CAPACITY, ready
     else:
         keep, room, of = "notReadyAddresses", _CAPACITY - ready, total - ready
+    left = room
     cut: list[Obj] = []
-    for index, each in enumerate(subsets):
+    for each in subsets:
         entries = each.get(keep) or []
-        share = room if index == len(subsets) - 1 else len(entries) * room // of
-        subset = {**each, keep: entries[: max(share, 0)]}
+        share = min(math.ceil(len(entries) * room / of), left)
+        left -= min(share, len(entries))
+        subset = {**each, keep: entries[:share]}
         if keep == "addresses":
             subset.pop("notReadyAddresses", None)
-        room -= len(subset[keep])
-        of -= len(entries)
         if not subset[keep]:
             del subset[keep]
         if subset.get("addresses") or subset.get("notReadyAddresses"):
@@ -158,20 +128,21 @@ def wanted_labels(service: Obj) -> dict[str, str]:
     return labels
 
 
-def _comparable(subsets: Iterable[Obj]) -> list[Any]:
+def _comparable(subsets: Iterable[Obj]) -> list[Obj]:
     """Subsets without what does not matter: order, and the version of the pods they refer to."""
-    result = []
-    for subset in subsets:
-        rows = []
-        for name in ("addresses", "notReadyAddresses"):
-            for each in subset.get(name) or ():
-                target = {
-                    key: value for key, value in (each.get("targetRef") or {}).items() if key != "resourceVersion"
-                }
-                rows.append((name, each["ip"], each.get("hostname"), each.get("nodeName"), sorted(target.items())))
-        ports = [(*_sortable(port), port.get("appProtocol") or "") for port in subset.get("ports") or ()]
-        result.append((sorted(ports), sorted(rows, key=str)))
-    return sorted(result, key=str)
+    packed = repack(subsets)
+    for subset in packed:
+        for field in ("addresses", "notReadyAddresses"):
+            if field in subset:
+                subset[field] = [_without_version(each) for each in subset[field]]
+    return packed
+
+
+def _without_version(address: Obj) -> Obj:
+    target = address.get("targetRef")
+    if not target or "resourceVersion" not in target:
+        return address
+    return {**address, "targetRef": {key: value for key, value in target.items() if key != "resourceVersion"}}
 
 
 class EndpointsController:
@@ -196,7 +167,7 @@ class EndpointsController:
     async def run(self) -> None:
         await self._endpoints.wait_synced()
         for each in self._endpoints.list():  # whose Service went while nobody looked
-            if labels_of(each).get(MANAGED_BY) == _MANAGER:
+            if LEADER not in annotations_of(each):
                 self._loop.add(each)
         await self._loop.run()
 
@@ -222,7 +193,7 @@ class EndpointsController:
             if current is not None:
                 await self._delete(current)
             return None
-        if not has_endpoints(service) or is_being_deleted(service):
+        if not has_endpoints(service):
             return None
         pods = [pod for pod in self._pods.list(namespace) if selects(service, labels_of(pod))]
         trigger = self._times.of(key, service, pods)

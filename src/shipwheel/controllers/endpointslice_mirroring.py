@@ -24,12 +24,12 @@ from shipwheel.client.resources import ENDPOINT_SLICES, ENDPOINTS, SERVICES
 from shipwheel.controllers import pods as podutil
 from shipwheel.controllers.endpointslice import MANAGED_BY, SERVICE_NAME, by_service, ports_key
 from shipwheel.controllers.framework import Context, Writes, is_not_found, namespace_is_terminating
-from shipwheel.controllers.service_pods import LAST_CHANGE
+from shipwheel.controllers.service_pods import LAST_CHANGE, LEADER
+from shipwheel.controllers.subsets import repack
 
 MIRROR_NAME = "endpointslicemirroring-controller.k8s.io"
 SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 
-_LEADER = "control-plane.alpha.kubernetes.io/leader"
 _NOT_COPIED = frozenset({LAST_CHANGE, "kubectl.kubernetes.io/last-applied-configuration"})
 
 
@@ -38,7 +38,7 @@ def should_mirror(endpoints: Obj, service: Obj | None) -> bool:
         service is not None
         and service["spec"].get("selector") is None
         and labels_of(endpoints).get(SKIP_MIRROR) != "true"
-        and _LEADER not in annotations_of(endpoints)
+        and LEADER not in annotations_of(endpoints)
     )
 
 
@@ -54,17 +54,17 @@ class Mirror:
 def mirror(endpoints: Obj, *, most: int) -> Mirror:
     """One slice for each family and set of ports, of at most `most` endpoints."""
     result = Mirror()
-    for subset in endpoints.get("subsets") or ():
+    for subset in repack(endpoints.get("subsets") or ()):
         ports = [_port(port) for port in subset.get("ports") or ()]
         ready = [(address, True) for address in subset.get("addresses") or ()]
         others = [(address, False) for address in subset.get("notReadyAddresses") or ()]
         added = 0
         for address, is_ready in (*ready, *others):
             family = _family(address["ip"])
-            if not family:
-                result.invalid += 1
-            elif added >= most:
+            if added >= most:
                 result.skipped += 1
+            elif not family:
+                result.invalid += 1
             else:
                 key = (family, *ports_key(ports))
                 made = result.slices.setdefault(key, _slice(endpoints, family, ports))

@@ -10,6 +10,8 @@ from shipwheel.controllers import pods as podutil
 
 HEADLESS = "service.kubernetes.io/headless"
 LAST_CHANGE = "endpoints.kubernetes.io/last-change-trigger-time"
+LEADER = "control-plane.alpha.kubernetes.io/leader"
+"""Endpoints with this annotation are a lock of the old kind, and no Service's."""
 
 
 def has_endpoints(service: Obj) -> bool:
