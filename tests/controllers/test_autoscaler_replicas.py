@@ -293,6 +293,16 @@ def test_what_is_not_known_never_speaks_for_a_change(described, percent, current
     assert found.replicas >= 0
 
 
+@given(st.lists(st.integers(0, 4000), min_size=1, max_size=20), st.integers(10, 90))
+def test_more_use_never_means_fewer_pods(used, target):
+    made = [pod(f"p{index}") for index in range(len(used))]
+    less = by_utilization(made, metrics(**{f"p{index}": value for index, value in enumerate(used)}), target, len(used))
+    more = by_utilization(
+        made, metrics(**{f"p{index}": value * 2 for index, value in enumerate(used)}), target, len(used)
+    )
+    assert more.replicas >= less.replicas
+
+
 class TestResourceMetrics:
     ITEMS = (
         {

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from shipwheel.api.meta import GroupVersionResource, Obj
+from shipwheel.api.quantity import parse
 from shipwheel.client.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -128,6 +129,18 @@ async def test_a_creation_is_left_to_admission_until_everything_is_counted_anew(
         assert used(world) == {"configmaps": "1"}
 
 
+async def test_what_admission_has_taken_is_not_given_back_by_a_cache_that_is_behind():
+    world = cluster()
+    add_quota(world, {"pods": "5"})
+    async with world.running():
+        await world.settle(1)
+        world.api.change(RESOURCE_QUOTAS, "q", "default", lambda obj: obj["status"]["used"].update(pods="1"))
+        await world.pass_time(60, step=10)
+        assert used(world) == {"pods": "1"}
+        await world.pass_time(300, step=30)
+        assert used(world) == {"pods": "0"}
+
+
 async def test_a_pod_that_moves_between_scopes():
     world = cluster()
     add(world, PODS, "p", pod_spec())
@@ -217,11 +230,13 @@ async def test_the_count_is_right_in_the_end_whatever_fails(seed):
             if dice.random() < 0.4:
                 await world.settle(dice.random())
         without_faults(world)
-        await world.pass_time(1200, step=20)
-        alive = [pod for pod in world.api.list(PODS) if pod["status"]["phase"] == "Pending"]
-        assert used(world) == {
-            "configmaps": str(len(world.api.list(CONFIG_MAPS))),
-            "pods": str(len(alive)),
-            "requests.cpu": f"{len(alive) * 100}m" if len(alive) % 10 else str(len(alive) // 10),
-            "count/deployments.apps": str(len(world.api.list(DEPLOYMENTS))),
+        alive = sum(pod["status"]["phase"] == "Pending" for pod in world.api.list(PODS))
+        expected = {
+            "configmaps": len(world.api.list(CONFIG_MAPS)),
+            "pods": alive,
+            "requests.cpu": alive * 100 / 1000,
+            "count/deployments.apps": len(world.api.list(DEPLOYMENTS)),
         }
+        await world.until(
+            lambda: {name: float(parse(value)) for name, value in used(world).items()} == expected, within=4000, step=20
+        )
