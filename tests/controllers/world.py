@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shipwheel.api.clock import ManualClock, rfc3339
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.client import Client
 from shipwheel.client.events import EventRecorder
 from shipwheel.client.informer import InformerFactory
@@ -22,6 +23,21 @@ from tests.controllers.fakeapi import Connection, FakeApi, Faults
 CONFIG = ControllerManagerConfig(root_ca="CA")
 
 
+def trouble(seed: int) -> Faults:
+    """Everything that can go wrong, now and then."""
+    return Faults(
+        fail_before=0.05,
+        fail_after=0.05,
+        conflict=0.05,
+        break_watch=0.05,
+        expire=0.2,
+        lag=0.2,
+        repeat=0.1,
+        kill=0.02,
+        seed=seed,
+    )
+
+
 @dataclass
 class World:
     """A cluster without machines. Time passes only by `pass_time`."""
@@ -31,12 +47,16 @@ class World:
     config: ControllerManagerConfig = CONFIG
 
     def __post_init__(self) -> None:
+        random.seed(self.faults.seed)  # jitter is drawn from it
         self.clock = ManualClock()
         self.api = FakeApi(self.clock, self.faults)
         self.api.after_write = self._maybe_kill
         self.kill_after: int | None = None
         """Kill the manager after so many more writes."""
         self.kills = 0
+        self._laws: list[Callable[[GroupVersionResource, str, Obj, Obj | None], str]] = []
+        self._broken: list[str] = []
+        self.api.on_change = self._judge
         self._manager: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
 
@@ -64,6 +84,18 @@ class World:
         manager.cancel()
         with suppress(asyncio.CancelledError):
             await manager
+
+    def law(self, law: Callable[[GroupVersionResource, str, Obj, Obj | None], str]) -> None:
+        """Hold a law from now on: it is asked at every change (resource, type, object, what it was) and says how that
+        breaks it, or nothing. A broken law fails the test when the world has settled."""
+        self._laws.append(law)
+
+    def _judge(self, gvr: GroupVersionResource, kind: str, obj: Obj, old: Obj | None) -> None:
+        self._broken += [wrong for law in self._laws if (wrong := law(gvr, kind, obj, old))]
+
+    def all(self, gvr: GroupVersionResource) -> list[Obj]:
+        """All objects of a resource as they are stored: not to be changed."""
+        return [obj for key, obj in self.api.objects.items() if key[0] == gvr]
 
     def _maybe_kill(self) -> None:
         """Right after a write: kill the manager if it is its time. `settle` starts the next."""
@@ -122,6 +154,7 @@ class World:
         assert condition()
 
     def _raise_if_failed(self) -> None:
+        assert not self._broken, self._broken[0]
         if self._manager is not None and self._manager.done():
             self._manager.result()
 

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from shipwheel.api.clock import Clock
@@ -123,6 +124,23 @@ class Store:
                     del index[value]
 
 
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """How far a copy must have got: a version to have seen, and uids that are to be gone."""
+
+    version: int = 0
+    gone: frozenset[str] = frozenset()
+
+    def __or__(self, other: Frontier) -> Frontier:
+        return Frontier(max(self.version, other.version), self.gone | other.gone)
+
+
+def version_number(meta: Obj) -> int:
+    """The resource version in an object's metadata as a number; 0 when it has none, or none that is a number."""
+    text = meta.get("resourceVersion") or ""
+    return int(text) if text.isdecimal() else 0
+
+
 class Informer(Store):
     """A store that follows the API. `run()` must be running for it to fill; `wait_synced()` waits for that."""
 
@@ -194,12 +212,22 @@ class Informer(Store):
                 self._report(error)
                 await backoff.wait()
 
-    async def newest_version(self, namespace: str) -> int:
-        """The highest version of the objects that the server has in a namespace, by a read of its own: what a copy
-        must have seen to know them all. Raises as any read does."""
+    async def frontier(self, namespace: str) -> Frontier:
+        """How far this copy must get to show all that the server has by now in a namespace, by a read of its own.
+        Raises as any read does."""
         listing = await self._client.list(self.gvr, namespace, metadata_only=True)
-        versions = (obj["metadata"].get("resourceVersion", "") for obj in listing["items"])
-        return max((int(version) for version in versions if version.isdecimal()), default=0)
+        metas = [obj["metadata"] for obj in listing["items"]]
+        uids = {meta["uid"] for meta in metas}
+        return Frontier(
+            max((version_number(meta) for meta in metas), default=0),
+            frozenset(obj["metadata"]["uid"] for obj in self.list(namespace)) - uids,
+        )
+
+    def has_reached(self, frontier: Frontier, namespace: str) -> bool:
+        """This copy shows everything up to there."""
+        if int(self.resource_version or 0) < frontier.version:
+            return False
+        return not frontier.gone or frontier.gone.isdisjoint(obj["metadata"]["uid"] for obj in self.list(namespace))
 
     def _report(self, error: Exception) -> None:
         log.warning("failed to list and watch %s: %s", self.gvr.group_resource, error)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from shipwheel.api import cron
 from shipwheel.api.clock import parse_time, rfc3339
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import (
     Obj,
+    annotations_of,
     controller_of,
     is_being_deleted,
     is_condition_true,
@@ -217,26 +218,40 @@ class CronJobController:
             return None
         jobs = list(self._jobs.by_index("owner", uid_of(cronjob)))
         status = copy.deepcopy(cronjob.get("status") or {})
+        await self._take_stock(cronjob, status, jobs)
+        # Written before any Job goes: a Job may be all that tells that its time has been used.
+        cronjob = await self._write(key, cronjob, status)
         for job in beyond_history(cronjob, jobs):
             await self._delete(key, cronjob, status, job)
-        await self._take_stock(cronjob, status, jobs)
         wait = None
         if not is_being_deleted(cronjob):
             wait = await self._schedule(key, cronjob, status)
-        if status != (cronjob.get("status") or {}):
-            written = await self._ctx.client.update(CRON_JOBS, {**cronjob, "status": status}, subresource="status")
-            self._writes.wrote(key, self._cronjobs, written)
+        await self._write(key, cronjob, status)
         return wait
 
+    async def _write(self, key: str, cronjob: Obj, status: Obj) -> Obj:
+        """The CronJob with this status, written if it differs."""
+        if status == (cronjob.get("status") or {}):
+            return cronjob
+        changed = {**cronjob, "status": copy.deepcopy(status)}
+        call = self._ctx.client.update(CRON_JOBS, changed, subresource="status")
+        return await self._writes.do(key, self._cronjobs, call)
+
     async def _take_stock(self, cronjob: Obj, status: Obj, jobs: Iterable[Obj]) -> None:
-        """Bring the list of active Jobs and the time of the last success up to date."""
+        """Bring the list of active Jobs and the times of the last start and success up to date. A Job that was
+        started for a time, but whose start never came to be in the status, is taken up."""
         known = {uid_of(job) for job in jobs}
         for job in jobs:
             active = any(each["uid"] == uid_of(job) for each in status.get("active") or ())
+            scheduled = annotations_of(job).get(SCHEDULED_AT)
+            if scheduled:
+                _note_start(status, parse_time(scheduled))
             if not is_finished(job):
                 if not active:
                     message = f"Saw a job that the controller did not create or forgot: {name_of(job)}"
                     self._event(cronjob, "Warning", "UnexpectedJob", message)
+                    if scheduled and not is_being_deleted(job):
+                        _add_active(status, job)
                 continue
             outcome = "Complete" if is_condition_true(job, "Complete") else "Failed"
             if active:
@@ -275,7 +290,7 @@ class CronJobController:
     async def _start(self, key: str, cronjob: Obj, scheduled: datetime, status: Obj) -> bool:
         wanted = job_for(cronjob, scheduled)
         try:
-            job = await self._ctx.client.create(JOBS, wanted)
+            job = await self._writes.do(key, self._jobs, self._ctx.client.create(JOBS, wanted))
             now = self._ctx.clock.now()
             self._skew.observe(max((now - scheduled).total_seconds(), 0.0))
             self._event(cronjob, "Normal", "SuccessfulCreate", f"Created job {name_of(job)}")
@@ -288,26 +303,17 @@ class CronJobController:
             owner = controller_of(job)
             if owner is None or owner["uid"] != uid_of(cronjob):
                 return False
-        self._writes.wrote(key, self._jobs, job)
-        if not any(each["uid"] == uid_of(job) for each in status.get("active") or ()):
-            reference = {
-                "kind": "Job",
-                "namespace": namespace_of(job),
-                "name": name_of(job),
-                "uid": uid_of(job),
-                "apiVersion": "batch/v1",
-                "resourceVersion": job["metadata"].get("resourceVersion", ""),
-            }
-            status["active"] = [*(status.get("active") or ()), reference]
-        status["lastScheduleTime"] = rfc3339(scheduled.astimezone(UTC))
+            self._writes.wrote(key, self._jobs, job)
+        _add_active(status, job)
+        _note_start(status, scheduled)
         return True
 
     async def _delete(self, key: str, cronjob: Obj, status: Obj, job: Obj) -> None:
         try:
-            deleted = await self._ctx.client.delete(
+            call = self._ctx.client.delete(
                 JOBS, name_of(job), namespace_of(job), propagation="Background", uid=uid_of(job)
             )
-            self._writes.wrote(key, self._jobs, deleted)
+            await self._writes.do(key, self._jobs, call)
         except ApiError as error:
             if not is_not_found(error):
                 self._event(cronjob, "Warning", "FailedDelete", f"Deleted job: {error}")
@@ -317,6 +323,26 @@ class CronJobController:
 
     def _event(self, cronjob: Obj, kind: str, reason: str, message: str) -> None:
         self._ctx.recorder.event(cronjob, "Warning" if kind == "Warning" else "Normal", reason, message)
+
+
+def _note_start(status: Obj, scheduled: datetime) -> None:
+    last = status.get("lastScheduleTime")
+    if not last or parse_time(last) < scheduled:
+        status["lastScheduleTime"] = rfc3339(scheduled)
+
+
+def _add_active(status: Obj, job: Obj) -> None:
+    if any(each["uid"] == uid_of(job) for each in status.get("active") or ()):
+        return
+    reference = {
+        "kind": "Job",
+        "namespace": namespace_of(job),
+        "name": name_of(job),
+        "uid": uid_of(job),
+        "apiVersion": "batch/v1",
+        "resourceVersion": job["metadata"].get("resourceVersion", ""),
+    }
+    status["active"] = [*(status.get("active") or ()), reference]
 
 
 def _drop_active(status: Obj, uid: str) -> None:

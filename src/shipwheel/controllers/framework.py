@@ -23,7 +23,7 @@ from shipwheel.api.meta import GroupVersionResource, Obj, controller_of, key_of,
 from shipwheel.api.selectors import LabelSelector, from_label_selector
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.events import EventRecorder
-from shipwheel.client.informer import EventType, Indexer, Informer, InformerFactory
+from shipwheel.client.informer import EventType, Frontier, Indexer, Informer, InformerFactory, version_number
 from shipwheel.client.kubeconfig import ConfigError
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.resources import PODS
@@ -193,47 +193,54 @@ class Writes:
     A controller that counts what it has created must not count in a cache from before the creation: it would
     create more. Resource versions of a resource can be compared (KEP-5504), so it is enough to keep the newest
     one written for a key, and to wait until the informer has got there. Where a write's answer was lost it may
-    have been carried out all the same: then what the server has by now is what to wait for.
+    have been carried out all the same: then all that the server has by now is what to wait for.
     """
 
     def __init__(self, skips: Counter | None = None) -> None:
-        self._versions: dict[str, dict[Informer, int]] = {}
+        self._frontiers: dict[str, dict[Informer, Frontier]] = {}
         self._unknown: dict[str, set[Informer]] = {}
         self._skips = skips
+
+    async def do(self, key: str, informer: Informer, write: Awaitable[Obj]) -> Obj:
+        """Make a write to what an informer shows; returns its answer and raises its errors."""
+        try:
+            answer = await write
+        except (ApiError, ConnectionFailed) as error:
+            # What the server has refused was not done; of what it did not answer nobody knows.
+            if isinstance(error, ConnectionFailed) or error.code >= 500:
+                self._unknown.setdefault(key, set()).add(informer)
+            raise
+        self.wrote(key, informer, answer)
+        return answer
 
     def wrote(self, key: str, informer: Informer, obj: Obj) -> None:
         """Take note of an object as the server answered it. Without a resource version (a Status) it tells
         nothing."""
-        self._expect(key, informer, version_of(obj))
-
-    def failed(self, key: str, informer: Informer, error: BaseException) -> None:
-        """Take note of a write that nobody knows the outcome of; what the server has refused was not done."""
-        if isinstance(error, ConnectionFailed) or (isinstance(error, ApiError) and error.code >= 500):
-            self._unknown.setdefault(key, set()).add(informer)
+        self._expect(key, informer, Frontier(version_of(obj)))
 
     async def behind(self, key: str) -> float | None:
         """Seconds to wait when a cache does not show all we wrote yet, else None. The change that is missing
         queues the key as well, so this is only the latest time. Raises as a read does."""
+        namespace = split_key(key)[0]
         for informer in tuple(self._unknown.get(key, ())):
-            self._expect(key, informer, await informer.newest_version(split_key(key)[0]))
+            self._expect(key, informer, await informer.frontier(namespace))
             self._unknown[key].discard(informer)
         self._unknown.pop(key, None)
-        for informer, version in self._versions.get(key, {}).items():
-            if int(informer.resource_version or 0) < version:
+        for informer, frontier in self._frontiers.get(key, {}).items():
+            if not informer.has_reached(frontier, namespace):
                 if self._skips:
                     self._skips.labels(informer.gvr.group, informer.gvr.resource).inc()
                 return _BEHIND_SECONDS
-        self._versions.pop(key, None)
+        self._frontiers.pop(key, None)
         return None
 
     def forget(self, key: str) -> None:
-        self._versions.pop(key, None)
+        self._frontiers.pop(key, None)
         self._unknown.pop(key, None)
 
-    def _expect(self, key: str, informer: Informer, version: int) -> None:
-        versions = self._versions.setdefault(key, {})
-        if version > versions.get(informer, 0):
-            versions[informer] = version
+    def _expect(self, key: str, informer: Informer, frontier: Frontier) -> None:
+        frontiers = self._frontiers.setdefault(key, {})
+        frontiers[informer] = frontiers.get(informer, Frontier()) | frontier
 
 
 def selector_of(obj: Obj) -> LabelSelector:
@@ -248,8 +255,7 @@ def _compiled(selector: bytes) -> LabelSelector:
 
 def version_of(obj: Obj) -> int:
     """The resource version as a number; 0 when there is none."""
-    text = (obj.get("metadata") or {}).get("resourceVersion", "")
-    return int(text) if text.isdigit() else 0
+    return version_number(obj.get("metadata") or {})
 
 
 def is_not_found(error: BaseException) -> bool:

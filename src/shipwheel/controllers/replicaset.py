@@ -261,25 +261,24 @@ class ReplicaSetController:
 
     async def _create_one(self, key: str, rs: Obj, pod: Obj) -> None:
         try:
-            created = await self._ctx.client.create(PODS, pod, namespace_of(rs))
+            call = self._ctx.client.create(PODS, pod, namespace_of(rs))
+            created = await self._writes.do(key, self._pods, call)
         except (ApiError, ConnectionFailed) as error:
-            self._writes.failed(key, self._pods, error)
             if namespace_is_terminating(error):
                 return
             self._ctx.recorder.event(rs, "Warning", "FailedCreate", f"Error creating: {error}")
             raise
-        self._writes.wrote(key, self._pods, created)
         self._ctx.recorder.event(rs, "Normal", "SuccessfulCreate", f"Created pod: {name_of(created)}")
 
     async def _delete(self, key: str, rs: Obj, pod: Obj) -> None:
         try:
-            deleted = await self._ctx.client.delete(PODS, name_of(pod), namespace_of(pod), uid=uid_of(pod))
+            call = self._ctx.client.delete(PODS, name_of(pod), namespace_of(pod), uid=uid_of(pod))
+            await self._writes.do(key, self._pods, call)
         except (ApiError, ConnectionFailed) as error:
             if is_not_found(error):
                 return
             self._ctx.recorder.event(rs, "Warning", "FailedDelete", f"Error deleting: {error}")
             raise
-        self._writes.wrote(key, self._pods, deleted)
         self._ctx.recorder.event(rs, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)}")
 
     def _related_pods(self, rs: Obj) -> list[Obj]:

@@ -123,8 +123,8 @@ class DaemonSetController:
         error = await self._act(key, ds, decided, hashed)
         status = planning.status_of(ds, nodes, placed, hashed, now)
         if not planning.same_status(ds.get("status") or {}, status):
-            written = await self._ctx.client.update(DAEMON_SETS, {**ds, "status": status}, subresource="status")
-            self._writes.wrote(key, self._sets, written)
+            call = self._ctx.client.update(DAEMON_SETS, {**ds, "status": status}, subresource="status")
+            await self._writes.do(key, self._sets, call)
         if error is not None:
             raise error
         await self._clean_up(ds, revisions, current, pods)
@@ -204,25 +204,24 @@ class DaemonSetController:
     async def _create(self, key: str, ds: Obj, node: str, hashed: str) -> None:
         pod = podutil.pod_from_template(planning.template_for(ds, node, hashed), owner_reference(ds), name_of(ds))
         try:
-            created = await self._ctx.client.create(PODS, pod, namespace_of(ds))
+            call = self._ctx.client.create(PODS, pod, namespace_of(ds))
+            created = await self._writes.do(key, self._pods, call)
         except (ApiError, ConnectionFailed) as error:
-            self._writes.failed(key, self._pods, error)
             if namespace_is_terminating(error):
                 return
             self._ctx.recorder.event(ds, "Warning", "FailedCreate", f"Error creating: {error}")
             raise
-        self._writes.wrote(key, self._pods, created)
         self._ctx.recorder.event(ds, "Normal", "SuccessfulCreate", f"Created pod: {name_of(created)}")
 
     async def _delete(self, key: str, ds: Obj, pod: Obj) -> None:
         try:
-            deleted = await self._ctx.client.delete(PODS, name_of(pod), namespace_of(pod), uid=uid_of(pod))
+            call = self._ctx.client.delete(PODS, name_of(pod), namespace_of(pod), uid=uid_of(pod))
+            await self._writes.do(key, self._pods, call)
         except (ApiError, ConnectionFailed) as error:
             if is_not_found(error):
                 return
             self._ctx.recorder.event(ds, "Warning", "FailedDelete", f"Error deleting: {error}")
             raise
-        self._writes.wrote(key, self._pods, deleted)
         self._ctx.recorder.event(ds, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)}")
 
 

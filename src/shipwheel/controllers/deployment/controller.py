@@ -110,19 +110,14 @@ class DeploymentController:
         return await _Sync(self._ctx, self, key, deployment).run()
 
     async def write_status(self, key: str, deployment: Obj) -> Obj:
-        written = await self._ctx.client.update(DEPLOYMENTS, deployment, subresource="status")
-        self._writes.wrote(key, self._deployments, written)
-        return written
+        call = self._ctx.client.update(DEPLOYMENTS, deployment, subresource="status")
+        return await self._writes.do(key, self._deployments, call)
 
     async def write_set(self, key: str, rs: Obj) -> Obj:
-        written = await self._ctx.client.update(REPLICA_SETS, rs)
-        self._writes.wrote(key, self._sets, written)
-        return written
+        return await self._writes.do(key, self._sets, self._ctx.client.update(REPLICA_SETS, rs))
 
     async def create_set(self, key: str, rs: Obj) -> Obj:
-        created = await self._ctx.client.create(REPLICA_SETS, rs)
-        self._writes.wrote(key, self._sets, created)
-        return created
+        return await self._writes.do(key, self._sets, self._ctx.client.create(REPLICA_SETS, rs))
 
     async def claimed_sets(self, deployment: Obj) -> list[Obj]:
         matches = selector_of(deployment).matches

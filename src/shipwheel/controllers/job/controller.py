@@ -248,9 +248,8 @@ class JobController:
             self._loop.queue.add(key)
 
     async def _write(self, key: str, job: Obj, status: Obj) -> Obj:
-        written = await self._ctx.client.update(JOBS, {**job, "status": status}, subresource="status")
-        self._writes.wrote(key, self._jobs, written)
-        return written
+        call = self._ctx.client.update(JOBS, {**job, "status": status}, subresource="status")
+        return await self._writes.do(key, self._jobs, call)
 
     async def _release(self, key: str | None, pod: Obj) -> None:
         """Take the tracking finalizer off a pod."""
@@ -260,7 +259,7 @@ class JobController:
                 PODS, name_of(pod), namespace_of(pod), {"metadata": metadata}, kind="strategic"
             )
         except ApiError as error:
-            if error.code not in (404, 409):
+            if not is_not_found(error):
                 raise
         if key is not None:
             self._released.setdefault(key, set()).add(uid_of(pod))
@@ -305,14 +304,13 @@ class JobController:
     async def _create_one(self, key: str, found: View, index: int | None) -> None:
         job = found.job
         try:
-            created = await self._ctx.client.create(PODS, pod_of(found, index), namespace_of(job))
+            call = self._ctx.client.create(PODS, pod_of(found, index), namespace_of(job))
+            created = await self._writes.do(key, self._pods, call)
         except (ApiError, ConnectionFailed) as error:
-            self._writes.failed(key, self._pods, error)
             if namespace_is_terminating(error):
                 return
             self._event(job, "Warning", "FailedCreate", f"Error creating: {error}")
             raise
-        self._writes.wrote(key, self._pods, created)
         self._event(job, "Normal", "SuccessfulCreate", f"Created pod: {name_of(created)}")
 
     async def _delete(self, key: str, job: Obj, pod: Obj, *, uncounted: bool = False) -> None:
@@ -320,13 +318,13 @@ class JobController:
         try:
             if uncounted:
                 await self._release(key, pod)
-            deleted = await self._ctx.client.delete(PODS, name_of(pod), namespace_of(pod), uid=uid_of(pod))
+            call = self._ctx.client.delete(PODS, name_of(pod), namespace_of(pod), uid=uid_of(pod))
+            await self._writes.do(key, self._pods, call)
         except (ApiError, ConnectionFailed) as error:
             if is_not_found(error):
                 return
             self._event(job, "Warning", "FailedDelete", f"Error deleting: {error}")
             raise
-        self._writes.wrote(key, self._pods, deleted)
         self._event(job, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)}")
 
     def _event(self, job: Obj, kind: str, reason: str, message: str) -> None:

@@ -117,8 +117,8 @@ class StatefulSetController:
             updating = decided.updating if error is None else 0
         status = status_of(stateful, revisions, pods, collisions, updating, now)
         if not same_status(stateful.get("status") or {}, status):
-            written = await self._ctx.client.update(STATEFUL_SETS, {**stateful, "status": status}, subresource="status")
-            self._writes.wrote(key, self._sets, written)
+            call = self._ctx.client.update(STATEFUL_SETS, {**stateful, "status": status}, subresource="status")
+            await self._writes.do(key, self._sets, call)
         if error is not None:
             raise error
         live = {name_of(current), name_of(update), *(labels_of(pod).get(REVISION, "") for pod in pods)}
@@ -179,19 +179,18 @@ class StatefulSetController:
             return  # the claims of the last pod of this name are still on their way out
         try:
             await self._create_claims(stateful, pod)
-            created = await self._ctx.client.create(PODS, pod)
+            created = await self._writes.do(key, self._pods, self._ctx.client.create(PODS, pod))
         except (ApiError, ConnectionFailed) as error:
             if not is_already_exists(error):
                 self._event(stateful, "create", pod, error)
             raise
-        self._writes.wrote(key, self._pods, created)
         await self._settle_claims(stateful, created)
         self._event(stateful, "create", pod)
 
     async def _delete(self, key: str, stateful: Obj, pod: Obj) -> None:
         try:
-            deleted = await self._ctx.client.delete(PODS, name_of(pod), namespace_of(pod), uid=uid_of(pod))
-            self._writes.wrote(key, self._pods, deleted)
+            call = self._ctx.client.delete(PODS, name_of(pod), namespace_of(pod), uid=uid_of(pod))
+            await self._writes.do(key, self._pods, call)
         except (ApiError, ConnectionFailed) as error:
             if not is_not_found(error):
                 self._event(stateful, "delete", pod, error)
@@ -204,7 +203,7 @@ class StatefulSetController:
             await self._settle_claims(update, pod)
             fixed = with_identity(update, pod)
             if fixed != pod:
-                self._writes.wrote(key, self._pods, await self._ctx.client.update(PODS, fixed))
+                await self._writes.do(key, self._pods, self._ctx.client.update(PODS, fixed))
         except (ApiError, ConnectionFailed) as error:
             self._event(stateful, "update", pod, error)
             raise
