@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from shipwheel.admin import addons, choices, cluster, identities, machine, pki
+from shipwheel.admin import addons, choices, cluster, command_lines, fleet, identities, machine, pki
 from shipwheel.admin.cluster import ClusterError, NotAble, Wanted
-from shipwheel.admin.command_lines import command_lines, etcd_command, write_kubelet_configuration
 from shipwheel.admin.commands import COMMANDS
-from shipwheel.admin.layout import Layout, Settings
+from shipwheel.admin.layout import Layout, NodeSettings, Settings
 from shipwheel.client.kubeconfig import load_config, read_file
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -81,8 +82,10 @@ def test_other_peoples_files_are_left_alone(tmp_path: Path, layout: Layout) -> N
 @pytest.fixture
 def settings(layout: Layout) -> Settings:
     made = Settings(
-        "default", "containerd", "etcd", 6443, "192.0.2.2", ports={**choices.PORTS, "etcd": 2379, "etcd-peer": 2380}
-    )
+        "default", "containerd", "etcd", 6443, "192.0.2.2",
+        nodes=(NodeSettings("node-1"), NodeSettings("node-2", "10.112.0.2")),
+    )  # fmt: skip
+    made = replace(made, ports=choices.choose_ports(made))
     pki.ensure(layout.pki, api_hosts=("localhost",), etcd_hosts=("localhost",), now=NOW)
     identities.ensure(layout, made, NOW)
     return made
@@ -115,14 +118,95 @@ def test_identities_are_kept_until_they_age(layout: Layout, settings: Settings) 
 
 
 def test_every_command_line_can_be_read(layout: Layout, settings: Settings) -> None:
-    write_kubelet_configuration(layout, "node-1")
-    for name, arguments in command_lines(layout, settings).items():
+    alone = replace(settings, nodes=settings.nodes[1:])
+    lines = [command_lines.control_plane(layout, each) for each in (settings, alone)]
+    assert ["kube-proxy" in each for each in lines] == [False, True]
+    for node in settings.nodes:
+        command_lines.write_kubelet_configuration(layout, node.name)
+        lines.append(command_lines.of_node(layout, settings, node))
+    for name, arguments in (item for each in lines for item in each.items()):
         config, parsed = COMMANDS[name].parse(arguments)
         assert not parsed.arguments
         # All of the kubelet's flags that its file knows are deprecated, and everybody still writes them.
         assert name == "kubelet" or not parsed.warnings
         assert config
-    assert f"--data-dir={layout.etcd}" in etcd_command(layout, settings)
+    assert f"--data-dir={layout.etcd}" in command_lines.etcd_command(layout, settings)
+
+
+def test_a_node_in_namespaces_calls_the_api_server_over_the_bridge(layout: Layout, settings: Settings) -> None:
+    assert load_config(layout.kubeconfig("node-2")).server == "https://10.112.0.1:6443"
+
+
+def test_nodes_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "routed_networks", lambda: ["10.112.0.0/24"])
+    one = choices.new_settings(Wanted(runtime="containerd"))
+    assert one.nodes == (NodeSettings("node-1"),), "this machine itself"
+    three = choices.new_settings(Wanted(runtime="containerd", nodes=3))
+    addresses = [str(each) for each in ip_network(three.node_cidr).hosts()]
+    assert [(each.name, each.address) for each in three.nodes] == [
+        ("node-1", addresses[1]), ("node-2", addresses[2]), ("node-3", addresses[3])
+    ]  # fmt: skip
+    assert three.gateway == addresses[0]
+    simulated = choices.new_settings(Wanted(runtime="simulated", nodes=2))
+    assert simulated.nodes == (NodeSettings("node-1"), NodeSettings("node-2"))
+    ports = choices.choose_ports(simulated)
+    assert len(set(ports.values())) == len(ports) == 6
+
+
+def test_a_name_and_an_address_that_became_free_are_given_again(settings: Settings) -> None:
+    grown = choices.with_node(choices.with_node(settings, "mine"))
+    assert [(each.name, each.address) for each in grown.nodes[2:]] == [
+        ("mine", "10.112.0.3"), ("node-3", "10.112.0.4")
+    ]  # fmt: skip
+    shrunk = replace(grown, nodes=(grown.nodes[0], *grown.nodes[2:]))
+    assert choices.with_node(shrunk).nodes[-1] == NodeSettings("node-2", "10.112.0.2")
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("node-1", 'there is a node "node-1" already'),
+        ("Big", "is no name for a node"),
+        ("a.b", "is no name for a node"),
+        ("x" * 64, "is no name for a node"),
+        ("scheduler", "the name of one of the cluster's own components"),
+    ],
+)
+def test_names_that_are_no_nodes(settings: Settings, name: str, complaint: str) -> None:
+    with pytest.raises(ClusterError, match=complaint):
+        choices.with_node(settings, name)
+
+
+def test_addresses_run_out(settings: Settings) -> None:
+    small = replace(settings, node_cidr="10.112.0.0/30", nodes=())
+    with pytest.raises(ClusterError, match="no address is left"):
+        choices.with_node(choices.with_node(small))
+
+
+def test_up_never_takes_nodes_away(settings: Settings) -> None:
+    with pytest.raises(ClusterError, match="has 2 nodes; to take one away: shipwheel node remove NAME"):
+        choices.reconcile(settings, Wanted(nodes=1))
+    assert len(choices.reconcile(settings, Wanted(nodes=4)).nodes) == 4
+    assert choices.reconcile(settings, Wanted()) == settings
+
+
+def test_nodes_of_a_cluster_that_does_not_run(tmp_path: Path, layout: Layout) -> None:
+    for action in (fleet.add, fleet.start):
+        with pytest.raises(ClusterError, match='there is no cluster "default"'):
+            action("default", layout.data, "node-2", cluster.silent)
+    stopped = NodeSettings("node-2", stopped=True)
+    nodes = (NodeSettings("node-1"), stopped)
+    layout.write_settings(Settings("default", "simulated", "sqlite", 6443, "127.0.0.1", nodes=nodes))
+    with pytest.raises(ClusterError, match='the cluster "default" does not run; start it first: shipwheel up'):
+        fleet.stop("default", layout.data, "node-1", cluster.silent)
+    assert [(each.settings.name, each.pid, each.object) for each in fleet.listed("default", layout.data)] == [
+        ("node-1", 0, None), ("node-2", 0, None)
+    ]  # fmt: skip
+
+
+def test_settings_are_read_as_they_were_written(layout: Layout, settings: Settings) -> None:
+    layout.write_settings(settings)
+    assert layout.read_settings() == settings
 
 
 def test_addresses_everybody_knows() -> None:

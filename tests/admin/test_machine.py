@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shipwheel.admin import machine, traces
-from shipwheel.admin.layout import Layout, LayoutError, Settings
+from shipwheel.admin.layout import Layout, LayoutError, NodeSettings, Settings
 
 
 def test_who_has_a_port() -> None:
@@ -42,11 +42,12 @@ def test_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     missing = machine.missing_for_containers(tmp_path)
     assert missing[0].what.startswith("root")
     assert {each.package for each in missing} == {
-        "", "containerd", "runc", "nftables", "iptables", "conntrack", "containernetworking-plugins",
+        "", "containerd", "runc", "nftables", "iptables", "iproute2", "conntrack", "containernetworking-plugins",
     }  # fmt: skip
 
 
-SETTINGS = Settings("a", "simulated", "sqlite", 6443, "127.0.0.1", nodes=("n1", "n2"), ports={"kubelet": 1})
+NODES = (NodeSettings("n1"), NodeSettings("n2", "10.0.0.2", stopped=True))
+SETTINGS = Settings("a", "simulated", "sqlite", 6443, "127.0.0.1", nodes=NODES, ports={"kubelet": 1})
 
 
 def test_settings_are_kept(tmp_path: Path) -> None:

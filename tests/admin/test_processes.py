@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from shipwheel.admin import processes
-from shipwheel.admin.processes import HOPELESS, _kept
+from shipwheel.admin import kept
+from shipwheel.admin.kept import HOPELESS
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "RETRY_DELAY", 0.0)
+    monkeypatch.setattr(kept, "RETRY_DELAY", 0.0)
 
 
 async def test_a_part_that_cannot_start_ends_the_process() -> None:
@@ -25,7 +25,7 @@ async def test_a_part_that_cannot_start_ends_the_process() -> None:
         raise OSError("out of coffee")
 
     with pytest.raises(OSError, match="out of coffee"):
-        await _kept("part", fail)
+        await kept.kept("part", fail)
     assert starts == HOPELESS
 
 
@@ -33,7 +33,7 @@ async def test_a_part_that_fails_later_is_started_again(monkeypatch: pytest.Monk
     starts = 0
     running = asyncio.Event()
     times = iter(range(0, 10_000, 20))
-    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(kept, "time", SimpleNamespace(monotonic=lambda: next(times)))
 
     async def fail_after_a_while() -> None:
         nonlocal starts
@@ -43,7 +43,7 @@ async def test_a_part_that_fails_later_is_started_again(monkeypatch: pytest.Monk
             await asyncio.Event().wait()
         raise OSError("out of coffee")
 
-    task = asyncio.create_task(_kept("part", fail_after_a_while))
+    task = asyncio.create_task(kept.kept("part", fail_after_a_while))
     await running.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

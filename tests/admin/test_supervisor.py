@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,11 @@ def fail() -> None:
 
 
 class Cluster:
-    def __init__(self, directory: Path, *programs: Program) -> None:
+    def __init__(self, directory: Path, *programs: Program, later: Sequence[Program] | None = None) -> None:
         self.directory = directory
         self.state_file = directory / "state.json"
-        supervisor = Supervisor(programs, log_file=self.log, state=self.state_file)
+        reload = None if later is None else (lambda: later)
+        supervisor = Supervisor(programs, log_file=self.log, state=self.state_file, reload=reload)
         self.pid = daemonize(supervisor.run, log_file=self.log("supervisor"))
 
     def log(self, name: str) -> Path:
@@ -62,8 +63,8 @@ class Cluster:
 def start(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     made: list[Cluster] = []
 
-    def make(*programs: Program) -> Cluster:
-        made.append(Cluster(tmp_path, *programs))
+    def make(*programs: Program, later: Sequence[Program] | None = None) -> Cluster:
+        made.append(Cluster(tmp_path, *programs, later=later))
         return made[-1]
 
     yield make
@@ -112,6 +113,27 @@ def test_programs_end_in_reverse_order(start: Callable[..., Cluster], tmp_path: 
     cluster.close()
     assert order.read_text() == "c b a "
     assert not cluster.state_file.exists()
+
+
+def test_what_shall_run_can_change(start: Callable[..., Cluster]) -> None:
+    one, two, three = (Program(name, sleep_for_ever) for name in ("one", "two", "three"))
+    cluster = start(one, two, later=(two, three))
+    first, second = wait_for(lambda: cluster.pid_of("one")), cluster.pid_of("two")
+    os.kill(cluster.pid, signal.SIGHUP)
+    wait_for(lambda: cluster.pid_of("three"))
+    assert not alive(first)
+    assert cluster.component("one") == {}
+    assert cluster.pid_of("two") == second, "what stays is left alone"
+
+
+def test_a_process_that_cannot_be_made_is_tried_again(start: Callable[..., Cluster]) -> None:
+    def refuse() -> int:
+        raise OSError("no room")
+
+    cluster = start(Program("one", sleep_for_ever, refuse), Program("two", sleep_for_ever))
+    wait_for(lambda: cluster.component("one").get("restarts", 0) >= 2)
+    assert cluster.component("one")["last_exit"] == "cannot be started: no room"
+    assert alive(cluster.pid_of("two"))
 
 
 def test_nobody_survives_a_killed_supervisor(start: Callable[..., Cluster]) -> None:

@@ -26,7 +26,9 @@ def shipwheel(*arguments: str) -> Result:
 
 def test_the_commands() -> None:
     commands = re.findall(r"^  (\S+) ", shipwheel("--help").output.partition("Commands:")[2], re.MULTILINE)
-    assert commands == sorted(["up", "down", "status", "kubeconfig", "logs", "version", "load-image", "why", *COMMANDS])
+    assert commands == sorted(
+        ["up", "down", "status", "kubeconfig", "logs", "version", "load-image", "node", "why", *COMMANDS]
+    )
 
 
 def test_version() -> None:

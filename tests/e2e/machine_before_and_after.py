@@ -51,13 +51,13 @@ def machine() -> set[str]:
     return {each for each in found if "machine_before_and_after" not in each and "ip netns" not in each}
 
 
-def main(directory: Path) -> None:
+def main(directory: Path, *options: str) -> None:
     for place in ("/run", "/var/log"):
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
     cluster = Cluster(directory / "traceless", "traceless", "--port", "0")
     (directory / "traceless").mkdir()
     before = machine()
-    cluster.up("--demo")
+    cluster.up("--demo", *options)
     container = {"name": "c", "image": "shipwheel.local/web:1", "ports": [{"containerPort": 80, "hostPort": 18081}]}
     volumes = [{"name": "v", "emptyDir": {"medium": "Memory"}}]
     container["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]
@@ -79,4 +79,4 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -148,7 +148,8 @@ def test_simulated_pods(tmp_path: Path) -> None:
         cluster.down()
 
 
-def test_down_leaves_no_trace(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--nodes", "2")], ids=["the machine", "two nodes"])
+def test_down_leaves_no_trace(tmp_path: Path, options: tuple[str, ...]) -> None:
     """In namespaces of its own (network, mounts, processes), so that nothing but the cluster changes anything."""
     name = f"swt-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
@@ -166,7 +167,7 @@ def test_down_leaves_no_trace(tmp_path: Path) -> None:
         environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
         done = subprocess.run(
             ["nsenter", f"--net=/run/netns/{name}", "unshare", "--mount", "--pid", "--fork", "--mount-proc",
-             sys.executable, "-m", "tests.e2e.machine_before_and_after", str(tmp_path)],
+             sys.executable, "-m", "tests.e2e.machine_before_and_after", str(tmp_path), *options],
             cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=100, check=False, env=environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from itertools import count
 from pathlib import Path
 
 from shipwheel.admin import machine
 from shipwheel.admin.errors import ClusterError, NotAble
-from shipwheel.admin.layout import RuntimeKind, Settings, StoreKind, clusters
+from shipwheel.admin.layout import NodeSettings, RuntimeKind, Settings, StoreKind, clusters
+from shipwheel.api.names import is_dns1123_label
 
 DEFAULT_PORT = 6443
-PORTS = {
-    "kubelet": 10250,
-    "kubelet-healthz": 10248,
-    "proxy-healthz": 10256,
-    "proxy-metrics": 10249,
-    "controller-manager": 10257,
-    "scheduler": 10259,
-}
+CONTROL_PLANE_PORTS = {"controller-manager": 10257, "scheduler": 10259}
+PROXY_PORTS = {"proxy-healthz": 10256, "proxy-metrics": 10249}
+KUBELET_PORTS = {"kubelet": 10250, "kubelet-healthz": 10248}
 ETCD_PORTS = {"etcd": 2379, "etcd-peer": 2380}
 SERVICE_RANGES = tuple(f"10.{number}.0.0/16" for number in range(96, 112))
 POD_RANGES = tuple(f"10.{number}.0.0/16" for number in range(244, 256))
+NODE_RANGES = tuple(f"10.112.{number}.0/24" for number in range(256))
 MAX_NAME = 40
+RESERVED = {
+    *("admin", "controller-manager", "scheduler", "kube-proxy", "dns"),
+    *("kube-apiserver", "control-plane", "machine", "etcd", "supervisor"),
+}
+"""Names that files and processes of the cluster's own have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Wanted:
     store: StoreKind | None = None
     port: int | None = None
     """0: any free one."""
+    nodes: int | None = None
 
 
 def reconcile(settings: Settings, wanted: Wanted) -> Settings:
@@ -52,8 +58,40 @@ def reconcile(settings: Settings, wanted: Wanted) -> Settings:
                 f"to have one with --{field} {asked}, take it down first, or choose another --name"
             )
     if wanted.port not in (None, 0, settings.port):
-        return replace(settings, port=wanted.port or settings.port)
+        settings = replace(settings, port=wanted.port or settings.port)
+    if wanted.nodes is not None and wanted.nodes < len(settings.nodes):
+        raise ClusterError(
+            f'the cluster "{settings.name}" has {len(settings.nodes)} nodes; '
+            "to take one away: shipwheel node remove NAME"
+        )
+    while wanted.nodes is not None and wanted.nodes > len(settings.nodes):
+        settings = with_node(settings)
     return settings
+
+
+def with_node(settings: Settings, name: str = "") -> Settings:
+    """With one node more. Raises `ClusterError`."""
+    taken = {each.name for each in settings.nodes}
+    name = name or next(f"node-{number}" for number in count(1) if f"node-{number}" not in taken)
+    if name in taken:
+        raise ClusterError(f'there is a node "{name}" already')
+    if is_dns1123_label(name):
+        raise ClusterError(f'"{name}" is no name for a node: use lower case letters, digits and "-"')
+    if name in RESERVED:
+        raise ClusterError(f'"{name}" is the name of one of the cluster\'s own components; choose another')
+    return replace(settings, nodes=(*settings.nodes, NodeSettings(name, _node_address(settings))))
+
+
+def _node_address(settings: Settings) -> str:
+    """The first that is free; simulated nodes share the machine's."""
+    if settings.runtime == "simulated":
+        return ""
+    taken = {settings.gateway, *(each.address for each in settings.nodes)}
+    free = (str(each) for each in ip_network(settings.node_cidr).hosts() if str(each) not in taken)
+    address = next(free, None)
+    if address is None:
+        raise ClusterError(f"no address is left in {settings.node_cidr}")
+    return address
 
 
 def new_settings(wanted: Wanted) -> Settings:
@@ -67,16 +105,22 @@ def new_settings(wanted: Wanted) -> Settings:
         runtime=runtime,
         store=wanted.store or "sqlite",
         port=port or machine.free_port(0, bind_address(runtime)),
-        address=own_address(runtime),
+        address=own_address(),
     )
-    if runtime == "simulated":
-        return settings
-    others, routed = list(clusters()), machine.routed_networks()
-    return replace(
-        settings,
-        service_cidr=machine.free_network(SERVICE_RANGES, [*routed, *(each.service_cidr for each in others)]),
-        pod_cidr=machine.free_network(POD_RANGES, [*routed, *(each.pod_cidr for each in others)]),
-    )
+    if runtime == "containerd":
+        others, routed = list(clusters()), machine.routed_networks()
+        settings = replace(
+            settings,
+            service_cidr=machine.free_network(SERVICE_RANGES, [*routed, *(each.service_cidr for each in others)]),
+            pod_cidr=machine.free_network(POD_RANGES, [*routed, *(each.pod_cidr for each in others)]),
+            node_cidr=machine.free_network(NODE_RANGES, [*routed, *(each.node_cidr for each in others)]),
+        )
+    if wanted.nodes is not None and wanted.nodes > 1:
+        # Then none of them is this machine itself: they are all alike.
+        settings = replace(settings, nodes=())
+        for _ in range(wanted.nodes):
+            settings = with_node(settings)
+    return settings
 
 
 def _check_name(name: str) -> None:
@@ -109,14 +153,27 @@ def check_port(settings: Settings) -> None:
     )
 
 
-def choose_ports(settings: Settings) -> dict[str, int]:
-    """The components' other ports: upstream's, or others where those are in use."""
-    chosen: dict[str, int] = {}
-    wanted = PORTS | (ETCD_PORTS if settings.store == "etcd" else {})
+def choose_ports(settings: Settings, keep: Mapping[str, int] | None = None) -> dict[str, int]:
+    """The components' other ports: upstream's, or others where those are in use. Those to `keep` are in use by
+    those components themselves."""
+    chosen = dict(keep or {})
+    wanted = CONTROL_PLANE_PORTS | (ETCD_PORTS if settings.store == "etcd" else {})
+    if settings.runtime == "containerd":
+        wanted |= PROXY_PORTS
+    for node in settings.nodes:
+        if not node.address:
+            wanted |= {port_name(purpose, node): port for purpose, port in KUBELET_PORTS.items()}
     for purpose, port in wanted.items():
+        if purpose in chosen:
+            continue
         preferred = settings.ports.get(purpose, port)
         chosen[purpose] = machine.free_port(preferred, "0.0.0.0", [settings.port, *chosen.values()])
     return chosen
+
+
+def port_name(purpose: str, node: NodeSettings) -> str:
+    """Under which `Settings.ports` has the port of a node that is on this machine itself."""
+    return f"{node.name}/{purpose}"
 
 
 def bind_address(runtime: RuntimeKind) -> str:
@@ -124,6 +181,6 @@ def bind_address(runtime: RuntimeKind) -> str:
     return "0.0.0.0" if runtime == "containerd" else "127.0.0.1"
 
 
-def own_address(runtime: RuntimeKind) -> str:
-    """This machine's address as nodes and pods see it; simulated ones need none."""
-    return machine.own_address() if runtime == "containerd" else "127.0.0.1"
+def own_address() -> str:
+    """This machine's address as nodes and pods see it."""
+    return machine.own_address()

@@ -18,7 +18,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shipwheel.admin import addons, choices, identities, pki, readiness, teardown, traces, user_kubeconfig
+from shipwheel.admin import (
+    addons,
+    choices,
+    fleet,
+    identities,
+    machine,
+    pki,
+    readiness,
+    teardown,
+    traces,
+    user_kubeconfig,
+)
 from shipwheel.admin.choices import Wanted
 from shipwheel.admin.errors import ClusterError, NotAble
 from shipwheel.admin.layout import RUN, Layout, LayoutError, Settings
@@ -46,21 +57,13 @@ def up(wanted: Wanted, progress: Progress = silent) -> tuple[Layout, Settings]:
         raise ClusterError(f"{layout.data} holds no cluster, but {layout.foreign()[0].name}; choose another --data-dir")
     settings = choices.reconcile(made, wanted) if made is not None else None
     if not _take(lock):
-        if made is None or settings != made:
-            what = f"runs on port {made.port}" if made is not None else "is just being made"
-            raise ClusterError(f'the cluster "{wanted.name}" {what}')
-        with progress("Waiting for the cluster, which runs already"):
-            asyncio.run(readiness.everything(layout, made, None))
-        user_kubeconfig.publish(layout)
-        return layout, made
+        return layout, _go_on(layout, made, settings, progress)
     with progress("Checking this machine"):
         settings = settings or choices.new_settings(wanted)
         choices.check_machine(settings)
         choices.check_port(settings)
         # What may have changed since the cluster last ran.
-        settings = replace(
-            settings, ports=choices.choose_ports(settings), address=choices.own_address(settings.runtime)
-        )
+        settings = replace(settings, ports=choices.choose_ports(settings), address=choices.own_address())
     with progress("Checking keys and certificates" if made else "Making keys and certificates"):
         _prepare(layout, settings)
     try:
@@ -68,13 +71,27 @@ def up(wanted: Wanted, progress: Progress = silent) -> tuple[Layout, Settings]:
             supervisor = _start(layout, settings)
             lock.release()
             asyncio.run(readiness.api_server(layout, settings, supervisor))
-        with progress("Waiting for the node"):
+        with progress("Waiting for the node" if len(settings.running_nodes) == 1 else "Waiting for the nodes"):
             asyncio.run(readiness.everything(layout, settings, supervisor))
     except (ClusterError, KeyboardInterrupt):
         teardown.stop_supervisor(layout)
         raise
     user_kubeconfig.publish(layout)
     return layout, settings
+
+
+def _go_on(layout: Layout, made: Settings | None, settings: Settings | None, progress: Progress) -> Settings:
+    """With a cluster that runs: the settings it has then."""
+    if made is None or settings is None:
+        raise ClusterError(f'the cluster "{layout.name}" is just being made')
+    if settings.port != made.port:
+        raise ClusterError(f'the cluster "{layout.name}" runs on port {made.port}')
+    with progress("Waiting for the cluster, which runs already"):
+        asyncio.run(readiness.everything(layout, made, None))
+    for node in settings.nodes[len(made.nodes) :]:
+        fleet.add(layout.name, layout.data, node.name, progress)
+    user_kubeconfig.publish(layout)
+    return layout.read_settings() or settings
 
 
 def down(name: str, data_dir: Path | None = None, *, keep_data: bool = False, progress: Progress = silent) -> bool:
@@ -120,8 +137,8 @@ def load_images(name: str, data_dir: Path | None, archive: bytes) -> None:
         raise ClusterError(f'there is no cluster "{name}"')
     if settings.runtime != "containerd":
         raise ClusterError("simulated pods need no images")
-    for node in settings.nodes:
-        asyncio.run(import_images(containerd_config(layout, node), archive))
+    for node in settings.running_nodes:
+        asyncio.run(import_images(containerd_config(layout, node.name), archive))
 
 
 def _take(lock: Lock) -> bool:
@@ -137,12 +154,11 @@ def _take(lock: Lock) -> bool:
 def _prepare(layout: Layout, settings: Settings) -> None:
     """Everything on disk that the components expect."""
     now = datetime.now(UTC)
-    node = settings.nodes[0]
     pki.ensure(
         layout.pki,
         api_hosts=pki.api_server_hosts(
-            node_name=node,
-            addresses=[settings.address],
+            node_name=machine.hostname(),
+            addresses=[settings.address, settings.gateway],
             service_ip=addons.api_address(settings.service_cidr),
             domain=settings.domain,
         ),
@@ -166,5 +182,10 @@ def _start(layout: Layout, settings: Settings) -> int:
     from shipwheel.admin.processes import programs
     from shipwheel.admin.supervisor import Supervisor
 
-    supervisor = Supervisor(programs(layout, settings), log_file=layout.log, state=layout.state)
+    supervisor = Supervisor(
+        programs(layout, settings),
+        log_file=layout.log,
+        state=layout.state,
+        reload=lambda: programs(layout, layout.read_settings() or settings),
+    )
     return daemonize(supervisor.run, log_file=layout.log("supervisor"))

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shipwheel.admin import addons
-from shipwheel.admin.layout import Layout, Settings
-from shipwheel.admin.nodes import containerd_config
+from shipwheel.admin.choices import port_name
+from shipwheel.admin.layout import Layout, NodeSettings, Settings
+from shipwheel.admin.nodes import cgroup_of, containerd_config
 from shipwheel.admin.pki import write_private
 
 SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
@@ -16,23 +17,34 @@ NO_RATE_LIMIT = ("--kube-api-qps=1000", "--kube-api-burst=1000")
 """Clients that are polite to a server far away would only be slow here; the server has limits of its own."""
 
 
-def command_lines(layout: Layout, settings: Settings) -> dict[str, list[str]]:
-    """What each component is started with."""
+MACHINE = "machine"
+"""What this machine is called where it is no node."""
+
+
+def control_plane(layout: Layout, settings: Settings) -> dict[str, list[str]]:
+    """What the components on this machine are started with; its service proxy, too, if no node's does that."""
     lines = {
         "kube-apiserver": list(_api_server(layout, settings)),
         "kube-controller-manager": list(_controller_manager(layout, settings)),
         "kube-scheduler": list(_scheduler(layout, settings)),
-        "kubelet": list(_kubelet(layout, settings, settings.nodes[0])),
     }
+    if settings.runtime == "containerd" and not settings.machine_is_node:
+        lines["kube-proxy"] = list(_proxy(layout, settings, None))
+    return lines
+
+
+def of_node(layout: Layout, settings: Settings, node: NodeSettings) -> dict[str, list[str]]:
+    """What the components of a node are started with."""
+    lines = {"kubelet": list(_kubelet(layout, settings, node))}
     if settings.runtime == "containerd":
-        lines["kube-proxy"] = list(_proxy(layout, settings, settings.nodes[0]))
+        lines["kube-proxy"] = list(_proxy(layout, settings, node))
     return lines
 
 
 def _api_server(layout: Layout, settings: Settings) -> Iterator[str]:
     pki = layout.pki
     yield f"--bind-address={'0.0.0.0' if settings.runtime == 'containerd' else '127.0.0.1'}"
-    yield f"--advertise-address={settings.address}"
+    yield f"--advertise-address={settings.address if settings.runtime == 'containerd' else '127.0.0.1'}"
     yield f"--secure-port={settings.port}"
     yield f"--tls-cert-file={pki}/apiserver.crt"
     yield f"--tls-private-key-file={pki}/apiserver.key"
@@ -88,20 +100,21 @@ def _scheduler(layout: Layout, settings: Settings) -> Iterator[str]:
     yield from NO_RATE_LIMIT
 
 
-def _kubelet(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
-    home = layout.node(node)
+def _kubelet(layout: Layout, settings: Settings, node: NodeSettings) -> Iterator[str]:
+    home = layout.node(node.name)
     if settings.runtime == "containerd":
-        yield f"--container-runtime-endpoint={containerd_config(layout, node).endpoint}"
+        yield f"--container-runtime-endpoint={containerd_config(layout, node.name).endpoint}"
         yield f"--cluster-dns={addons.dns_address(settings.service_cidr)}"
     else:
         yield "--container-runtime-endpoint=simulated"
-    yield f"--kubeconfig={layout.kubeconfig(node)}"
-    yield f"--hostname-override={node}"
-    yield f"--node-ip={settings.address}"
+    yield f"--kubeconfig={layout.kubeconfig(node.name)}"
+    yield f"--hostname-override={node.name}"
+    yield f"--node-ip={node.address or settings.address}"
     yield f"--root-dir={home}"
-    yield f"--address={'0.0.0.0' if settings.runtime == 'containerd' else '127.0.0.1'}"
-    yield f"--port={settings.ports['kubelet']}"
-    yield f"--healthz-port={settings.ports['kubelet-healthz']}"
+    yield f"--address={'0.0.0.0' if settings.runtime == 'containerd' else settings.address}"
+    if not node.address:
+        yield f"--port={settings.ports[port_name('kubelet', node)]}"
+        yield f"--healthz-port={settings.ports[port_name('kubelet-healthz', node)]}"
     yield f"--tls-cert-file={home}/pki/kubelet.crt"
     yield f"--tls-private-key-file={home}/pki/kubelet.key"
     yield f"--client-ca-file={layout.pki}/ca.crt"
@@ -111,7 +124,7 @@ def _kubelet(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
     yield f"--cluster-domain={settings.domain}"
     yield "--container-logs-dir="
     yield from NO_RATE_LIMIT
-    yield f"--cgroup-root=/{layout.network}"
+    yield f"--cgroup-root=/{cgroup_of(layout, node.name)}"
     yield f"--config={home}/config.yaml"
 
 
@@ -130,13 +143,16 @@ def write_kubelet_configuration(layout: Layout, node: str) -> None:
     write_private(layout.node(node) / "config.yaml", json.dumps(document, indent=2).encode() + b"\n")
 
 
-def _proxy(layout: Layout, settings: Settings, node: str) -> Iterator[str]:
+def _proxy(layout: Layout, settings: Settings, node: NodeSettings | None) -> Iterator[str]:
     yield f"--kubeconfig={layout.kubeconfig('kube-proxy')}"
-    yield f"--hostname-override={node}"
+    if node is not None and node.address:
+        yield f"--master={settings.server_for(node)}"
+    yield f"--hostname-override={node.name if node is not None else MACHINE}"
     yield "--detect-local-mode=ClusterCIDR"
     yield f"--cluster-cidr={settings.pod_cidr}"
-    yield f"--healthz-bind-address=0.0.0.0:{settings.ports['proxy-healthz']}"
-    yield f"--metrics-bind-address=127.0.0.1:{settings.ports['proxy-metrics']}"
+    if node is None or not node.address:
+        yield f"--healthz-bind-address=0.0.0.0:{settings.ports['proxy-healthz']}"
+        yield f"--metrics-bind-address=127.0.0.1:{settings.ports['proxy-metrics']}"
     # The machine is somebody's: its connection table is left as it is.
     yield "--conntrack-max-per-core=0"
     yield "--conntrack-tcp-timeout-established=0"
@@ -150,13 +166,13 @@ def etcd_command(layout: Layout, settings: Settings) -> list[str]:
     peer = f"https://127.0.0.1:{settings.ports['etcd-peer']}"
     return [
         "etcd",
-        f"--name={settings.nodes[0]}",
+        f"--name={settings.name}",
         f"--data-dir={layout.etcd}",
         f"--listen-client-urls={client}",
         f"--advertise-client-urls={client}",
         f"--listen-peer-urls={peer}",
         f"--initial-advertise-peer-urls={peer}",
-        f"--initial-cluster={settings.nodes[0]}={peer}",
+        f"--initial-cluster={settings.name}={peer}",
         "--client-cert-auth=true",
         f"--trusted-ca-file={pki}/ca.crt",
         f"--cert-file={pki}/server.crt",

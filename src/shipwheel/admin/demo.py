@@ -39,8 +39,8 @@ def deploy(layout: Layout, settings: Settings, progress: Callable[[str], Abstrac
         with progress("Putting a web image together"):
             arch = images.architecture()
             archive = images.archive([images.web_image(images.host_busybox())], arch=arch)
-            for node in settings.nodes:
-                asyncio.run(import_images(containerd_config(layout, node), archive))
+            for node in settings.running_nodes:
+                asyncio.run(import_images(containerd_config(layout, node.name), archive))
     with progress(f"Deploying {REPLICAS} pods of it"):
         service = asyncio.run(_deploy(layout))
     spec = service["spec"]

@@ -24,15 +24,15 @@ def ensure(layout: Layout, settings: Settings, now: datetime) -> None:
         "scheduler": pki.SCHEDULER,
         "kube-proxy": pki.PROXY,
         "dns": pki.user(DNS_USER),
-        **{node: pki.node_user(node) for node in settings.nodes},
     }
     for who, leaf in users.items():
         name = settings.context if who == "admin" else settings.name
         _ensure_kubeconfig(layout.kubeconfig(who), settings.server, name, authority, leaf, now)
     for node in settings.nodes:
-        addresses = ("localhost", "127.0.0.1", settings.address)
-        leaf = pki.node_server(node, addresses)
-        pki.ensure_leaf(layout.node(node) / "pki" / "kubelet", authority, leaf, now)
+        user, file = pki.node_user(node.name), layout.kubeconfig(node.name)
+        _ensure_kubeconfig(file, settings.server_for(node), settings.name, authority, user, now)
+        leaf = pki.node_server(node.name, ("localhost", "127.0.0.1", node.address or settings.address))
+        pki.ensure_leaf(layout.node(node.name) / "pki" / "kubelet", authority, leaf, now)
 
 
 def _ensure_kubeconfig(

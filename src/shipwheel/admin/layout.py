@@ -6,12 +6,14 @@ are sockets and the mounts of running containers: their paths must be short, and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pwd
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +30,19 @@ class LayoutError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """A node of the cluster, as it shall be."""
+
+    name: str
+    address: str = ""
+    """Its own, when it lives in namespaces of its own; empty for one that is this machine itself."""
+    stopped: bool = False
+    """By `node stop`; it stays so until `node start`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """What a cluster was made with. It is written down at the first start and kept."""
+    """What a cluster was made with. It is written down at the first start, and when its nodes change."""
 
     name: str
     runtime: RuntimeKind
@@ -40,9 +53,11 @@ class Settings:
     service_cidr: str = "10.96.0.0/16"
     pod_cidr: str = "10.244.0.0/16"
     domain: str = "cluster.local"
-    nodes: tuple[str, ...] = ("node-1",)
+    node_cidr: str = "10.112.0.0/24"
+    """Addresses of the nodes in namespaces of their own; the first is the machine's."""
+    nodes: tuple[NodeSettings, ...] = (NodeSettings("node-1"),)
     ports: dict[str, int] = field(default_factory=dict)
-    """The other ports that its components listen on, by purpose."""
+    """The other ports on this machine that its components listen on, by purpose."""
 
     @property
     def context(self) -> str:
@@ -52,6 +67,26 @@ class Settings:
     @property
     def server(self) -> str:
         return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def gateway(self) -> str:
+        """This machine's address, as nodes in namespaces of their own see it."""
+        return str(ip_network(self.node_cidr)[1])
+
+    @property
+    def running_nodes(self) -> tuple[NodeSettings, ...]:
+        return tuple(each for each in self.nodes if not each.stopped)
+
+    @property
+    def machine_is_node(self) -> bool:
+        return any(not each.address for each in self.nodes)
+
+    def node(self, name: str) -> NodeSettings | None:
+        return next((each for each in self.nodes if each.name == name), None)
+
+    def server_for(self, node: NodeSettings) -> str:
+        """The API server's URL, as a node sees it."""
+        return f"https://{self.gateway}:{self.port}" if node.address else self.server
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +119,11 @@ class Layout:
         return self.data / "supervisor.lock"
 
     @property
+    def change_lock(self) -> Path:
+        """Held by whoever changes the settings of a running cluster."""
+        return self.data / "change.lock"
+
+    @property
     def state(self) -> Path:
         return self.data / "supervisor.json"
 
@@ -109,7 +149,7 @@ class Layout:
     def owned(self) -> list[Path]:
         """What is in the data directory and ours."""
         names = {"pki", "logs", "store", "etcd", "containerd", "nodes"}
-        files = {self.lock, self.state, self.settings, self.machine_before}
+        files = {self.lock, self.change_lock, self.state, self.settings, self.machine_before}
         return [
             each
             for each in (self.data.iterdir() if self.data.is_dir() else ())
@@ -128,6 +168,14 @@ class Layout:
         """What the kubelet of a node keeps."""
         return self.data / "nodes" / node
 
+    def images(self, node: str) -> Path:
+        """What the containerd of a node keeps."""
+        return self.data / "containerd" / node
+
+    def machine(self, node: str) -> Path:
+        """What is said in a node's namespaces of its machine, while that runs."""
+        return self.run / f"{node}.machine"
+
     def log(self, component: str) -> Path:
         return self.logs / f"{component}.log"
 
@@ -135,7 +183,7 @@ class Layout:
         """Raises `LayoutError` when the file is damaged."""
         try:
             raw = json.loads(self.settings.read_text())
-            return Settings(**{**raw, "nodes": tuple(raw["nodes"])})
+            return Settings(**{**raw, "nodes": tuple(NodeSettings(**each) for each in raw["nodes"])})
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -163,9 +211,11 @@ def invoking_user() -> pwd.struct_passwd | None:
 
 
 def clusters() -> Iterator[Settings]:
-    """The settings of the clusters on this machine that keep something in `/run/shipwheel`."""
+    """The settings of the clusters on this machine that keep something in `/run/shipwheel`; of those whose settings
+    can be read, for another version may have made them."""
     for link in RUN.glob("*/data"):
         layout = Layout.of(link.parent.name.rpartition("-")[0], link.resolve())
-        settings = layout.read_settings()
-        if settings is not None:
-            yield settings
+        with contextlib.suppress(LayoutError):
+            settings = layout.read_settings()
+            if settings is not None:
+                yield settings

@@ -29,6 +29,7 @@ PROGRAMS = (
     ("ctr", "containerd"),
     ("runc", "runc"),
     ("nft", "nftables"),
+    ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("conntrack", "conntrack"),
 )
@@ -87,6 +88,11 @@ def free_port(wanted: int, host: str, taken: Iterable[int] = ()) -> int:
             port = probe.getsockname()[1]
         if port not in avoid:
             return port
+
+
+def hostname() -> str:
+    """As node names are written."""
+    return socket.gethostname().lower()
 
 
 def own_address() -> str:

@@ -1,14 +1,17 @@
-"""What a node of a cluster has on this machine: its containerd, its images, its network."""
+"""What a node of a cluster has on this machine: its namespaces, its containerd, its images, its network."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shipwheel.admin.layout import Layout, Settings
+from shipwheel.admin.kernel import remove_empty_cgroups
+from shipwheel.admin.layout import RUN, Layout, NodeSettings, Settings
 
 if TYPE_CHECKING:
     from shipwheel.admin.containerd import ContainerdConfig
+    from shipwheel.admin.namespaces import Namespaces
     from shipwheel.network import cni
 
 
@@ -16,7 +19,7 @@ def containerd_config(layout: Layout, node: str) -> ContainerdConfig:
     from shipwheel.admin.containerd import ContainerdConfig, default_cni_bin_dir
 
     return ContainerdConfig(
-        root=layout.data / "containerd" / node,
+        root=layout.images(node),
         state=layout.run / node,
         cni_conf_dir=layout.node(node) / "cni",
         cni_bin_dir=default_cni_bin_dir(),
@@ -34,6 +37,42 @@ def network_config(layout: Layout, settings: Settings, node: str) -> cni.Config:
         state_dir=layout.node(node) / "addresses",
         cluster_cidrs=(settings.pod_cidr,),
     )
+
+
+def namespaces_of(layout: Layout, node: str) -> Namespaces:
+    from shipwheel.admin.namespaces import Namespaces
+    from shipwheel.admin.traces import DIRECTORIES
+
+    # The mounts of other nodes' containers, of whichever cluster, are none of its affair.
+    hidden = (RUN, layout.data / "nodes")
+    return Namespaces(hostname=node, directory=layout.machine(node), hidden=hidden, fresh=DIRECTORIES)
+
+
+def boot(layout: Layout, settings: Settings, node: NodeSettings) -> Namespaces:
+    """Have the machine of a node run: in its namespaces, tied to the bridge. What its containers were tied to is
+    gone with them, as after any start of a machine. Raises OSError."""
+    from shipwheel.admin import bridge
+
+    namespaces = namespaces_of(layout, node.name)
+    if namespaces.first() is None:
+        for directory in (layout.run / node.name, network_config(layout, settings, node.name).state_dir):
+            shutil.rmtree(directory, ignore_errors=True)
+        bridge.ensure(layout, settings)
+        bridge.connect(layout, node, namespaces.boot(layout.node(node.name) / "machine-id"))
+    return namespaces
+
+
+def kill(layout: Layout, node: str) -> None:
+    """Have a machine in namespaces lose its power. Raises TimeoutError."""
+    namespaces_of(layout, node).kill()
+    remove_empty_cgroups(cgroup_of(layout, node))
+    remove_empty_cgroups("k8s.io")
+    shutil.rmtree(layout.run / node, ignore_errors=True)
+
+
+def cgroup_of(layout: Layout, node: str) -> str:
+    """Under which all pods of a node are."""
+    return f"{layout.network}/{node}"
 
 
 async def import_images(config: ContainerdConfig, archive: bytes) -> None:

@@ -35,8 +35,15 @@ async def everything(layout: Layout, settings: Settings, supervisor: int | None)
     """Until pods can be created and run. `supervisor` is a child of ours, if we started it. Raises `ClusterError`."""
     async with admin_client(layout) as client:
         await _poll(lambda: _is_ready(client), layout, supervisor, "the API server")
-        await _poll(lambda: _has_nodes(client, settings), layout, supervisor, "the node")
+        await nodes(layout, settings, supervisor)
         await _poll(lambda: _takes_pods(client), layout, supervisor, "the default service account")
+
+
+async def nodes(layout: Layout, settings: Settings, supervisor: int | None = None) -> None:
+    """Until all nodes that shall run are ready. Raises `ClusterError`."""
+    async with admin_client(layout) as client:
+        what = "the node" if len(settings.running_nodes) == 1 else "a node"
+        await _poll(lambda: _has_nodes(client, settings), layout, supervisor, what)
 
 
 async def _poll(done: Callable[[], Awaitable[bool]], layout: Layout, supervisor: int | None, what: str) -> None:
@@ -61,14 +68,16 @@ async def _is_ready(client: Client) -> bool:
 
 
 async def _has_nodes(client: Client, settings: Settings) -> bool:
+    machine = {each.name for each in settings.nodes if not each.address}
     try:
         found = (await client.list(NODES))["items"]
         for each in found:
-            await _complete(client, each)
+            if name_of(each) in machine:
+                await _complete(client, each)
     except (ApiError, ConnectionFailed):
         return False
     ready = {name_of(each) for each in found if is_condition_true(each, "Ready")}
-    return ready >= set(settings.nodes)
+    return ready >= {each.name for each in settings.running_nodes}
 
 
 async def _takes_pods(client: Client) -> bool:

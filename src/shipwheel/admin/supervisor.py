@@ -44,6 +44,8 @@ class Program:
 
     name: str
     main: Callable[[], None]
+    fork: Callable[[], int] = os.fork
+    """How its process is made, where a plain child would not do. Raises OSError in the parent only."""
 
 
 @dataclass(slots=True)
@@ -59,20 +61,32 @@ class State:
 
 
 class Supervisor:
-    def __init__(self, programs: Sequence[Program], *, log_file: Callable[[str], Path], state: Path) -> None:
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        *,
+        log_file: Callable[[str], Path],
+        state: Path,
+        reload: Callable[[], Sequence[Program]] | None = None,
+    ) -> None:
+        """`reload` is asked on SIGHUP which programs there shall be from then on."""
         self._programs = {each.name: each for each in programs}
         self._states = {each.name: State(each.name) for each in programs}
         self._due: dict[str, float] = dict.fromkeys(self._programs, 0.0)
         self._delays: dict[str, float] = dict.fromkeys(self._programs, FIRST_DELAY)
         self._log_file = log_file
         self._state_file = state
+        self._reload = reload
+        self._changed = False
         self._stopping = False
         self._wake: tuple[int, int] = (-1, -1)
+        self._self = -1
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT; then end the programs in the reverse of their order."""
         gc.collect()
         gc.freeze()
+        self._self = open_self()
         self._wake = os.pipe()
         for end in self._wake:
             os.set_blocking(end, False)
@@ -80,16 +94,44 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._change)
         while not self._stopping:
             self._start_due()
             self._write_state()
             self._sleep()
             self._reap()
+            if self._changed:
+                self._take_changes()
         self._end_all()
         self._state_file.unlink(missing_ok=True)
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
+
+    def _change(self, *_: object) -> None:
+        self._changed = True
+
+    def _take_changes(self) -> None:
+        """Have the programs run that shall run from now on. Those that shall not are killed: they are given up,
+        not ended well."""
+        self._changed = False
+        if self._reload is None:
+            return
+        try:
+            wanted = {each.name: each for each in self._reload()}
+        except Exception:
+            log.exception("the change cannot be read; everything stays as it is")
+            return
+        for name in self._programs.keys() - wanted.keys():
+            state = self._states.pop(name)
+            self._due.pop(name, None)
+            if state.pid:
+                os.kill(state.pid, signal.SIGKILL)
+                os.waitpid(state.pid, 0)
+        for name in wanted.keys() - self._programs.keys():
+            self._states[name] = State(name)
+            self._due[name], self._delays[name] = 0.0, FIRST_DELAY
+        self._programs = wanted
 
     def _start_due(self) -> None:
         for name, due in list(self._due.items()):
@@ -99,22 +141,25 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         state = self._states[name]
-        state.pid = self._fork(self._programs[name])
         state.started = time.time()
+        try:
+            state.pid = self._fork(self._programs[name])
+        except OSError as error:
+            log.exception("%s cannot be started", name)
+            self._ended(state, f"cannot be started: {error}")
 
     def _fork(self, program: Program) -> int:
-        parent = os.getpid()
-        pid = os.fork()
+        pid = program.fork()
         if pid:
             return pid
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             for end in self._wake:
                 os.close(end)
-            end_with(parent)
+            end_with(self._self)
             set_title(program.name)
             redirect(self._log_file(program.name))
             klog.configure()
@@ -141,21 +186,24 @@ class Supervisor:
 
     def _reap(self) -> None:
         by_pid = {state.pid: state for state in self._states.values() if state.pid}
-        for pid, code in _ended():
+        for pid, code in _all_ended():
             state = by_pid.get(pid)
             if state is None:
                 continue
             state.pid = 0
-            state.last_exit = _describe(code)
-            log.warning("%s %s", state.name, state.last_exit)
-            if self._stopping:
-                continue
-            if time.time() - state.started > STEADY:
-                self._delays[state.name] = FIRST_DELAY
-            delay = self._delays[state.name]
-            self._delays[state.name] = min(max(SECOND_DELAY, delay * 2), MAX_DELAY)
-            self._due[state.name] = time.monotonic() + delay
-            state.restarts += 1
+            self._ended(state, _describe(code))
+
+    def _ended(self, state: State, how: str) -> None:
+        state.last_exit = how
+        log.warning("%s %s", state.name, how)
+        if self._stopping:
+            return
+        if time.time() - state.started > STEADY:
+            self._delays[state.name] = FIRST_DELAY
+        delay = self._delays[state.name]
+        self._delays[state.name] = min(max(SECOND_DELAY, delay * 2), MAX_DELAY)
+        self._due[state.name] = time.monotonic() + delay
+        state.restarts += 1
 
     def _end_all(self) -> None:
         """One after the other, the last one started first: a node must still reach its API server."""
@@ -238,13 +286,23 @@ class Lock:
         return False
 
 
+def open_self() -> int:
+    """A descriptor by which children, in whatever PID namespace, can tell whether this process still lives; -1 on
+    systems that have none."""
+    try:
+        return os.pidfd_open(os.getpid())
+    except (OSError, AttributeError):
+        return -1
+
+
 def end_with(parent: int) -> None:
-    """Have the kernel end this process when `parent` dies; on systems without that, nothing happens."""
+    """Have the kernel end this process when its parent (by `open_self`) dies; on systems without that, nothing
+    happens."""
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
+        if parent >= 0 and select.select([parent], [], [], 0)[0]:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -272,7 +330,7 @@ def redirect(log_file: Path) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
-def _ended() -> Iterator[tuple[int, int]]:
+def _all_ended() -> Iterator[tuple[int, int]]:
     """The children that have ended: (pid, wait status)."""
     while True:
         try:

@@ -36,14 +36,19 @@ async def sweep(layout: Layout, settings: Settings) -> None:
     """Containers, mounts, networks and rules: all that is not a file in the data directory."""
     if settings.runtime != "containerd":
         return
+    from shipwheel.admin import machine_network
     from shipwheel.admin.containerd import Containerd
-    from shipwheel.admin.nodes import containerd_config, network_config
+    from shipwheel.admin.nodes import containerd_config, kill, network_config
     from shipwheel.network import cni
     from shipwheel.network.proxy import proxy
 
     for node in settings.nodes:
-        await Containerd(containerd_config(layout, node)).stop()
-    await cni.remove(network_config(layout, settings, settings.nodes[0]))
+        if node.address:
+            kill(layout, node.name)
+        else:
+            await Containerd(containerd_config(layout, node.name)).stop()
+            await cni.remove(network_config(layout, settings, node.name))
+    await machine_network.remove(layout)
     await proxy.cleanup(layout.network)
     unmount_below(layout.data)
     remove_empty_cgroups(layout.network)

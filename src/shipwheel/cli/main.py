@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from shipwheel import KUBERNETES_VERSION, __version__
-from shipwheel.cli import components, show, why
+from shipwheel.cli import components, node, show, why
+from shipwheel.cli.options import data_dir_option, name_option
 
 if TYPE_CHECKING:
     from shipwheel.admin.choices import Wanted
     from shipwheel.admin.errors import NotAble
-
-name_option = click.option("--name", default="default", show_default=True, help="Which cluster.")
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where it keeps everything.  [default: ~/.shipwheel/NAME]",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -38,12 +32,15 @@ def main() -> None:
 )
 @click.option("--store", type=click.Choice(["sqlite", "etcd"]), help="Embedded, or a real etcd.  [default: sqlite]")
 @click.option("--port", type=click.IntRange(0, 65535), help="The API server's; 0: any.  [default: 6443]")
+@click.option("--nodes", type=click.IntRange(1), help="So many, each in namespaces of its own.  [default: 1]")
 @click.option("--demo", is_flag=True, help="Deploy a small web site and wait until it answers.")
-def up(name: str, data_dir: Path | None, runtime: Any, store: Any, port: int | None, demo: bool) -> None:
+def up(
+    name: str, data_dir: Path | None, runtime: Any, store: Any, port: int | None, nodes: int | None, demo: bool
+) -> None:
     """Start a cluster, or go on with one."""
     from shipwheel.admin import cluster
 
-    wanted = cluster.Wanted(name, data_dir, runtime, store, port)
+    wanted = cluster.Wanted(name, data_dir, runtime, store, port, nodes)
     with show.errors():
         try:
             layout, settings = cluster.up(wanted, show.progress)
@@ -155,6 +152,7 @@ def version() -> None:
     click.echo(f"shipwheel {__version__} (Kubernetes {KUBERNETES_VERSION})")
 
 
+node.add_to(main)
 components.add_to(main)
 why.add_to(main)
 

@@ -15,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from shipwheel.admin.demo import Site
     from shipwheel.admin.errors import NotAble
+    from shipwheel.admin.fleet import Listed
     from shipwheel.admin.layout import Layout, Settings
     from shipwheel.admin.status import Component
     from shipwheel.api.meta import Obj
@@ -157,6 +158,16 @@ def _component_row(each: Component) -> tuple[str, ...]:
     age = _age(time.time() - each.started) if each.running else ""
     memory = f"{each.memory / 1e6:.0f} MB" if each.memory else ""
     return (each.name, str(each.pid or ""), state, age, str(each.restarts), memory)
+
+
+def nodes(listed: Sequence[Listed]) -> list[str]:
+    """The table of `shipwheel node list`."""
+    rows: list[tuple[str, ...]] = [("NODE", "MACHINE", "PID", "STATUS", "VERSION", "INTERNAL-IP", "PODS")]
+    for each in listed:
+        state = "stopped" if each.settings.stopped else "running" if each.pid else "down"
+        known = _node_row(each.object) if each.object else ("", "Unknown", "", each.settings.address, "")
+        rows.append((each.settings.name, state, str(each.pid or ""), *known[1:]))
+    return table(rows)
 
 
 def _node_row(node: Obj) -> tuple[str, ...]:

@@ -14,6 +14,10 @@ SERVICE = "kube-dns"
 MANAGER = "dns.shipwheel.dev"
 
 
+def slice_name(node_name: str) -> str:
+    return f"{SERVICE}-{node_name}"
+
+
 def endpoint_slice(node_name: str, addresses: Sequence[str], port: int) -> Obj:
     """The slice of one node's server. Its hint keeps pods with the server of their own node while there is one
     everywhere."""
@@ -21,7 +25,7 @@ def endpoint_slice(node_name: str, addresses: Sequence[str], port: int) -> Obj:
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{SERVICE}-{node_name}",
+            "name": slice_name(node_name),
             "namespace": NAMESPACE,
             "labels": {
                 "kubernetes.io/service-name": SERVICE,
