@@ -87,12 +87,16 @@ async def _yield(turns: int) -> None:
 
 def rfc3339(moment: datetime) -> str:
     """`metav1.Time`: seconds precision, in UTC (`2026-01-31T12:00:00Z`)."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    return _in_utc(moment).isoformat(timespec="seconds")[:-6] + "Z"
 
 
 def rfc3339_micro(moment: datetime) -> str:
     """`metav1.MicroTime`: microseconds precision, in UTC."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return _in_utc(moment).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 def parse_time(text: str) -> datetime:

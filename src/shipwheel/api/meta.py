@@ -6,15 +6,13 @@ every kind alike, custom ones included.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Obj = dict[str, Any]
 """An API object, or a part of one, as decoded from JSON."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class GroupVersion:
+class GroupVersion(NamedTuple):
     group: str
     version: str
 
@@ -31,8 +29,7 @@ class GroupVersion:
         return cls(group, version)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class GroupResource:
+class GroupResource(NamedTuple):
     group: str
     resource: str
 
@@ -41,8 +38,7 @@ class GroupResource:
         return f"{self.resource}.{self.group}" if self.group else self.resource
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class GroupVersionKind:
+class GroupVersionKind(NamedTuple):
     group: str
     version: str
     kind: str
@@ -134,8 +130,7 @@ def is_condition_true(obj: Obj, kind: str) -> bool:
     return entry is not None and entry.get("status") == "True"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class GroupVersionResource:
+class GroupVersionResource(NamedTuple):
     """What clients address: `/apis/apps/v1/deployments`."""
 
     group: str

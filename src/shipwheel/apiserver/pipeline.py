@@ -64,6 +64,7 @@ log = logging.getLogger(__name__)
 
 _WITHOUT_PROTOBUF: tuple[codec.Format, ...] = ("json", "yaml")
 """Custom resources have no protobuf, nor have versions that today's release lacks."""
+_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 PathHandler = Callable[[Request, UserInfo], Awaitable[Answer]]
 
 
@@ -260,8 +261,8 @@ class Pipeline:
             if not decision.allowed:
                 raise forbidden_to(info, user, decision.reason, verb=verb)
 
-        kinds = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
-        options = write_options(request, user, kinds.get(info.verb, "DeleteOptions"), check_access=check_access)
+        kind = _OPTIONS.get(info.verb, "DeleteOptions")
+        options = write_options(request, user, kind, check_access=check_access)
         if info.verb == "deletecollection":
             removed = await self.writer.delete_collection(request, resource, version, namespace, options)
             body = form.list([each.entry for each in removed], {"resourceVersion": ""}, self.clock.now())

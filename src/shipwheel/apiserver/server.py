@@ -159,13 +159,13 @@ class ApiServer:
     # The `Server` of kinds' own code.
 
     def resource(self, group: str, plural: str) -> Resource:
-        found = self.scheme.resource(GroupResource(group, plural))
+        return self._known(GroupResource(group, plural))
+
+    def _known(self, key: GroupResource) -> Resource:
+        found = self.scheme.resource(key)
         if found is None:
             raise page_not_found()
         return found
-
-    def _known(self, key: GroupResource) -> Resource:
-        return self.resource(key.group, key.resource)
 
     async def get(self, resource: GroupResource, namespace: str, name: str) -> Obj:
         known = self._known(resource)

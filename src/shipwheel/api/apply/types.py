@@ -83,6 +83,7 @@ class Leaf:
 
 
 LEAF: Final = Leaf()
+_MANY_SHAPES: Final = 64
 
 
 class Granular:
@@ -100,6 +101,8 @@ class Granular:
         self._declared = fields
         self._element = element
         self._known: dict[str, tuple[str, MergeType]] = {}
+        self._shapes: dict[tuple[str, ...], Fields] = {}
+        """Nodes of values that have only leaves, by the names of these: most objects of a kind have the same."""
 
     def _child(self, name: str) -> tuple[str, MergeType]:
         """The step to a field, and its type."""
@@ -127,11 +130,19 @@ class Granular:
     def added(self, value: Any) -> Fields:
         if not _object(value):
             return {}
-        result: Fields = {MEMBER: {}}
+        shape = tuple(value)
+        result = self._shapes.get(shape)
+        if result is not None:
+            return result
+        result = {MEMBER: {}}
         known = self._known
+        flat = True
         for name in sorted(value):
             step, kind = known.get(name) or self._child(name)
             result[step] = kind.added(value[name])
+            flat = flat and kind is LEAF
+        if flat and len(self._shapes) < _MANY_SHAPES:
+            self._shapes[shape] = result
         return result
 
     def compare(self, old: Any, new: Any) -> Change:

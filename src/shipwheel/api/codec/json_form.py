@@ -1,8 +1,8 @@
 """Objects as JSON: what comes in is read as Go would read it, what goes out starts with kind, apiVersion and metadata.
 
 Upstream looks for duplicate fields in every body, since it warns of them unless told not to. Here it costs next to
-nothing: a body that comes out of the encoder as it went into the decoder has none. Only others are looked at
-closer, by a parser that sees the pairs.
+nothing: a body that comes out of the encoder as it went into the decoder, but for spaces, has none. Only others are
+looked at closer, by a parser that sees the pairs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from shipwheel.api.schema import DecodeError
 from shipwheel.api.schema.conform import MAX_STRICT_ERRORS, kind_of
 
 _HEAD = ("kind", "apiVersion", "metadata")
+_SPACE = b" \n\r\t"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARSE = "couldn't get version/kind; json parse error: "
 _FIND_KIND = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
@@ -40,7 +41,7 @@ def decode_json(raw: bytes, *, strict_duplicates: list[str] | None = None) -> Ob
         value = _decode_anyway(raw)
     if strict_duplicates is not None:
         again = _encode_again(value)
-        if raw != again and raw.rstrip() != again:
+        if raw != again and raw.translate(None, _SPACE) != again.translate(None, _SPACE):
             strict_duplicates.extend(f'duplicate field "{path}"' for path in find_duplicates(raw))
     elif raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH:
         _encode_again(value)

@@ -149,12 +149,17 @@ class NodeAuthorizer:
     def _changed(self, cache: ResourceCache, change: Change) -> None:
         if cache.resource.group_resource != _PODS:
             return
-        if change.before is not None:
-            self._note(change.before, -1)
-        if not change.deleted:
-            self._note(change.after, +1)
+        before, after = change.before, None if change.deleted else change.after
+        if before is not None and after is not None and _spec(before) == _spec(after):
+            return
+        if before is not None:
+            self._note(before, -1)
+        if after is not None:
+            self._note(after, +1)
 
     def _note(self, entry: Entry, by: int) -> None:
+        if b'"nodeName":"' not in entry.tail:
+            return  # nobody's yet, which needs no decoding to see
         pod = entry.decode()
         node = pod.get("spec", {}).get("nodeName")
         if not node:
@@ -166,6 +171,14 @@ class NodeAuthorizer:
                 del counted[reference]
         if not counted:
             del self._references[node]
+
+
+def _spec(entry: Entry) -> bytes:
+    """What a pod says between its metadata and its status, where it says all that is noted of it here. A quote in a
+    text would have a backslash before it, so these are the fields themselves."""
+    tail = entry.tail
+    end = tail.rfind(b',"status":{')
+    return tail[tail.find(b',"spec":{') : end if end >= 0 else len(tail)]
 
 
 def references(pod: Obj) -> Iterator[Reference]:
