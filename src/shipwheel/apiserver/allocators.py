@@ -83,6 +83,11 @@ class AddressAllocator:
     def release(self, address: str) -> None:
         self._taken.pop(int(ipaddress.ip_address(address)), None)
 
+    def taken(self) -> list[str]:
+        """All addresses that somebody has, or has reserved."""
+        kind = ipaddress.IPv6Address if any(each.version == 6 for each in self.networks) else ipaddress.IPv4Address
+        return [str(kind(each)) for each in self._taken]
+
 
 def _dynamic_offset(size: int) -> int:
     """How many addresses at the start are left to people: min(max(16, size / 16), 256)."""
@@ -129,3 +134,7 @@ class PortAllocator:
 
     def release(self, port: int) -> None:
         self._taken.discard(port)
+
+    def taken(self) -> list[int]:
+        """All ports that somebody has, or has reserved."""
+        return list(self._taken)

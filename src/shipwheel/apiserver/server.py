@@ -44,6 +44,7 @@ from shipwheel.apiserver.registry import Registry
 from shipwheel.apiserver.requestinfo import RequestInfo
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.service_means import ServiceMeans
+from shipwheel.apiserver.service_repair import ServiceRepair
 from shipwheel.apiserver.watchcache import WatchCache
 from shipwheel.apiserver.writes import Writer
 from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
@@ -98,6 +99,7 @@ class ApiServer:
         )
         self.custom_resources = CustomResources(self)
         self.ip_addresses = IpAddresses(self)
+        self.service_repair = ServiceRepair(self)
         self._kubelet_tls: ssl.SSLContext | None = None
         self._address_tls: ssl.SSLContext | None = None
         Documents(self).install(self.pipeline)
@@ -353,6 +355,7 @@ async def run(
                 tasks.create_task(_compact(server), name="compaction")
                 tasks.create_task(server.custom_resources.run(), name="custom-resources")
                 tasks.create_task(server.ip_addresses.run(), name="ip-addresses")
+                tasks.create_task(server.service_repair.run(), name="service-repair")
         finally:
             server.health.ready = False
             server.reader.draining.set()

@@ -1,4 +1,8 @@
-"""What services draw on: the cluster's addresses and node ports, with what is taken read from the services."""
+"""What services draw on: the cluster's addresses and node ports, with what is taken read from the services.
+
+Addresses come from the ranges of the flag and, of the same families, from those of ServiceCIDRs (KEP-1880) that are
+ready and not being deleted.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ import ipaddress
 from typing import Any
 
 from shipwheel.api.errors import AllocationError
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import Obj, is_being_deleted, is_condition_true
 from shipwheel.apiserver.allocators import AddressAllocator, Network, PortAllocator
 from shipwheel.apiserver.config import ApiServerConfig
 from shipwheel.apiserver.watchcache import Change, ResourceCache, WatchCache
 
 SERVICES_PREFIX = "services/specs"
+RANGES_PREFIX = "servicecidrs"
 
 
 class ServiceAddresses:
@@ -38,16 +43,25 @@ class ServiceAddresses:
     def mark(self, address: str) -> None:
         self._pool(address).mark(address)
 
+    def taken(self) -> list[str]:
+        """All addresses that somebody has, or has reserved."""
+        return [address for pool in self._pools.values() for address in pool.taken()]
+
+    def use(self, networks: list[Network]) -> None:
+        """Give out addresses of these ranges from now on; what is taken stays so."""
+        for family, pool in self._pools.items():
+            pool.networks = [network for network in networks if f"IPv{network.version}" == family]
+
     def _pool(self, address: str) -> AddressAllocator:
         return self._pools.get("IPv6" if ":" in address else "IPv4") or AddressAllocator([])
 
 
 class ServiceMeans:
     def __init__(self, config: ApiServerConfig, cache: WatchCache) -> None:
-        networks = [ipaddress.ip_network(each) for each in config.service_cluster_ip_range]
-        self.addresses = ServiceAddresses(networks)
+        self.networks = [ipaddress.ip_network(each) for each in config.service_cluster_ip_range]
+        self.addresses = ServiceAddresses(self.networks)
         self.ports = PortAllocator(*config.service_node_port_range)
-        self.first_address = str(networks[0].network_address + 1)
+        self.first_address = str(self.networks[0].network_address + 1)
         self._cache = cache
         cache.on_change(self._changed)
 
@@ -58,9 +72,19 @@ class ServiceMeans:
         """Note what the services in the cache have."""
         for entry in self._cache.caches[SERVICES_PREFIX].entries.values():
             self._mark(entry.decode())
+        self.addresses.use(self.ranges())
+
+    def ranges(self) -> list[Network]:
+        """All ranges to give addresses out of."""
+        found = list(self.networks)
+        for entry in self._cache.caches[RANGES_PREFIX].entries.values():
+            found += [each for each in ready_networks(entry.decode()) if each not in found]
+        return found
 
     def _changed(self, cache: ResourceCache, change: Change) -> None:
         """Follow changes that others made (another API server); our own are noted already."""
+        if cache.resource.prefix == RANGES_PREFIX:
+            self.addresses.use(self.ranges())
         if cache.resource.prefix != SERVICES_PREFIX:
             return
         if change.before is not None and change.deleted:
@@ -78,6 +102,13 @@ class ServiceMeans:
             self.addresses.mark(address)
         for port in ports:
             self.ports.mark(port)
+
+
+def ready_networks(service_cidr: Obj) -> list[Network]:
+    """The ranges of a ServiceCIDR that may be used."""
+    if is_being_deleted(service_cidr) or not is_condition_true(service_cidr, "Ready"):
+        return []
+    return [ipaddress.ip_network(each) for each in service_cidr["spec"].get("cidrs") or ()]
 
 
 def taken_by(service: Obj) -> tuple[list[str], list[int]]:
