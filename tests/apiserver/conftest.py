@@ -9,7 +9,7 @@ import pytest_asyncio
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
 from shipwheel.client.resources import NAMESPACES, SERVICE_ACCOUNTS
-from tests.apiserver.world import World, make_keys, running
+from tests.apiserver.world import Asker, World, make_keys, running
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +30,14 @@ async def admin(world: World) -> AsyncIterator[Client]:
     async with world.client() as client:
         await client.create(SERVICE_ACCOUNTS, {"metadata": {"name": "default", "namespace": "default"}}, "default")
         yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ask(world: World, admin: Client) -> AsyncIterator[Asker]:
+    """An administrator who is told no."""
+    asker = Asker(world.config("admin", "system:masters"))
+    yield asker
+    await asker.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
+
 from shipwheel.admin import pki
 from shipwheel.api.clock import Clock, SystemClock
+from shipwheel.api.meta import Obj
 from shipwheel.apiserver.config import ApiServerConfig
 from shipwheel.apiserver.server import ApiServer
-from shipwheel.client.client import Client
+from shipwheel.client.client import Client, connect
+from shipwheel.client.httpclient import Response
 from shipwheel.client.httpserver import HttpServer, server_tls
 from shipwheel.client.kubeconfig import ClientConfig
 from shipwheel.store.sqlite import SqliteStore
@@ -38,6 +42,24 @@ class World:
         if user == "admin" and not token:
             groups = ("system:masters",)
         return Client(self.config(user if not token else "", *groups, token=token), user_agent="test/1.0")
+
+
+class Asker:
+    """Sends requests as they are, and gives back answers as they are: refusals too."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._transport = connect(config, (config.client_cert_data, config.client_key_data))
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def __call__(
+        self, method: str, path: str, body: bytes | Obj | list[Obj] = b"", *, accept: str = "application/json",
+        content_type: str = "application/json", headers: Sequence[tuple[str, str]] = (),
+    ) -> Response:  # fmt: skip
+        payload = body if isinstance(body, bytes) else orjson.dumps(body)
+        sent = [("Accept", accept), *headers, *([("Content-Type", content_type)] if payload else [])]
+        return await self._transport.request(method, path, sent, payload, timeout=30)
 
 
 def config_for(directory: Path, data_file: Path) -> ApiServerConfig:

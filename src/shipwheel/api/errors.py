@@ -155,7 +155,7 @@ class ApiError(Exception):
         }
         if self.reason:
             status["reason"] = self.reason
-        if self.details:
+        if self.details is not None:
             status["details"] = self.details
         status["code"] = self.code
         return status
@@ -258,8 +258,8 @@ def unsupported_media_type(message: str) -> ApiError:
     return ApiError(415, "UnsupportedMediaType", message)
 
 
-def not_acceptable(message: str) -> ApiError:
-    return ApiError(406, "NotAcceptable", message)
+def not_acceptable(message: str, *, details: Obj | None = None) -> ApiError:
+    return ApiError(406, "NotAcceptable", message, details=details)
 
 
 def too_many_requests(message: str, retry_after_seconds: int) -> ApiError:
@@ -290,8 +290,15 @@ def timeout(message: str, retry_after_seconds: int = 0) -> ApiError:
     return ApiError(504, "Timeout", f"Timeout: {message}", details=details)
 
 
+def method_not_allowed() -> ApiError:
+    """405 for a path that does not know the method at all."""
+    return ApiError(
+        405, "MethodNotAllowed", "the server does not allow this method on the requested resource", details={}
+    )
+
+
 def page_not_found() -> ApiError:
-    """404 for a path that is no resource (upstream answers plain text, the client makes this of it)."""
+    """404 for a path below an API that has nothing there."""
     return ApiError(404, "NotFound", "the server could not find the requested resource", details={})
 
 

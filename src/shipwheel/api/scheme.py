@@ -64,6 +64,9 @@ class Scheme:
     def resource(self, key: GroupResource) -> Resource | None:
         return self._resources.get(key)
 
+    def has_group(self, group: str) -> bool:
+        return group in self._preference
+
     def group_versions(self) -> list[GroupVersion]:
         """Every group and version served, the core group first, versions by preference."""
         groups = sorted(self._preference)

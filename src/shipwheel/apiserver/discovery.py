@@ -12,19 +12,22 @@ from collections.abc import Callable
 
 import orjson
 
-from shipwheel.api.errors import page_not_found
+from shipwheel.api import codec
+from shipwheel.api.errors import method_not_allowed, page_not_found
 from shipwheel.api.meta import GroupVersion, GroupVersionKind, Obj
 from shipwheel.api.resource import Resource, Subresource, Version
 from shipwheel.api.scheme import Scheme
+from shipwheel.apiserver.rendering import plain_not_found, render_object
 from shipwheel.client.httpserver import Request, Response
 
-AGGREGATED_V2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-AGGREGATED_V2BETA1 = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+_AGGREGATED = frozenset(
+    GroupVersionKind("apidiscovery.k8s.io", version, "APIGroupDiscoveryList") for version in ("v2", "v2beta1")
+)
 _PREFERRED_GROUPS = (
-    "apiregistration.k8s.io", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling", "batch",
-    "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
+    "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling",
+    "batch", "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
     "admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io",
-    "node.k8s.io", "discovery.k8s.io", "flowcontrol.apiserver.k8s.io", "apps", "resource.k8s.io",
+    "node.k8s.io", "discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io",
 )  # fmt: skip
 """The order of the built-in groups; others follow by name."""
 
@@ -42,16 +45,20 @@ class Discovery:
             self._documents.clear()
             self._generation = self._scheme.generation
         path = path.rstrip("/")
-        accept = request.header("accept")
-        if path in ("/api", "/apis"):
-            version = _aggregated_version(accept)
-            if version:
-                return self._aggregated(request, path, version)
-        known = self._documents.get(path)
+        group = path.split("/")[2] if path.startswith("/apis/") else ""
+        if group and not self._scheme.has_group(group):
+            return plain_not_found()
+        if request.method != "GET":
+            raise method_not_allowed()
+        root = path in ("/api", "/apis")
+        form = codec.negotiate(request.header("accept"), targets=_AGGREGATED if root else frozenset())
+        if form.as_kind:
+            return self._aggregated(request, path, form.version)
+        known = self._documents.get(path + form.format)
         if known is None:
-            document = self._document(path)
-            known = self._documents[path] = (orjson.dumps(document), "")
-        return Response(200, known[0])
+            body, _ = render_object(self._document(path), form)
+            known = self._documents[path + form.format] = (body, "")
+        return Response(200, known[0], content_type=form.content_type)
 
     def groups(self) -> list[str]:
         """The named groups, in the order they are listed."""
@@ -99,7 +106,10 @@ class Discovery:
             listed.append(_old_entry(resource, version))
             for sub in _subresources(resource, version):
                 listed.append(_old_subresource(resource, version, sub))
-        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": str(gv), "resources": listed}
+        document = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": str(gv), "resources": listed}
+        if not gv.group:
+            del document["apiVersion"]  # as upstream has it, for the clients of its first release
+        return document
 
     # The aggregated form.
 
@@ -144,19 +154,6 @@ class Discovery:
         }
 
 
-def _aggregated_version(accept: str) -> str:
-    """Which aggregated form the client would have, empty for none. The first it names wins."""
-    for media in accept.split(","):
-        parts = {part.strip() for part in media.split(";")}
-        if "as=APIGroupDiscoveryList" in parts and "g=apidiscovery.k8s.io" in parts:
-            for version in ("v2", "v2beta1"):
-                if f"v={version}" in parts:
-                    return version
-        elif parts & {"application/json", "*/*"}:
-            return ""
-    return ""
-
-
 def _subresources(resource: Resource, version: Version) -> list[Subresource]:
     return sorted(
         (sub for sub in resource.subresources if version.subresources is None or sub.name in version.subresources),
@@ -165,9 +162,9 @@ def _subresources(resource: Resource, version: Version) -> list[Subresource]:
 
 
 def _names(resource: Resource, version: Version) -> Obj:
-    """Short names and categories: in a kind's own group only, or kubectl would find it twice."""
+    """Short names and categories: not in groups of the past, or kubectl would find a kind twice."""
     names: Obj = {}
-    if version.group == resource.group:
+    if version.group == resource.group or not version.removed_in:
         if resource.short_names:
             names["shortNames"] = list(resource.short_names)
         if resource.categories:
@@ -215,14 +212,17 @@ def _old_subresource(resource: Resource, version: Version, sub: Subresource) -> 
     return entry
 
 
-def _response_kind(kind: GroupVersionKind) -> Obj:
+def _response_kind(kind: GroupVersionKind, version: Version) -> Obj:
+    """Group and version are left empty where they are those of the path."""
+    if kind.group_version == version.group_version:
+        return {"group": "", "version": "", "kind": kind.kind}
     return {"group": kind.group, "version": kind.version, "kind": kind.kind}
 
 
 def _aggregated_entry(resource: Resource, version: Version) -> Obj:
     entry: Obj = {
         "resource": resource.plural,
-        "responseKind": _response_kind(GroupVersionKind(version.group, version.version, resource.kind)),
+        "responseKind": _response_kind(GroupVersionKind(version.group, version.version, resource.kind), version),
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": resource.singular or resource.kind.lower(),
         "verbs": sorted(resource.verbs),
@@ -231,7 +231,7 @@ def _aggregated_entry(resource: Resource, version: Version) -> Obj:
     subs = [
         {
             "subresource": sub.name,
-            "responseKind": _response_kind(_kind_of(resource, version, sub)),
+            "responseKind": _response_kind(_kind_of(resource, version, sub), version),
             "verbs": sorted(sub.verbs),
         }
         for sub in _subresources(resource, version)

@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING
 import orjson
 
 from shipwheel import KUBERNETES_VERSION
-from shipwheel.api.errors import page_not_found
+from shipwheel.api.errors import method_not_allowed, not_acceptable
 from shipwheel.api.resource import UserInfo
 from shipwheel.apiserver.discovery import Discovery
 from shipwheel.apiserver.openapi import OpenApi
 from shipwheel.apiserver.pipeline import PathHandler, Pipeline
+from shipwheel.apiserver.rendering import plain_not_found
 from shipwheel.client.httpserver import Answer, Request, Response
 from shipwheel.client.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from shipwheel.apiserver.server import ApiServer
 
-_ROOT_PATHS = (
-    "/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2",
-    "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
-)  # fmt: skip
+_JWKS = "application/jwk-set+json"
 
 
 class Documents:
@@ -36,20 +34,23 @@ class Documents:
     def install(self, pipeline: Pipeline) -> None:
         """Tell the pipeline of every path here."""
         paths, prefixes = pipeline.paths, pipeline.prefixes
-        paths["/version"] = _answering(self._version)
+        paths["/version"] = paths["/version/"] = _answering(_get_only(self._version))
         paths["/metrics"] = _answering(self._metrics)
-        paths["/openid/v1/jwks"] = _answering(self._keys)
-        paths["/.well-known/openid-configuration"] = _answering(self._issuer)
-        paths["/"] = _answering(self._index)
+        paths["/metrics/slis"] = _answering(self._results)
+        paths["/openid/v1/jwks"] = _answering(_get_only(self._keys))
+        paths["/.well-known/openid-configuration"] = _answering(_get_only(self._issuer))
+        paths["/"] = paths["/index.html"] = _answering(self._index)
         for name in ("healthz", "livez", "readyz"):
             paths[f"/{name}"] = self._health(name)
-            prefixes[f"/{name}/"] = self._health(name)
+            for check in self._server.health.checks(name):
+                paths[f"/{name}/{check}"] = paths[f"/{name}"]
         for path in ("/api", "/apis"):
             paths[path] = _answering(lambda request: self.discovery.answer(request, request.path))
             prefixes[f"{path}/"] = paths[path]
         paths["/openapi/v2"] = self.openapi.v2
         paths["/openapi/v3"] = self.openapi.index
         prefixes["/openapi/v3/"] = self.openapi.v3
+        self._roots = sorted(paths.keys() - {"/", "/index.html", "/version/"})
 
     def _version(self, request: Request) -> Response:
         major, minor, _ = KUBERNETES_VERSION.lstrip("v").split(".")
@@ -73,16 +74,22 @@ class Documents:
     def _metrics(self, request: Request) -> Response:
         return Response(200, self._server.metrics.exposition(), content_type=CONTENT_TYPE)
 
+    def _results(self, request: Request) -> Response:
+        return Response(200, self._server.health.results.exposition(), content_type=CONTENT_TYPE)
+
     def _keys(self, request: Request) -> Response:
         if self._server.tokens is None:
-            raise page_not_found()
+            return plain_not_found()
+        accept = request.header("accept")
+        if accept and not any(each in accept for each in (_JWKS, "application/*", "*/*")):
+            raise not_acceptable(f"406: Not Acceptable\n\nAvailable representations: {_JWKS}", details={})
         headers = [("Cache-Control", "public, max-age=3600")]
         body = orjson.dumps({"keys": self._server.tokens.keys})
-        return Response(200, body, content_type="application/jwk-set+json", headers=headers)
+        return Response(200, body, content_type=_JWKS, headers=headers)
 
     def _issuer(self, request: Request) -> Response:
         if self._server.tokens is None:
-            raise page_not_found()
+            return plain_not_found()
         config = self._server.config
         default = f"https://{config.advertise_address}:{config.secure_port}/openid/v1/jwks"
         document = {
@@ -95,7 +102,7 @@ class Documents:
         return Response(200, orjson.dumps(document), headers=[("Cache-Control", "public, max-age=3600")])
 
     def _index(self, request: Request) -> Response:
-        paths = list(_ROOT_PATHS)
+        paths = list(self._roots)
         for gv in self._server.scheme.group_versions():
             if gv.group:
                 paths += [f"/apis/{gv.group}", f"/apis/{gv.group}/{gv.version}"]
@@ -113,6 +120,15 @@ class Documents:
 
 def _answering(make: Callable[[Request], Response]) -> PathHandler:
     async def answer(request: Request, user: UserInfo) -> Answer:
+        return make(request)
+
+    return answer
+
+
+def _get_only(make: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    def answer(request: Request) -> Response:
+        if request.method != "GET":
+            raise method_not_allowed()
         return make(request)
 
     return answer

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
+from shipwheel.apiserver.rendering import PLAIN_TEXT, plain_not_found
 from shipwheel.client.httpserver import Request, Response
+from shipwheel.client.metrics import HealthMetrics
 from shipwheel.client.serving import health_answer
 from shipwheel.kinds.core.componentstatus import Health as ComponentHealth
 
@@ -14,24 +16,35 @@ if TYPE_CHECKING:
 
 Check = Callable[[], str]
 
+_LOADED = (
+    "generic-apiserver-start-informers", "start-apiextensions-informers", "start-apiextensions-controllers",
+    "crd-informer-synced", "storage-readiness", "storage-object-count-tracker-hook",
+)  # fmt: skip
+_BOOTSTRAPPED = (
+    "start-system-namespaces-controller", "start-cluster-authentication-info-controller",
+    "start-legacy-token-tracking-controller", "start-service-ip-repair-controllers", "rbac/bootstrap-roles",
+    "scheduling/bootstrap-system-priority-classes", "bootstrap-controller", "start-kubernetes-service-cidr-controller",
+)  # fmt: skip
+"""What upstream's server does after its start, of which ours does the same."""
+
 
 class Health:
     def __init__(self, server: ApiServer) -> None:
         self._server = server
+        self.results = HealthMetrics()
         self.ready = False
         """Set once the cluster's own objects are there, cleared when the server stops."""
 
     def checks(self, name: str) -> Mapping[str, Check]:
         """What is wrong with each part; empty when nothing is."""
-        common: dict[str, Check] = {"ping": lambda: "", "log": lambda: "", "etcd": self._store}
-        common |= {"poststarthook/start-watch-cache": self._store}
-        if name in ("readyz", "healthz"):
-            common["poststarthook/rbac/bootstrap-roles"] = self._bootstrapped
-            common["poststarthook/scheduling/bootstrap-system-priority-classes"] = self._bootstrapped
+        checks: dict[str, Check] = {"ping": lambda: "", "log": lambda: "", "etcd": self._store}
         if name == "readyz":
-            common["informer-sync"] = self._store
-            common["shutdown"] = lambda: "process is shutting down" if self._server.reader.draining.is_set() else ""
-        return common
+            checks["informer-sync"] = self._store
+        checks |= {f"poststarthook/{hook}": self._store for hook in _LOADED}
+        checks |= {f"poststarthook/{hook}": self._bootstrapped for hook in _BOOTSTRAPPED}
+        if name == "readyz":
+            checks["shutdown"] = lambda: "process is shutting down" if self._server.reader.draining.is_set() else ""
+        return checks
 
     def _store(self) -> str:
         return "" if self._server.cache.connected.is_set() else "the store cannot be reached"
@@ -43,13 +56,14 @@ class Health:
         checks = self.checks(name)
         if single:
             if single not in checks:
-                return Response(404, b"404 page not found\n", content_type="text/plain; charset=utf-8")
+                return plain_not_found()
             wrong = checks[single]()
+            self.results.observe(single, name, ok=not wrong)
             text = f"internal server error: {wrong}\n" if wrong else "ok"
-            return Response(500 if wrong else 200, text.encode(), content_type="text/plain; charset=utf-8")
+            return Response(500 if wrong else 200, text.encode(), content_type=PLAIN_TEXT)
         excluded = {value for key, value in request.query if key == "exclude"}
         verbose = any(key == "verbose" for key, _ in request.query)
-        return health_answer(name, checks, excluded=excluded, verbose=verbose)
+        return health_answer(name, checks, excluded=excluded, verbose=verbose, metrics=self.results)
 
     def components(self) -> Mapping[str, Callable[[], Awaitable[ComponentHealth]]]:
         """What ComponentStatus asks."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from shipwheel.api.errors import bad_request, forbidden, invalid, invalid_object
+from shipwheel.api.errors import ApiError, bad_request, forbidden, invalid, invalid_object, not_supported
 from shipwheel.api.resource import Resource, Version
 from shipwheel.api.selectors import FieldSelector, LabelSelector, parse_field_selector, parse_label_selector
 from shipwheel.client.httpserver import Request
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
-_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_DIGITS = re.compile(r"[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,19 @@ class ListOptions:
         if not self.resource_version:
             return -1
         try:
-            revision = int(self.resource_version)
-        except ValueError:
-            revision = -1
-        if revision < 0:
-            field_error = invalid("resourceVersion", self.resource_version, "strconv.ParseUint: parsing \"" +
-                                  self.resource_version + "\": invalid syntax")  # fmt: skip
-            raise invalid_object("meta.k8s.io", "ListOptions", "", [field_error])
-        return revision
+            return parse_revision(self.resource_version)
+        except ApiError as error:
+            if not self.watch:
+                error.message = f"invalid resource version: {error.message}"
+            raise
+
+
+def parse_revision(text: str) -> int:
+    """A resource version that a client gave. ApiError 400 when it is none."""
+    if not _DIGITS.fullmatch(text):
+        wrong = invalid("resourceVersion", text, f'strconv.ParseUint: parsing "{text}": invalid syntax')
+        raise bad_request(str(wrong))
+    return int(text)
 
 
 def list_options(request: Request, resource: Resource, version: Version) -> ListOptions:
@@ -50,29 +55,22 @@ def list_options(request: Request, resource: Resource, version: Version) -> List
         try:
             labels = parse_label_selector(text)
         except ValueError as error:
-            raise bad_request(f"unable to parse requirement: {error}") from None
+            raise bad_request(str(error)) from None
     if text := request.parameter("fieldSelector"):
         try:
             fields = parse_field_selector(text)
         except ValueError as error:
             raise bad_request(str(error)) from None
         own = version.field_labels
+        known = resource.selectable if own is None else own
         for name in sorted(fields.fields()):
-            if name not in ("metadata.name", "metadata.namespace") and name not in (
-                resource.selectable if own is None else own
-            ):
-                known = f"{version.group_version}, Kind={resource.kind}"
-                raise bad_request(
-                    f'Unable to find "{known}" that match label selector "{request.parameter("labelSelector")}", '
-                    f'field selector "{text}": field label not supported: {name}'
-                    if resource.custom
-                    else f'Unable to find "{version.group_version}, Resource={resource.plural}" that match label '
-                    f'selector "{request.parameter("labelSelector")}", field selector "{text}": field label not '
-                    f"supported: {name}"
-                )
+            if name in ("metadata.name", "metadata.namespace") or name in known:
+                continue
+            if known or resource.custom:
+                raise bad_request(f"field label not supported: {name}")
+            raise bad_request(f'"{name}" is not a known field selector: only "metadata.name", "metadata.namespace"')
         if own is not None:
             fields = fields.transform(lambda name, value: (own.get(name, name), value))
-    initial = request.parameter("sendInitialEvents")
     options = ListOptions(
         labels,
         fields,
@@ -80,10 +78,10 @@ def list_options(request: Request, resource: Resource, version: Version) -> List
         request.parameter("continue"),
         request.parameter("resourceVersion"),
         request.parameter("resourceVersionMatch"),
-        request.parameter("watch") in _TRUE,
-        request.parameter("allowWatchBookmarks") in _TRUE,
+        bool(request.flag("watch")),
+        bool(request.flag("allowWatchBookmarks")),
         _number(request, "timeoutSeconds"),
-        None if not initial else initial in _TRUE,
+        request.flag("sendInitialEvents"),
     )
     _check_match(options)
     return options
@@ -104,9 +102,11 @@ def _check_match(options: ListOptions) -> None:
     errors = []
     match = options.match
     if options.watch:
-        if options.send_initial is not None and not match:
+        if options.send_initial is not None and match != "NotOlderThan":
             errors.append(
-                forbidden("resourceVersionMatch", "resourceVersionMatch must be set when sendInitialEvents is set")
+                forbidden(
+                    "resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+                )
             )
         if options.send_initial is None and match:
             errors.append(
@@ -115,8 +115,12 @@ def _check_match(options: ListOptions) -> None:
                     "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
                 )
             )
-        if match and match != "NotOlderThan" and options.send_initial is not None:
-            errors.append(invalid("resourceVersionMatch", match, 'supported values: "NotOlderThan"'))
+        if match and match != "NotOlderThan":
+            errors.append(not_supported("resourceVersionMatch", match, ["NotOlderThan"]))
+        if options.token:
+            errors.append(
+                forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
+            )
     elif match:
         if not options.resource_version:
             errors.append(
@@ -129,7 +133,7 @@ def _check_match(options: ListOptions) -> None:
                 forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided")
             )
         if match not in ("Exact", "NotOlderThan"):
-            errors.append(invalid("resourceVersionMatch", match, 'supported values: "Exact", "NotOlderThan", ""'))
+            errors.append(not_supported("resourceVersionMatch", match, ["Exact", "NotOlderThan", ""]))
         elif match == "Exact" and options.resource_version == "0":
             errors.append(
                 forbidden("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')

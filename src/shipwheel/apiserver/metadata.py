@@ -40,9 +40,13 @@ def match_name(metadata: Obj, name: str) -> None:
     metadata["name"] = name
 
 
+def new_uid() -> str:
+    return str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
+
+
 def fill_new_metadata(metadata: Obj, now: datetime) -> None:
     """What the server alone says of a new object."""
-    metadata["uid"] = str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
+    metadata["uid"] = new_uid()
     metadata["creationTimestamp"] = rfc3339(now)
     for key in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"):
         metadata.pop(key, None)

@@ -39,8 +39,16 @@ from shipwheel.apiserver.flow import Flow, lasts_long
 from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
 from shipwheel.apiserver.listing import answer_list
 from shipwheel.apiserver.listoptions import list_options
+from shipwheel.apiserver.metadata import new_uid
 from shipwheel.apiserver.reads import Reader
-from shipwheel.apiserver.rendering import Rendering, render_object, render_table, rendering
+from shipwheel.apiserver.rendering import (
+    PLAIN_TEXT,
+    Rendering,
+    plain_not_found,
+    render_object,
+    render_table,
+    rendering,
+)
 from shipwheel.apiserver.requestinfo import RequestInfo, request_info
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.storing import Written
@@ -65,6 +73,7 @@ log = logging.getLogger(__name__)
 _WITHOUT_PROTOBUF: tuple[codec.Format, ...] = ("json", "yaml")
 """Custom resources have no protobuf, nor have versions that today's release lacks."""
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+_NO_CACHE = ("Cache-Control", "no-cache, private")
 PathHandler = Callable[[Request, UserInfo], Awaitable[Answer]]
 
 
@@ -116,6 +125,7 @@ class Pipeline:
             log.exception("%s %s failed", request.method, request.raw_path)
             answer = self._refusal(request, info, internal(str(error) or type(error).__name__))
         self.metrics.observe(info, request, answer, self.clock.monotonic() - started)
+        _mark(request, answer)
         return answer
 
     async def _through(self, request: Request, info: RequestInfo) -> Answer:
@@ -176,15 +186,10 @@ class Pipeline:
     # Paths that are no resources.
 
     async def _path(self, request: Request, info: RequestInfo, user: UserInfo) -> Answer:
-        handler = self.paths.get(info.path.rstrip("/") or "/")
+        handler = self.paths.get(info.path)
         if handler is None:
-            for prefix, candidate in self.prefixes.items():
-                if info.path.startswith(prefix):
-                    handler = candidate
-                    break
-        if handler is None:
-            raise page_not_found()
-        return await handler(request, user)
+            handler = next((each for prefix, each in self.prefixes.items() if info.path.startswith(prefix)), None)
+        return plain_not_found() if handler is None else await handler(request, user)
 
     # Resources.
 
@@ -194,8 +199,12 @@ class Pipeline:
             elsewhere = await self.server.serve_elsewhere(request, info, user)
             if elsewhere is not None:
                 return elsewhere
+            if info.group and not self.scheme.has_group(info.group):
+                return plain_not_found()
             raise page_not_found()
         resource, version = found
+        if resource.namespaced and info.name and not info.namespace:
+            raise page_not_found()
         if info.namespace and not resource.namespaced and info.resource != "namespaces":
             raise page_not_found()
         namespace = info.namespace if resource.namespaced else ""
@@ -423,8 +432,6 @@ class Pipeline:
     def _refusal(self, request: Request, info: RequestInfo, error: ApiError) -> Response:
         status = error.to_status()
         headers = list(error.headers.items())
-        if error.code == 404 and error.details == {} and not info.is_resource:
-            return Response(404, b"404 page not found\n", content_type="text/plain; charset=utf-8", headers=headers)
         try:
             form = codec.negotiate(request.header("accept"))
         except ApiError:
@@ -497,6 +504,20 @@ def forbidden_to(info: RequestInfo, user: UserInfo, reason: str, *, verb: str = 
     if reason:
         why += f": {reason}"
     return forbidden_error(GroupResource(info.group, info.resource), info.name, why)
+
+
+def _mark(request: Request, answer: Answer) -> None:
+    """What every answer says of itself: by which name the audit log knows its request, and that nobody is to keep it
+    unless it says otherwise."""
+    if isinstance(answer, Upgrade):
+        return
+    given = answer.headers or ()
+    marks = [("Audit-Id", request.header("audit-id") or new_uid())]
+    if not any(name.lower() == "cache-control" for name, _ in given):
+        marks.append(_NO_CACHE)
+    if answer.content_type == PLAIN_TEXT:
+        marks.append(("X-Content-Type-Options", "nosniff"))
+    answer.headers = [*marks, *given]
 
 
 def _uid_of(written: Written) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Resource
 from shipwheel.apiserver.entries import Entry, make_entry
 from shipwheel.apiserver.forms import Forms
-from shipwheel.apiserver.listoptions import ListOptions
+from shipwheel.apiserver.listoptions import ListOptions, parse_revision
 from shipwheel.apiserver.rendering import Rendering
 from shipwheel.apiserver.turns import Turns, slices
 from shipwheel.apiserver.watch import Watch
@@ -36,6 +36,8 @@ INCONSISTENT_CONTINUE = (
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
+_TOKEN_VERSION = "meta.k8s.io/v1"
+_BASE64 = re.compile(r"[A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,7 @@ class Reader:
         if not resource_version:
             await self.cache.freshen()
         elif resource_version != "0":
-            try:
-                revision = int(resource_version)
-            except ValueError:
-                raise bad_request(f"invalid resource version {resource_version!r}") from None
-            await self.cache.reach(revision)
+            await self.cache.reach(parse_revision(resource_version))
 
     # LIST.
 
@@ -88,12 +86,13 @@ class Reader:
         if options.token:
             return await self._continue(cache, wanted, options)
         revision = options.revision
+        limit = 0 if revision == 0 else options.limit  # whatever is at hand is at hand as a whole
         exact = options.match == "Exact" or (revision > 0 and options.limit > 0 and not options.match)
         if exact and revision > 0:
             return await self._past(cache, wanted, revision, "", options.limit)
         await self._await_revision(options.resource_version)
         await self._index(cache, wanted)
-        return self._present(cache, wanted, "", options.limit, self.cache.revision)
+        return self._present(cache, wanted, "", limit, self.cache.revision)
 
     async def _index(self, cache: ResourceCache, wanted: Filter) -> None:
         """What a selector asks of objects is found out slice by slice, the first time somebody asks; so that the
@@ -213,19 +212,36 @@ class Reader:
 
 def encode_token(revision: int, last_key: str) -> str:
     """A continue token: the snapshot's revision (-1: none in particular) and the key after which to go on."""
-    raw = orjson.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": f"{last_key}\0"})
+    raw = orjson.dumps({"v": _TOKEN_VERSION, "rv": revision, "start": f"{last_key}\0"})
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def decode_token(token: str) -> tuple[int, str]:
+    """What `encode_token` made. ApiError 400 for anything else."""
+    if (wrong := _not_base64(token)) >= 0:
+        raise _bad_token(f": illegal base64 data at input byte {wrong}")
     try:
-        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        fields = orjson.loads(raw)
-        revision, start = fields["rv"], fields["start"]
-        if fields["v"] != "meta.k8s.io/v1" or not isinstance(revision, int) or not isinstance(start, str):
-            raise ValueError
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        raise bad_request("continue key is not valid: incorrectly encoded") from None
-    if not start or ".." in start.split("/") or revision == 0:
-        raise bad_request("continue key is not valid")
+        fields = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        spoken, revision, start = fields.get("v", ""), fields.get("rv", 0), fields.get("start", "")
+    except (ValueError, AttributeError) as error:
+        raise _bad_token(f": {error}") from None
+    if spoken != _TOKEN_VERSION:
+        raise _bad_token(f': server does not recognize this encoded version "{spoken}"')
+    if not isinstance(revision, int) or revision == 0:
+        raise _bad_token(f": incorrect encoded start resourceVersion (version {spoken})")
+    if not isinstance(start, str) or not start:
+        raise _bad_token(f": encoded start key empty (version {spoken})")
+    if ".." in start.split("/"):
+        raise _bad_token("")
     return revision, start
+
+
+def _bad_token(why: str) -> ApiError:
+    return bad_request(f"invalid continue token: continue key is not valid{why}")
+
+
+def _not_base64(token: str) -> int:
+    """Where a text ceases to be unpadded base64 for URLs, -1 when it does not."""
+    if (good := len(_BASE64.match(token)[0])) < len(token):  # type: ignore[index]
+        return good
+    return len(token) - 1 if len(token) % 4 == 1 else -1

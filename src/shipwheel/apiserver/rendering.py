@@ -21,8 +21,10 @@ from shipwheel.apiserver.entries import Entry
 from shipwheel.apiserver.forms import Forms
 from shipwheel.apiserver.turns import SLICE, slices
 from shipwheel.apiserver.watchcache import Change
-from shipwheel.client.httpserver import frame
+from shipwheel.client.httpserver import Response, frame
 from shipwheel.kinds import wire
+
+PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
 def head_of(kind: str, api_version: str) -> bytes:
@@ -296,6 +298,11 @@ def render_object(obj: Obj, form: MediaType) -> tuple[bytes, str]:
     if form.format == "protobuf":
         return wire.encode_object(obj), ProtobufRendering.content_type
     return orjson.dumps(obj), "application/json"
+
+
+def plain_not_found() -> Response:
+    """404 for a path below no API at all."""
+    return Response(404, b"404 page not found\n", content_type=PLAIN_TEXT)
 
 
 def render_table(answer: Obj, resource: Resource, form: MediaType, include: str, now: datetime) -> bytes:

@@ -71,5 +71,5 @@ def _parse(method: str, raw_path: str, is_watch: bool) -> RequestInfo:
 
 def request_info(request: Request) -> RequestInfo:
     """Read a request's method and path."""
-    is_watch = "watch=" in request.raw_query and request.parameter("watch") in ("1", "t", "T", "true", "TRUE", "True")
+    is_watch = "watch" in request.raw_query and bool(request.flag("watch"))
     return _parse(request.method, request.raw_path, is_watch)

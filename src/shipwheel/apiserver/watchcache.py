@@ -404,7 +404,7 @@ class WatchCache:
             raise ApiError(
                 504,
                 "Timeout",
-                f"Too large resource version: {revision}, current: {self.revision}",
+                f"Timeout: Too large resource version: {revision}, current: {self.revision}",
                 details={
                     "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
                     "retryAfterSeconds": 1,

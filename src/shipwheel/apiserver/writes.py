@@ -72,7 +72,7 @@ def write_options(request: Request, user: UserInfo, kind: str, **more: Any) -> W
         dry_run=bool(dry_run),
         field_manager=manager or manager_of(request.header("user-agent")),
         field_validation=validation or "Warn",
-        force=request.parameter("force") in ("1", "t", "T", "true", "TRUE", "True"),
+        force=bool(request.flag("force")),
         **more,
     )
 

@@ -66,6 +66,13 @@ class Request:
             return default
         return next((value for key, value in self.query if key == name), default)
 
+    def flag(self, name: str) -> bool | None:
+        """A query parameter as Kubernetes reads a bool: anything but `0` and `false` is true; None when absent."""
+        if not self.raw_query:
+            return None
+        value = next((value for key, value in self.query if key == name), None)
+        return None if value is None else value.lower() not in ("0", "false")
+
     def header(self, name: str, default: str = "") -> str:
         """The first value of a header; `name` in lower case."""
         wanted = name.encode()

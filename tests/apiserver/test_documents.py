@@ -1,0 +1,76 @@
+"""Paths that are no resources: which methods and forms they know, what every answer says of itself."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+import yaml
+
+from tests.apiserver.world import Asker
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.parametrize("path", ["/api", "/apis", "/apis/apps", "/apis/apps/v1", "/version", "/openid/v1/jwks"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_documents_are_only_read(ask: Asker, method: str, path: str) -> None:
+    answer = await ask(method, path)
+    assert answer.status == 405
+    status = orjson.loads(answer.body)
+    assert (status["reason"], status["message"], status["details"]) == (
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+        {},
+    )
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/apis/no.such.group", "/apis/no.such.group/v1/things", "/openapi"])
+async def test_paths_below_no_api(ask: Asker, path: str) -> None:
+    answer = await ask("GET", path)
+    assert (answer.status, answer.body) == (404, b"404 page not found\n")
+    assert answer.header("Content-Type") == "text/plain; charset=utf-8"
+    assert answer.header("X-Content-Type-Options") == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v2", "/apis/apps/v9", "/apis/apps/v1/things", "/api/v1/configmaps/of-which-namespace"]
+)
+async def test_paths_below_an_api(ask: Asker, path: str) -> None:
+    answer = await ask("GET", path)
+    status = orjson.loads(answer.body)
+    assert (answer.status, status["reason"], status["details"]) == (404, "NotFound", {})
+    assert status["message"] == "the server could not find the requested resource"
+
+
+async def test_discovery_in_other_forms(ask: Asker) -> None:
+    plain = orjson.loads((await ask("GET", "/apis")).body)
+    answer = await ask("GET", "/apis", accept="application/yaml")
+    assert answer.header("Content-Type") == "application/yaml"
+    assert yaml.safe_load(answer.body) == plain
+    answer = await ask("GET", "/apis/apps/v1", accept="application/vnd.kubernetes.protobuf")
+    assert answer.body.startswith(b"k8s\0")
+    answer = await ask("GET", "/apis", accept="text/html")
+    assert answer.status == 406
+
+
+async def test_every_answer_has_a_name_and_is_not_kept(ask: Asker) -> None:
+    one = await ask("GET", "/api/v1/namespaces/default")
+    two = await ask("GET", "/api/v1/namespaces/nowhere")
+    assert one.header("Audit-Id") != two.header("Audit-Id")
+    assert one.header("Cache-Control") == two.header("Cache-Control") == "no-cache, private"
+    named = await ask("GET", "/version", headers=[("Audit-ID", "mine")])
+    assert named.header("Audit-Id") == "mine"
+
+
+async def test_health_one_by_one(ask: Asker) -> None:
+    verbose = (await ask("GET", "/readyz?verbose&exclude=etcd")).body.decode().splitlines()
+    assert "[+]etcd excluded: ok" in verbose
+    assert verbose[-1] == "readyz check passed"
+    listed = orjson.loads((await ask("GET", "/")).body)["paths"]
+    for line in verbose[:-1]:
+        name = line.removeprefix("[+]").split()[0]
+        assert f"/readyz/{name}" in listed
+        assert (await ask("GET", f"/readyz/{name}")).body == b"ok"
+    assert (await ask("GET", "/readyz/nothing")).status == 404
+    results = (await ask("GET", "/metrics/slis")).body.decode()
+    assert 'kubernetes_healthcheck{name="ping",type="readyz"} 1.0' in results
