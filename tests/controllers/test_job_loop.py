@@ -250,3 +250,36 @@ async def test_killed_after_any_write_the_count_is_right(lifetime):
         assert found["succeeded"] >= 4
         assert found.get("failed", 0) == 0
         assert [each["type"] for each in found["conditions"]] == ["SuccessCriteriaMet", "Complete"]
+
+
+async def test_metrics_tell_of_syncs_pods_indexes_and_policies():
+    cluster = world()
+    rule = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    async with cluster.running():
+        spec = {"completionMode": "Indexed", "backoffLimitPerIndex": 1, "podFailurePolicy": {"rules": [rule]}}
+        cluster.api.create(JOBS, job(completions=2, parallelism=2, **spec))
+        cluster.api.create(JOBS, job("foreign", managedBy="example.com/other"))
+        await cluster.until(lambda: len(cluster.api.list(PODS)) == 2)
+        first, second = cluster.api.list(PODS)
+        for pod in (first, second):
+            cluster.start_pod(pod)
+        cluster.end_pod(first, "Failed", conditions=[{"type": "DisruptionTarget", "status": "True"}])
+        cluster.end_pod(second)
+        await work_until(cluster, "Complete")
+        await cluster.settle(5)
+
+    def number(name: str, **labels: str) -> float:
+        return cluster.metrics.registry.get_sample_value(f"job_controller_{name}", labels) or 0
+
+    indexed = {"completion_mode": "Indexed"}
+    assert number("jobs_finished_total", **indexed, result="succeeded", reason="CompletionsReached") == 1
+    assert number("job_pods_finished_total", **indexed, result="succeeded") == 2
+    assert number("job_pods_finished_total", **indexed, result="failed") == 0
+    assert number("job_finished_indexes_total", status="succeeded", backoffLimit="perIndex") == 2
+    assert number("pod_failures_handled_by_failure_policy_total", action="Ignore") == 1
+    assert number("job_pods_creation_total", reason="new", status="succeeded") == 3
+    assert number("jobs_by_external_controller_total", controller_name="example.com/other") == 1
+    assert number("terminated_pods_tracking_finalizer_total", event="add") == 3
+    assert number("terminated_pods_tracking_finalizer_total", event="delete") == 3
+    assert number("job_syncs_total", **indexed, result="success", action="pods_created") >= 1
+    assert number("job_sync_duration_seconds_count", **indexed, result="success", action="tracking") >= 1

@@ -7,11 +7,11 @@ work is not tried five hundred times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from shipwheel.api.clock import rfc3339
+from shipwheel.api.clock import parse_time, rfc3339
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import (
     GroupVersionResource,
@@ -30,6 +30,7 @@ from shipwheel.api.meta import (
 from shipwheel.api.selectors import LabelSelector, from_labels
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
+from shipwheel.client.metrics import exponential
 from shipwheel.client.resources import PODS, REPLICA_SETS, REPLICATION_CONTROLLERS
 from shipwheel.controllers import framework
 from shipwheel.controllers import pods as podutil
@@ -69,6 +70,17 @@ def plan(rs: Obj, active: Sequence[Obj], related: Sequence[Obj], now: datetime) 
     if surplus == len(active):
         return Plan(delete=tuple(active))
     return Plan(delete=tuple(podutil.by_deletion_preference(active, related, now)[:surplus]))
+
+
+def age_ratios(active: Iterable[Obj], chosen: Iterable[Obj], now: datetime) -> list[float]:
+    """How many times as old as the youngest ready pod the ready ones are that were chosen to be deleted. (Ages are
+    compared on a logarithmic scale, so these should be below 2.)"""
+
+    def age(pod: Obj) -> float:
+        return (now - parse_time(pod["metadata"]["creationTimestamp"])).total_seconds()
+
+    youngest = min((age(pod) for pod in active if podutil.is_ready(pod)), default=0.0)
+    return [age(pod) // youngest for pod in chosen if podutil.is_ready(pod)] if youngest > 0 else []
 
 
 def replicas_of(rs: Obj) -> int:
@@ -153,6 +165,14 @@ class ReplicaSetController:
             workers=workers or ctx.config.concurrent_replicaset_syncs,
             informers=(self._sets, self._pods),
             writes=self._writes,
+        )
+        self._age_ratio = ctx.metrics.histogram(
+            "replicaset_controller_sorting_deletion_age_ratio",
+            "[ALPHA] The ratio of chosen deleted pod's ages to the current youngest pod's age (at the time). Should "
+            "be <2. The intent of this metric is to measure the rough efficacy of the LogarithmicScaleDown feature "
+            "gate's effect on the sorting (and deletion) of pods when a replicaset scales down. This only considers "
+            "Ready pods when calculating and reporting.",
+            exponential(0.25, 2, 6),
         )
         self._sets.add_handler(self._loop.on_event)
         self._pods.add_handler(self._on_pod)
@@ -241,9 +261,12 @@ class ReplicaSetController:
 
     async def _act(self, key: str, rs: Obj, active: Sequence[Obj]) -> BaseException | None:
         """Create or delete pods; returns the first error."""
-        decided = plan(rs, active, self._related_pods(rs), self._ctx.clock.now())
+        now = self._ctx.clock.now()
+        decided = plan(rs, active, self._related_pods(rs), now)
         if decided.create:
             return await self._create(key, rs, decided.create)
+        for ratio in age_ratios(active, decided.delete, now):
+            self._age_ratio.observe(ratio)
         errors = await each(self._delete(key, rs, pod) for pod in decided.delete)
         return errors[0] if errors else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from dataclasses import dataclass
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError
@@ -28,6 +29,7 @@ from shipwheel.controllers import pods as podutil
 from shipwheel.controllers.framework import Context, each, is_not_found, namespace_is_terminating, selector_of
 from shipwheel.controllers.job import tracking
 from shipwheel.controllers.job.backoff import Backoff
+from shipwheel.controllers.job.metrics import JobMetrics
 from shipwheel.controllers.job.plan import (
     FINALIZER,
     INDEX,
@@ -35,7 +37,6 @@ from shipwheel.controllers.job.plan import (
     Work,
     failure_counts,
     is_finished,
-    is_indexed,
     is_ours,
     is_suspended,
     make_condition,
@@ -64,17 +65,7 @@ class JobController:
         self._orphans = ctx.loop("job_orphan_pod", self._reconcile_orphan, workers=1, informers=informers)
         self._jobs.add_handler(self._on_job)
         self._pods.add_handler(self._on_pod)
-        metrics = ctx.metrics
-        self._finished_pods = metrics.counter(
-            "job_controller_job_pods_finished_total",
-            "[STABLE] The number of finished Pods that are fully tracked",
-            ("completion_mode", "result"),
-        )
-        self._finished_jobs = metrics.counter(
-            "job_controller_jobs_finished_total",
-            "[STABLE] The number of finished jobs",
-            ("completion_mode", "result", "reason"),
-        )
+        self._metrics = JobMetrics(ctx.metrics)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -87,11 +78,14 @@ class JobController:
         job = new if new is not None else old
         assert job is not None
         self._loop.add(job)
+        if kind == "ADDED" and not is_ours(job):
+            self._metrics.managed_by(job["spec"]["managedBy"])
         if new is None or is_finished(new):
             for pod in self._pods.by_index("owner", uid_of(job)):
                 self._orphans.add(pod)
 
     def _on_pod(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
+        self._metrics.tracked(new, old)
         pod = new if new is not None else old
         assert pod is not None
         found = False
@@ -136,6 +130,17 @@ class JobController:
             self._backoffs.pop(key, None)
             self._writes.forget(key)
             return None
+        sync = _Sync(self._ctx.clock.monotonic())
+        try:
+            look_after = await self._sync(key, job, sync)
+        except BaseException:
+            self._metrics.synced(job, sync.action, self._ctx.clock.monotonic() - sync.started, ok=False)
+            raise
+        self._metrics.synced(job, sync.action, self._ctx.clock.monotonic() - sync.started, ok=True)
+        return look_after
+
+    async def _sync(self, key: str, job: Obj, sync: _Sync) -> float | None:
+        namespace = namespace_of(job)
         matches = selector_of(job).matches
         candidates = [*self._pods.by_index("owner", uid_of(job)), *self._pods.by_index("orphan", namespace)]
         pods = await claim(self._ctx.client, job, JOBS, PODS, candidates, matches, add_finalizers=(FINALIZER,))
@@ -149,7 +154,7 @@ class JobController:
         )
         status = tracking.fresh_status(job)
         tracking.start(status, found)
-        error, look_after = await self._manage(key, found, status)
+        error, look_after = await self._manage(key, found, status, sync)
         await self._track(key, found, status)
         if error is not None:
             raise error
@@ -163,7 +168,9 @@ class JobController:
             shown = {uid_of(pod) for pod in pods if FINALIZER in (pod["metadata"].get("finalizers") or ())}
             released &= shown
 
-    async def _manage(self, key: str, found: View, status: Obj) -> tuple[BaseException | None, float | None]:
+    async def _manage(
+        self, key: str, found: View, status: Obj, sync: _Sync
+    ) -> tuple[BaseException | None, float | None]:
         """Create and delete pods; (the first error, seconds after which to look again)."""
         job = found.job
         active = len(found.active)
@@ -178,8 +185,11 @@ class JobController:
             active -= gone
             found.terminating += gone
             ready = 0 if not errors else ready
-        elif not is_being_deleted(job):
+        elif is_being_deleted(job):
+            self._judge_completion(found, active)
+        else:
             work = plan(found)
+            sync.action = work.action
             errors = await each(self._delete(key, job, pod, uncounted=True) for pod in work.delete)
             gone = len(work.delete) - len(errors)
             active -= gone
@@ -188,14 +198,17 @@ class JobController:
             made, failed = await self._create(key, found, work.create)
             active += made
             errors += failed
-            self._judge_progress(found, status, active)
+            self._metrics.created(found, made, len(failed))
+            if not self._judge_completion(found, active):
+                self._judge_suspension(found, status)
         status["active"] = active
         status["ready"] = ready
         status["terminating"] = found.terminating
         return (errors[0] if errors else None), work.look_after
 
-    def _judge_progress(self, found: View, status: Obj, active: int) -> None:
-        """Whether enough pods have succeeded; else whether the Job is suspended."""
+    @staticmethod
+    def _judge_completion(found: View, active: int) -> bool:
+        """Whether enough pods have succeeded; that is a verdict."""
         completions = found.completions
         enough = found.succeeded > 0 if completions is None else found.succeeded >= completions
         if enough and active == 0:
@@ -206,7 +219,10 @@ class JobController:
                 "Reached expected number of succeeded pods",
                 found.now,
             )
-            return
+            return True
+        return False
+
+    def _judge_suspension(self, found: View, status: Obj) -> None:
         suspended = condition(found.job, "Suspended")
         was = suspended is not None and suspended["status"] == "True"
         if is_suspended(found.job) and not was:
@@ -232,6 +248,8 @@ class JobController:
         if not tracking.same_status(job.get("status") or {}, status):
             job = await self._write(key, job, status)
             self._backoffs[key] = found.backoff
+        for action in tally.handled:
+            self._metrics.handled(action)
         status = copy.deepcopy(status)
         errors = await each(self._release(key, pod) for pod in tally.release)
         held = tracking.held_uids(found) - self._released.get(key, set())
@@ -239,7 +257,7 @@ class JobController:
         finished = not tally.more and not errors and tracking.finish(status, tally.verdict, found.terminating)
         if not tracking.same_status(job.get("status") or {}, status):
             job = await self._write(key, job, status)
-        self._count(found.job, status)
+        self._metrics.counted(found.job, found.job.get("status") or {}, status)
         if finished and tally.verdict is not None:
             self._tell_end(job, tally.verdict)
         if errors:
@@ -264,26 +282,16 @@ class JobController:
         if key is not None:
             self._released.setdefault(key, set()).add(uid_of(pod))
 
-    def _count(self, job: Obj, status: Obj) -> None:
-        old = job.get("status") or {}
-        mode = "Indexed" if is_indexed(job) else "NonIndexed"
-        for result in ("succeeded", "failed"):
-            difference = (status.get(result) or 0) - (old.get(result) or 0)
-            if difference > 0:
-                self._finished_pods.labels(mode, result).inc(difference)
-
     def _tell_end(self, job: Obj, verdict: Obj) -> None:
-        mode = "Indexed" if is_indexed(job) else "NonIndexed"
+        self._metrics.finished(job, verdict)
         if verdict["type"] == "Complete":
             completions = job["spec"].get("completions")
             if completions is not None and ((job.get("status") or {}).get("succeeded") or 0) > completions:
                 message = "Too many succeeded pods running after completion count reached"
                 self._event(job, "Warning", "TooManySucceededPods", message)
             self._event(job, "Normal", "Completed", "Job completed")
-            self._finished_jobs.labels(mode, "succeeded", verdict.get("reason", "")).inc()
         else:
             self._event(job, "Warning", verdict.get("reason", ""), verdict.get("message", ""))
-            self._finished_jobs.labels(mode, "failed", verdict.get("reason", "")).inc()
 
     # Pods
 
@@ -329,6 +337,14 @@ class JobController:
 
     def _event(self, job: Obj, kind: str, reason: str, message: str) -> None:
         self._ctx.recorder.event(job, "Warning" if kind == "Warning" else "Normal", reason, message)
+
+
+@dataclass(slots=True)
+class _Sync:
+    """What metrics tell of a sync: when it began, in seconds of the monotonic clock, and what it came to."""
+
+    started: float
+    action: str = "reconciling"
 
 
 def pod_of(found: View, index: int | None) -> Obj:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from shipwheel.api.clock import parse_time, rfc3339
 from shipwheel.api.meta import Obj, annotations_of, condition, is_being_deleted, is_condition_true, uid_of
@@ -244,8 +244,10 @@ def _attempts(pod: Obj) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Pods to create (by index; None for a Job without indexes) and to delete; and when to look again."""
+    """Pods to create (by index; None for a Job without indexes) and to delete; and when to look again. `action` is
+    what metrics call it."""
 
+    action: Literal["tracking", "pods_created", "pods_deleted"] = "tracking"
     create: tuple[int | None, ...] = ()
     delete: tuple[Obj, ...] = ()
     look_after: float | None = None
@@ -255,7 +257,7 @@ def plan(found: View) -> Work:
     """What to do about a Job that goes on."""
     job = found.job
     if is_suspended(job):
-        return Work(delete=tuple(_to_remove(found, len(found.active))))
+        return Work("pods_deleted", delete=tuple(_to_remove(found, len(found.active))))
     parallelism = job["spec"].get("parallelism")
     wanted = 1 if parallelism is None else parallelism
     if found.completions is None:
@@ -265,7 +267,7 @@ def plan(found: View) -> Work:
         wanted = max(min(found.completions - found.succeeded, wanted), 0)
     surplus = _to_remove(found, max(len(found.active) - wanted, 0))
     if surplus:
-        return Work(delete=tuple(surplus[:AT_ONCE]))
+        return Work("pods_deleted", delete=tuple(surplus[:AT_ONCE]))
     waiting_for = found.terminating if replaces_failed_only(job) else 0
     missing = wanted - len(found.active) - waiting_for
     if missing <= 0:
@@ -273,10 +275,10 @@ def plan(found: View) -> Work:
     if _by_index_limit(job) is None:
         left = found.backoff.left(found.now)
         if left > 0:
-            return Work(look_after=left)
+            return Work("pods_created", look_after=left)
     missing = min(missing, AT_ONCE)
     if not is_indexed(job):
-        return Work(create=(None,) * missing)
+        return Work("pods_created", create=(None,) * missing)
     return _create_indexes(found, missing)
 
 
@@ -292,12 +294,13 @@ def _create_indexes(found: View, missing: int) -> Work:
         taken |= found.failed_indexes
     pending = [index for index, _ in zip(taken.missing(found.completions or 0), range(missing), strict=False)]
     if _by_index_limit(job) is None:
-        return Work(create=tuple(pending))
+        return Work("pods_created", create=tuple(pending))
     waits = {index: _index_backoff(found.delayed.get(index), found.now) for index in pending}
     ready = tuple(index for index in pending if waits[index] <= 0)
     if ready or not pending:
-        return Work(create=ready, look_after=min((each for each in waits.values() if each > 0), default=None))
-    return Work(look_after=min(waits.values()))
+        later = min((each for each in waits.values() if each > 0), default=None)
+        return Work("pods_created", create=ready, look_after=later)
+    return Work("pods_created", look_after=min(waits.values()))
 
 
 def _index_backoff(failed: Obj | None, now: datetime) -> float:

@@ -37,6 +37,8 @@ class Tally:
     """There are more ended pods than fit into one status."""
     verdict: Obj | None = None
     """The terminal condition that will follow."""
+    handled: list[str] = field(default_factory=list)
+    """The actions of the failure policy's rules that have applied."""
 
 
 def _lists(status: Obj) -> tuple[list[str], list[str]]:
@@ -83,9 +85,10 @@ def tally(found: View, status: Obj) -> Tally:
             (has_failed(job, pod) or (found.verdict is not None and not succeeding))
             and uid not in known_bad
             and found.counted(pod)
-            and judge_failure(job["spec"].get("podFailurePolicy"), pod).counts
         ):
-            bad.append(uid)
+            judged = judge_failure(job["spec"].get("podFailurePolicy"), pod)
+            result.handled += [judged.action] if judged.action else []
+            bad += [uid] if judged.counts else []
         if len(new_indexes) + len(good) + len(bad) >= MOST_UNCOUNTED:
             result.more = True
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import (
@@ -38,8 +39,11 @@ from shipwheel.controllers.statefulset.plan import (
     in_range,
     is_member,
     is_ordered,
+    is_unavailable,
+    most_unavailable,
     ordinal_of,
     plan,
+    replicas_of,
     same_status,
     status_of,
     with_identity,
@@ -61,11 +65,29 @@ class StatefulSetController:
             informers=(self._sets, self._pods, self._claims, self._revisions),
             writes=self._writes,
         )
-        self._sets.add_handler(self._loop.on_event)
+        labels = ("statefulset_namespace", "statefulset_name", "pod_management_policy")
+        self._most_unavailable = ctx.metrics.gauge(
+            "statefulset_controller_statefulset_max_unavailable",
+            "[ALPHA] Maximum number of unavailable pods allowed during StatefulSet rolling updates",
+            labels,
+        )
+        self._unavailable = ctx.metrics.gauge(
+            "statefulset_controller_statefulset_unavailable_replicas",
+            "[ALPHA] Current number of unavailable pods in StatefulSet",
+            labels,
+        )
+        self._sets.add_handler(self._on_set)
         self._pods.add_handler(self._on_pod)
 
     async def run(self) -> None:
         await self._loop.run()
+
+    def _on_set(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
+        self._loop.on_event(kind, new, old)
+        if new is None and old is not None:
+            for gauge in (self._most_unavailable, self._unavailable):
+                with suppress(KeyError):
+                    gauge.remove(*_gauge_labels(old))
 
     def _on_pod(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
         references = [controller_of(pod) for pod in (new, old) if pod is not None]
@@ -116,6 +138,9 @@ class StatefulSetController:
             error = await self._act(key, stateful, revisions.update, decided.actions)
             updating = decided.updating if error is None else 0
         status = status_of(stateful, revisions, pods, collisions, updating, now)
+        self._most_unavailable.labels(*_gauge_labels(stateful)).set(most_unavailable(stateful))
+        standing = sum(in_range(stateful, pod) and not is_unavailable(stateful, pod, now) for pod in pods)
+        self._unavailable.labels(*_gauge_labels(stateful)).set(replicas_of(stateful) - standing)
         if not same_status(stateful.get("status") or {}, status):
             call = self._ctx.client.update(STATEFUL_SETS, {**stateful, "status": status}, subresource="status")
             await self._writes.do(key, self._sets, call)
@@ -264,6 +289,11 @@ class StatefulSetController:
             self._ctx.recorder.event(stateful, "Normal", f"Successful{verb.title()}", f"{what} successful")
         else:
             self._ctx.recorder.event(stateful, "Warning", f"Failed{verb.title()}", f"{what} failed error: {error}")
+
+
+def _gauge_labels(stateful: Obj) -> tuple[str, str, str]:
+    policy = stateful["spec"].get("podManagementPolicy", "OrderedReady")
+    return namespace_of(stateful), name_of(stateful), policy
 
 
 def _typed(pod: Obj) -> Obj:

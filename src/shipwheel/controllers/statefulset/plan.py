@@ -222,10 +222,15 @@ def _to_update(stateful: Obj, revision: str, replicas: Sequence[Obj], now: datet
             if is_unavailable(stateful, pod, now):
                 return []
         return []
-    most = max(scaled_value(limit, replicas_of(stateful), round_up=True), 1)
-    room = most - sum(is_unavailable(stateful, pod, now) for pod in replicas)
+    room = most_unavailable(stateful) - sum(is_unavailable(stateful, pod, now) for pod in replicas)
     outdated = [pod for pod in candidates if _revision_of(pod) != revision and not is_being_deleted(pod)]
     return outdated[: max(room, 0)]
+
+
+def most_unavailable(stateful: Obj) -> int:
+    """How many pods may be unavailable in a roll-out: one, unless the strategy says more."""
+    limit = (_strategy(stateful).get("rollingUpdate") or {}).get("maxUnavailable")
+    return 1 if limit is None else max(scaled_value(limit, replicas_of(stateful), round_up=True), 1)
 
 
 def _revision_of(pod: Obj) -> str:
