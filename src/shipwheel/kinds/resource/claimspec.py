@@ -18,6 +18,8 @@ from shipwheel.kinds.checks import (
     check_required,
     check_rule,
 )
+from shipwheel.kinds.resource.expressions import ExpressionError
+from shipwheel.kinds.resource.expressions import selector as compiled
 from shipwheel.kinds.resource.names import (
     check_driver_name,
     check_full_name,
@@ -144,6 +146,11 @@ def _check_selector(selector: Obj, path: str, errors: Errors) -> None:
         errors.append(required(f"{path}.cel"))
     elif byte_length(expression) > _MAX_EXPRESSION:
         errors.append(too_long(f"{path}.cel.expression", _MAX_EXPRESSION))
+    else:
+        try:
+            compiled(expression)
+        except ExpressionError as error:
+            errors.append(invalid(f"{path}.cel.expression", expression, str(error)))
 
 
 def _check_toleration(toleration: Obj, path: str, errors: Errors) -> None:
