@@ -31,8 +31,7 @@ from tests.controllers.fakekinds import KINDS, FakeKind
 
 _MERGE_KEYS = {
     "ownerReferences": "uid", "conditions": "type", "secrets": "name", "addresses": "type", "podIPs": "ip",
-    "hostIPs": "ip",
-}  # fmt: skip
+    "hostIPs": "ip", "reservedFor": "uid"}  # fmt: skip
 
 
 @dataclass(slots=True)

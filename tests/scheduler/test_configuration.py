@@ -40,6 +40,8 @@ def test_the_default_profile() -> None:
         "VolumeZone",
         "PodTopologySpread",
         "InterPodAffinity",
+        "DynamicResources",
+        "NodeDeclaredFeatures",
     ]
     assert dict(resolve(config.profiles[0], KNOWN)["score"]) == {
         "TaintToleration": 3,
@@ -47,6 +49,7 @@ def test_the_default_profile() -> None:
         "NodeResourcesFit": 1,
         "PodTopologySpread": 2,
         "InterPodAffinity": 2,
+        "DynamicResources": 2,
         "NodeResourcesBalancedAllocation": 1,
         "ImageLocality": 1,
     }

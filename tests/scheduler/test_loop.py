@@ -29,6 +29,7 @@ Obj = dict[str, Any]
 MORE_KINDS = KINDS | {
     r.CSI_STORAGE_CAPACITIES: FakeKind("CSIStorageCapacity", has_status=False),
     r.PRIORITY_CLASSES: FakeKind("PriorityClass", namespaced=False, has_status=False),
+    r.DEVICE_CLASSES: FakeKind("DeviceClass", namespaced=False, has_status=False),
 }
 
 
@@ -113,8 +114,8 @@ async def test_who_fits_nowhere_is_told_why_and_tried_again_when_it_may_help() -
     async with running((r.NODES, node("one", "1")), (r.PODS, pod("a", "2"))) as world:
         await world.until(lambda: condition(world.pod("a"), "PodScheduled") and world.events("FailedScheduling"))
         message = (
-            "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: "
-            "1 Preemption is not helpful for scheduling."
+            "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are "
+            "available: 1 Preemption is not helpful for scheduling."
         )
         said = condition(world.pod("a"), "PodScheduled")
         assert said is not None
@@ -164,7 +165,7 @@ async def test_a_plugin_that_raises_fails_that_pods_attempt_and_nothing_else(mon
     async with running((r.NODES, node("one")), (r.PODS, pod("cursed", priority=9))) as world:
         world.api.create(r.PODS, pod("fine"))
         await world.until(lambda: world.where("fine") and world.events("FailedScheduling"))
-        assert world.events("FailedScheduling")[0] == 'running Filter plugin "NodePorts": out of luck'
+        assert world.events("FailedScheduling")[0] == 'running "NodePorts" filter plugin: out of luck'
         await world.until(lambda: condition(world.pod("cursed"), "PodScheduled"))
         said = condition(world.pod("cursed"), "PodScheduled")
         assert said is not None and said["reason"] == "SchedulerError"
@@ -230,7 +231,7 @@ async def test_a_pod_for_a_node_that_is_not_there() -> None:
     async with running((r.NODES, node("one")), (r.PODS, pod("a", affinity={"nodeAffinity": required}))) as world:
         await world.until(lambda: world.events("FailedScheduling"))
         assert world.events("FailedScheduling")[0].startswith(
-            "0/1 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. preemption: "
+            "0/1 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. no new claims "
         )
 
 
@@ -332,7 +333,7 @@ async def test_what_is_said_about_volumes(objects: list[tuple[Any, Obj]], reason
     async with running((r.NODES, node("one")), *objects, (r.PODS, using("a"))) as world:
         await world.until(lambda: world.events("FailedScheduling"))
         assert world.events("FailedScheduling")[0] == (
-            f"0/1 nodes are available: {reason}. preemption: 0/1 nodes are available: "
+            f"0/1 nodes are available: {reason}. no new claims to deallocate, preemption: 0/1 nodes are available: "
             "1 Preemption is not helpful for scheduling."
         )
 

@@ -40,7 +40,7 @@ def attempt(world: World, pod: Obj, budgets: list[Obj] = []):  # noqa: B006 - ne
     if profile.feasible(cycle, diagnosis).any():
         return None
     before = set(handle.table.entries)
-    result = profile.at("postFilter")[0].post_filter(cycle, diagnosis, profile)
+    result = profile.at("postFilter")[-1].post_filter(cycle, diagnosis, profile)
     assert set(handle.table.entries) == before, "trying leaves no trace"
     return result
 

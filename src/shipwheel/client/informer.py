@@ -48,6 +48,8 @@ class Store:
 
     def __init__(self, indexers: Mapping[str, Indexer] | None = None) -> None:
         self._objects: dict[str, dict[str, Obj]] = {}
+        self.version = 0
+        """Another one after each change, for those who keep what they have worked out."""
         self._indexers = dict(indexers or {})
         self._indexes: dict[str, dict[str, dict[tuple[str, str], Obj]]] = {name: {} for name in self._indexers}
 
@@ -85,6 +87,7 @@ class Store:
 
     def put(self, obj: Obj) -> Obj | None:
         """Add or replace an object; returns the one it replaces."""
+        self.version += 1
         meta = obj["metadata"]
         names = self._objects.setdefault(meta.get("namespace", ""), {})
         old = names.get(meta["name"])
@@ -99,6 +102,7 @@ class Store:
         names = self._objects.get(namespace, {})
         old = names.pop(name, None)
         if old is not None:
+            self.version += 1
             if not names:
                 del self._objects[namespace]
             for index, indexer in self._indexers.items():

@@ -44,6 +44,8 @@ from shipwheel.scheduler.framework import (
 from shipwheel.scheduler.listers import Listers
 from shipwheel.scheduler.metrics import SchedulerMetrics
 from shipwheel.scheduler.nodes import NodeRules
+from shipwheel.scheduler.plugins.basics import SchedulingGates
+from shipwheel.scheduler.plugins.preemption import DefaultPreemption
 from shipwheel.scheduler.pods import Shapes
 from shipwheel.scheduler.queue import Queued, SchedulingQueue
 from shipwheel.scheduler.reporting import Reporter
@@ -101,7 +103,15 @@ class Scheduler:
         self._shapes = Shapes()
         listers = Listers()
         self.table = NodeTable(listers.namespace_labels)
-        self._handle = Handle(self.table, NodeRules(self.table), listers, self._bind_by_api, client=client)
+        self._handle = Handle(
+            self.table,
+            NodeRules(self.table),
+            listers,
+            self._bind_by_api,
+            client=client,
+            later=self._reporter.later,
+            recorder=recorder,
+        )
         if seed is not None:
             self._handle.rng.seed(seed)
         self._extenders = [Extender(each) for each in configuration.extenders]
@@ -129,10 +139,10 @@ class Scheduler:
         self.metrics.refresh(self.queue, self.table, len(self.watch.assumed))
 
     def _gate(self, pod: Obj) -> str:
-        reason = building.gate(self.profiles, pod)
-        if reason:
+        plugin, reason = building.gate(self.profiles, pod)
+        if plugin == SchedulingGates.name:
             self._reporter.gated(pod, reason)
-        return reason
+        return plugin
 
     async def run(self) -> None:
         """Follow the cluster and schedule, until cancelled."""
@@ -226,13 +236,17 @@ class Scheduler:
     def _unschedulable(self, profile: Profile, cycle: Cycle, diagnosis: Diagnosis) -> Failed:
         result = None
         if diagnosis.count:
+            said = []
             for plugin in profile.at("postFilter"):
                 with failing_as("PostFilter", plugin):
                     result = plugin.post_filter(cycle, diagnosis, profile)
-                self.metrics.preemptions.inc()
-                diagnosis.post_filter = result.message
+                if plugin.name == DefaultPreemption.name:
+                    self.metrics.preemptions.inc()
                 if result.node:
+                    said = [result.message] if result.message else []
                     break
+                said.append(result.message)
+            diagnosis.post_filter = ", ".join(said)
         else:
             diagnosis.plugins.update(each.name for each in profile.at("filter"))
         return Failed(diagnosis.message(), diagnosis, result)

@@ -22,9 +22,11 @@ class Action(IntFlag):
     SCALE_DOWN = 128
     UPDATE_TOLERATIONS = 256
     UPDATE_GATES = 512
-    UPDATE_OTHER = 1024
-    UPDATE = 4 | 8 | 16 | 32 | 64 | 128 | 256 | 512 | 1024
-    ALL = 2047
+    UPDATE_CLAIMS = 1024
+    """The claims that are made for a pod have names."""
+    UPDATE_FEATURES = 2048
+    UPDATE = 4 | 8 | 16 | 32 | 64 | 128 | 256 | 512 | 1024 | 2048
+    ALL = 4095
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +81,5 @@ def node_changes(old: Obj, new: Obj) -> Action:
     if was.get("allocatable") != now.get("allocatable"):
         found |= Action.UPDATE_ALLOCATABLE
     if was.get("declaredFeatures") != now.get("declaredFeatures"):
-        found |= Action.UPDATE_OTHER
+        found |= Action.UPDATE_FEATURES
     return found

@@ -32,6 +32,8 @@ import numpy as np
 
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
+from shipwheel.client.events import EventRecorder
+from shipwheel.scheduler.devices.ledger import Ledger
 from shipwheel.scheduler.events import Interest
 from shipwheel.scheduler.listers import Listers
 from shipwheel.scheduler.nodes import NodeRules
@@ -114,6 +116,8 @@ class Cycle:
     rows: slice
     """The rows that are asked about: all, or a single one."""
     state: dict[str, Any] = field(default_factory=dict)
+    left: Mask | None = None
+    """The rows that no filter has refused yet, for filters that are slow; None: all are asked about."""
     slow: bool = False
     """Binding has to wait for something, so nobody must wait for the binding."""
 
@@ -129,9 +133,18 @@ class Cycle:
     def all(self) -> Mask:
         return np.ones(self.rows.stop - self.rows.start, np.bool_)
 
+    def in_question(self) -> list[int]:
+        """The rows that it is worth to think about, one at a time."""
+        mask = self.table.alive[self.rows] if self.left is None else self.left
+        return [self.rows.start + int(index) for index in np.flatnonzero(mask)]
+
     def of_row(self, row: int) -> Cycle:
         """The same attempt, asked about one node only."""
         return Cycle(self.pod, self.shape, self.table, slice(row, row + 1))
+
+
+def _nowhere(key: str, job: Callable[[], Awaitable[None]]) -> None:
+    """Where decisions are only tried, nothing is written."""
 
 
 async def _unbound(pod: Obj, node: str) -> None:
@@ -151,6 +164,13 @@ class Handle:
     rng: random.Random = field(default_factory=random.Random)
     client: Client | None = None
     """For plugins that write. There is none where decisions are only tried."""
+    later: Callable[[str, Callable[[], Awaitable[None]]], None] = _nowhere
+    """Writes something in the background; the key says what it is, and of several with one key the last counts."""
+    recorder: EventRecorder | None = None
+    ledger: Ledger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.listers)
 
 
 class Plugin(Protocol):
@@ -251,6 +271,7 @@ class Profile:
         for plugin in self.at("filter"):
             if not left.any():
                 break
+            cycle.left = left
             with failing_as("Filter", plugin):
                 before = left.copy() if diagnosis is not None else left
                 for refusal in plugin.filter(cycle):
@@ -332,7 +353,9 @@ class failing_as:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, PluginError):
-            raise PluginError(f'running {self._point} plugin "{self._plugin.name}": {error}') from error
+            name = self._plugin.name
+            said = f'"{name}" filter plugin' if self._point == "Filter" else f'{self._point} plugin "{name}"'
+            raise PluginError(f"running {said}: {error}") from error
 
 
 def reverse_normalized(scores: Floats, feasible: Mask) -> Floats:

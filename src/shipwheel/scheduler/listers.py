@@ -26,6 +26,9 @@ class Listers:
     capacities: Store = field(default_factory=Store)
     attachments: Store = field(default_factory=Store)
     budgets: Store = field(default_factory=Store)
+    resource_claims: Store = field(default_factory=Store)
+    resource_slices: Store = field(default_factory=Store)
+    device_classes: Store = field(default_factory=Store)
     workloads_version: int = 0
     """Changes when a selector of a service or workload does."""
 

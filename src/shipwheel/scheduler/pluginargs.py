@@ -7,6 +7,7 @@ from typing import Any
 
 from shipwheel.api.errors import FieldError, FieldErrorType, invalid, not_supported, required
 from shipwheel.api.meta import Obj
+from shipwheel.client.flags import parse_duration
 
 _STRATEGIES = ("LeastAllocated", "MostAllocated", "RequestedToCapacityRatio")
 
@@ -158,8 +159,26 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _devices(args: Obj, path: str) -> Iterable[FieldError]:
+    for field, least, complaint in (
+        ("filterTimeout", 0, "must be zero or positive"),
+        ("bindingTimeout", 1, "must be at least 1 second"),
+    ):
+        value = args.get(field)
+        if value is None:
+            continue
+        try:
+            seconds = parse_duration(value)
+        except (ValueError, TypeError, AttributeError) as error:
+            yield invalid(f"{path}.{field}", value, str(error))
+            continue
+        if seconds < least:
+            yield invalid(f"{path}.{field}", value, complaint)
+
+
 _CHECKS: Mapping[str, Callable[[Obj, str], Iterable[FieldError]]] = {
     "DefaultPreemption": _preemption,
+    "DynamicResources": _devices,
     "InterPodAffinity": _interpod,
     "NodeAffinity": _node_affinity,
     "NodeResourcesFit": _fit,
@@ -169,6 +188,7 @@ _CHECKS: Mapping[str, Callable[[Obj, str], Iterable[FieldError]]] = {
 }
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "DefaultPreemption": ("minCandidateNodesPercentage", "minCandidateNodesAbsolute"),
+    "DynamicResources": ("filterTimeout", "bindingTimeout"),
     "InterPodAffinity": ("hardPodAffinityWeight", "ignorePreferredTermsOfExistingPods"),
     "NodeAffinity": ("addedAffinity",),
     "NodeResourcesFit": ("ignoredResources", "ignoredResourceGroups", "scoringStrategy"),
@@ -178,7 +198,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 _PLAIN = {
     "SchedulingGates", "PrioritySort", "NodeUnschedulable", "NodeName", "TaintToleration", "NodePorts",
-    "VolumeRestrictions", "NodeVolumeLimits", "VolumeZone", "ImageLocality", "DefaultBinder", "SelectorSpread",
-    "NodePreferAvoidPods",
+    "NodeDeclaredFeatures", "VolumeRestrictions", "NodeVolumeLimits", "VolumeZone", "ImageLocality", "DefaultBinder",
+    "SelectorSpread", "NodePreferAvoidPods",
 }  # fmt: skip
 """Without arguments."""

@@ -50,7 +50,10 @@ def interests(profiles: Mapping[str, Profile]) -> dict[str, dict[str, Sequence[I
     return {name: {plugin.name: plugin.events for plugin in profile.instances} for name, profile in profiles.items()}
 
 
-def gate(profiles: Mapping[str, Profile], pod: Obj) -> str:
-    """Why a pod must not be tried yet."""
+def gate(profiles: Mapping[str, Profile], pod: Obj) -> tuple[str, str]:
+    """The plugin that says that a pod must not be tried yet, and why; both empty when it may."""
     profile = profiles[pod["spec"].get("schedulerName", configuration.DEFAULT_NAME)]
-    return next((reason for plugin in profile.at("preEnqueue") if (reason := plugin.pre_enqueue(pod))), "")
+    for plugin in profile.at("preEnqueue"):
+        if reason := plugin.pre_enqueue(pod):
+            return plugin.name, reason
+    return "", ""

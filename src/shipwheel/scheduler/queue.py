@@ -70,7 +70,7 @@ class SchedulingQueue:
         sort_key: SortKey,
         interests: Mapping[str, Mapping[str, Sequence[Interest]]],
         *,
-        gate: Callable[[Obj], str] = lambda pod: "",
+        gate: Callable[[Obj], str] = lambda pod: "",  # the plugin that keeps a pod out
         initial_backoff: float = INITIAL_BACKOFF,
         max_backoff: float = MAX_BACKOFF,
         max_unschedulable: float = MAX_UNSCHEDULABLE,
@@ -86,7 +86,8 @@ class SchedulingQueue:
         self._on_incoming = on_incoming
         self._pods: dict[str, Queued] = {}
         self._waiting: dict[str, Queued] = {}
-        """The unschedulable ones; gated ones are only in `_pods`."""
+        """The unschedulable ones."""
+        self._gated: dict[str, Queued] = {}
         self._active: list[tuple[tuple[float, ...], int, Queued]] = []
         self._backoff: list[tuple[float, int, Queued]] = []
         self._errors: list[tuple[float, int, Queued]] = []
@@ -147,15 +148,19 @@ class SchedulingQueue:
         queued = self._pods.pop(key, None)
         if queued is not None:
             self._waiting.pop(key, None)
+            self._gated.pop(key, None)
             self._in_flight.pop(key, None)
             self._sizes[queued.place] -= 1
             queued.serial = 0
 
     def _let_in(self, queued: Queued, event: str) -> None:
-        if self._gate(queued.pod):
+        if plugin := self._gate(queued.pod):
+            queued.plugins = frozenset((plugin,))
+            self._gated[queued.key] = queued
             self._move(queued, "gated")
             self._on_incoming("gated", event)
         else:
+            self._gated.pop(queued.key, None)
             queued.queued_at = self._clock.monotonic()
             self._push_active(queued)
             self._on_incoming("active", event)
@@ -224,9 +229,11 @@ class SchedulingQueue:
         """Wake the pods that an event may help."""
         for queued in self._in_flight.values():
             queued.missed.append(event)
-        if not self._waiting:
+        if not self._waiting and not self._gated:
             return
         concerned: dict[tuple[str, str], bool] = {}
+        for queued in [each for each in self._gated.values() if self._helps(each, event, concerned)]:
+            self._let_in(queued, event.label)
         woken = [each for each in self._waiting.values() if self._helps(each, event, concerned)]
         for queued in woken:
             self._wake(queued, event.label)
@@ -238,11 +245,6 @@ class SchedulingQueue:
             if queued is not None and queued.place in ("backoff", "unschedulable"):
                 self._waiting.pop(key, None)
                 self._push_active(queued)
-
-    def regate(self) -> None:
-        """What keeps pods out may have changed."""
-        for queued in [each for each in self._pods.values() if each.place == "gated"]:
-            self._let_in(queued, "PodUpdate")
 
     def _helps(self, queued: Queued, event: ClusterEvent, concerned: dict[tuple[str, str], bool] | None = None) -> bool:
         profile = queued.pod["spec"].get("schedulerName", "default-scheduler")

@@ -22,6 +22,8 @@ from shipwheel.scheduler.plugins.basics import (
     TaintToleration,
 )
 from shipwheel.scheduler.plugins.binder import DefaultBinder
+from shipwheel.scheduler.plugins.dynamicresources import DynamicResources
+from shipwheel.scheduler.plugins.features import NodeDeclaredFeatures
 from shipwheel.scheduler.plugins.interpod import InterPodAffinity
 from shipwheel.scheduler.plugins.legacy import NodePreferAvoidPods, SelectorSpread
 from shipwheel.scheduler.plugins.preemption import DefaultPreemption
@@ -47,10 +49,12 @@ PLUGINS: tuple[PluginFactory, ...] = (
     VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
+    DynamicResources,
     DefaultPreemption,
     NodeResourcesBalancedAllocation,
     ImageLocality,
     DefaultBinder,
+    NodeDeclaredFeatures,
     SelectorSpread,
     NodePreferAvoidPods,
 )

@@ -53,7 +53,8 @@ class Reporter:
             except _FAILURES as error:
                 log.warning("%s could not be written: %s", key, error)
 
-    def _later(self, key: str, job: Callable[[], Awaitable[None]]) -> None:
+    def later(self, key: str, job: Callable[[], Awaitable[None]]) -> None:
+        """Do it soon; what was to be done under the same key is done no more."""
         self._jobs[key] = job
         self._arrival.set()
 
@@ -92,7 +93,7 @@ class Reporter:
         if nominated is not None and nominated != ((pod.get("status") or {}).get("nominatedNodeName") or ""):
             status["nominatedNodeName"] = nominated or None
         if status:
-            self._later(f"the status of {key_of(pod)}", lambda: self._patch(pod, status))
+            self.later(f"the status of {key_of(pod)}", lambda: self._patch(pod, status))
 
     async def _patch(self, pod: Obj, status: Obj) -> None:
         body: Obj = {"metadata": {"uid": uid_of(pod)}, "status": status}
@@ -117,7 +118,7 @@ class Reporter:
                 on_failure()
                 raise
 
-        self._later(f"the preemption for {key_of(pod)}", delete)
+        self.later(f"the preemption for {key_of(pod)}", delete)
 
     async def _evict(self, pod: Obj, victim: Obj, node: str, scheduler_name: str) -> None:
         target = {

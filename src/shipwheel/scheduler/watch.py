@@ -14,6 +14,7 @@ from shipwheel.client.resources import (
     CSI_DRIVERS,
     CSI_NODES,
     CSI_STORAGE_CAPACITIES,
+    DEVICE_CLASSES,
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -22,6 +23,8 @@ from shipwheel.client.resources import (
     PODS,
     REPLICA_SETS,
     REPLICATION_CONTROLLERS,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
     SERVICES,
     STATEFUL_SETS,
     STORAGE_CLASSES,
@@ -43,6 +46,9 @@ _OTHERS: dict[str, tuple[GroupVersionResource, str]] = {
     "capacities": (CSI_STORAGE_CAPACITIES, "CSIStorageCapacity"),
     "attachments": (VOLUME_ATTACHMENTS, "VolumeAttachment"),
     "budgets": (POD_DISRUPTION_BUDGETS, "PodDisruptionBudget"),
+    "resource_claims": (RESOURCE_CLAIMS, "ResourceClaim"),
+    "resource_slices": (RESOURCE_SLICES, "ResourceSlice"),
+    "device_classes": (DEVICE_CLASSES, "DeviceClass"),
 }
 _WORKLOADS: dict[str, tuple[GroupVersionResource, str]] = {
     "services": (SERVICES, "Service"),
@@ -228,7 +234,13 @@ def _pod_changes(old: Obj, new: Obj) -> Action:
         found |= Action.UPDATE_GATES
     if _asked(before) != _asked(after):
         found |= Action.SCALE_DOWN
+    if _made_claims(old) != _made_claims(new):
+        found |= Action.UPDATE_CLAIMS
     return found
+
+
+def _made_claims(pod: Obj) -> Any:
+    return (pod.get("status") or {}).get("resourceClaimStatuses") or []
 
 
 def _asked(spec: Obj) -> list[dict[str, int]]:

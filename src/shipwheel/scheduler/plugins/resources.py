@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import Obj, name_of
+from shipwheel.scheduler.devices.ledger import CLASS_RESOURCE
 from shipwheel.scheduler.events import Action, ClusterEvent, Interest
 from shipwheel.scheduler.framework import MAX_SCORE, Cycle, Handle, Refusal
 from shipwheel.scheduler.plugins.basics import is_itself
@@ -35,9 +36,11 @@ class NodeResourcesFit:
         self._skip_empty = strategy.get("type") == "RequestedToCapacityRatio"
         self._shapes = Shapes(256)
         self._kept = RowCache()
+        self._ledger = handle.ledger
         self.events = (
             Interest("AssignedPod", Action.DELETE),
             Interest("AssignedPod", Action.SCALE_DOWN),
+            Interest("DeviceClass", Action.ADD | Action.UPDATE, self._class_may_help),
             Interest("UnscheduledPod", Action.SCALE_DOWN, is_itself),
             Interest("Node", Action.ADD | Action.UPDATE_ALLOCATABLE, self._node_may_help),
         )
@@ -47,12 +50,20 @@ class NodeResourcesFit:
         assert event.new is not None
         now = amounts((event.new.get("status") or {}).get("allocatable"))
         wanted = {"pods": 1, **self._shapes.of(pod).requests}
-        if any(amount > now.get(name, 0) for name, amount in wanted.items() if not self._is_ignored(name)):
+        lacking = [name for name, amount in wanted.items() if amount > now.get(name, 0) and not self._is_ignored(name)]
+        if any(now.get(name, 0) or self._ledger.class_of(name) is None for name in lacking):
             return False
         if event.old is None:
             return True
         before = amounts((event.old.get("status") or {}).get("allocatable"))
         return any(now.get(name, 0) > before.get(name, 0) for name in wanted)
+
+    def _class_may_help(self, pod: Obj, event: ClusterEvent) -> bool:
+        """Devices of the class may stand for what the pod asks for."""
+        assert event.new is not None
+        wanted = self._shapes.of(pod).requests
+        extended = (event.new.get("spec") or {}).get("extendedResourceName")
+        return extended in wanted or CLASS_RESOURCE + name_of(event.new) in wanted
 
     def _is_ignored(self, resource: str) -> bool:
         group, slash, _ = resource.partition("/")
@@ -66,11 +77,15 @@ class NodeResourcesFit:
         for resource, amount in cycle.shape.requests.items():
             if self._is_ignored(resource):
                 continue
+            devices = self._ledger.class_of(resource) is not None  # where the node has none itself
             if resource not in table.allocatable:
-                yield Refusal(cycle.all(), f"Insufficient {resource}", True)
+                if not devices:
+                    yield Refusal(cycle.all(), f"Insufficient {resource}", True)
                 continue
             there = table.allocatable[resource][rows]
             lacking = there - table.requested[resource][rows] < amount
+            if devices:
+                lacking &= there > 0
             if lacking.any():
                 yield Refusal(lacking, f"Insufficient {resource}", there < amount)
 

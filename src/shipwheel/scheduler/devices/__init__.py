@@ -1,0 +1,1 @@
+"""Devices: which of them meet a pod's claims (KEP-4381, structured parameters)."""
