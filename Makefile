@@ -4,7 +4,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
-.PHONY: up down setup packages test test-fast lint types bench bench-scheduler bench-controllers fuzz bench-api bench-store clean
+.PHONY: up down setup packages test test-fast lint types bench bench-scheduler bench-controllers bench-node fuzz bench-api bench-store clean
 
 # Set this machine up, start a cluster, and deploy a web site to it. It can be repeated at will.
 up: setup packages
@@ -57,6 +57,9 @@ bench-scheduler: setup
 
 bench-controllers: setup
 	$(PYTHON) -m bench controllers $(ARGS)
+
+bench-node: setup packages
+	$(PYTHON) -m bench node $(ARGS)
 
 clean: down
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

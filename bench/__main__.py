@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("up", "store", "api", "codec", "scheduler", "controllers")
+NAMES = ("up", "store", "api", "codec", "scheduler", "controllers", "node")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.kubelet.expansion import expand, references
 from shipwheel.kubelet.runtime.base import Device, Mount
-from shipwheel.kubelet.volumes import empty_dir, files, host_path, local, nfs, resolve, subpath
+from shipwheel.kubelet.volumes import empty_dir, files, host_path, iscsi, local, nfs, resolve, subpath
 from shipwheel.kubelet.volumes.base import Host, Plugin, Request, VolumeError, VolumesFailed
 from shipwheel.kubelet.volumes.mounting import MountError
 from shipwheel.kubelet.volumes.resolve import NotProcessed, Resolved
@@ -34,6 +34,7 @@ PLUGINS = (
     files.PROJECTED,
     local.PLUGIN,
     nfs.PLUGIN,
+    iscsi.PLUGIN,
 )
 IMAGE = "image"
 """An image volume is the runtime's to mount."""
