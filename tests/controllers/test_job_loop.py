@@ -269,7 +269,7 @@ async def test_metrics_tell_of_syncs_pods_indexes_and_policies():
         await cluster.settle(5)
 
     def number(name: str, **labels: str) -> float:
-        return cluster.metrics.registry.get_sample_value(f"job_controller_{name}", labels) or 0
+        return cluster.manager_metrics.registry.get_sample_value(f"job_controller_{name}", labels) or 0
 
     indexed = {"completion_mode": "Indexed"}
     assert number("jobs_finished_total", **indexed, result="succeeded", reason="CompletionsReached") == 1

@@ -57,7 +57,7 @@ class World:
         self._laws: list[Callable[[GroupVersionResource, str, Obj, Obj | None], str]] = []
         self._broken: list[str] = []
         self.api.on_change = self._judge
-        self.metrics = Metrics(process=False)
+        self.manager_metrics = Metrics(process=False)
         """The latest manager's."""
         self._manager: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
@@ -112,14 +112,14 @@ class World:
 
     async def _run(self, client: Client) -> None:
         recorder = EventRecorder(client, self.clock, component="test")
-        self.metrics = Metrics(process=False)
+        self.manager_metrics = Metrics(process=False)
         factory = InformerFactory(client, self.clock)
         context = Context(
             client=client,
             informers=factory,
             clock=self.clock,
             recorder=recorder,
-            metrics=self.metrics,
+            metrics=self.manager_metrics,
             config=self.config,
         )
         controllers = [make(context) for make in self.controllers]
