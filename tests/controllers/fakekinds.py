@@ -77,6 +77,7 @@ KINDS: dict[GroupVersionResource, FakeKind] = {
     r.RESOURCE_CLAIM_TEMPLATES: FakeKind("ResourceClaimTemplate", has_status=False),
     r.RESOURCE_SLICES: FakeKind("ResourceSlice", namespaced=False, has_status=False),
     r.STORAGE_VERSIONS: FakeKind("StorageVersion", namespaced=False),
+    r.VALIDATING_ADMISSION_POLICIES: FakeKind("ValidatingAdmissionPolicy", namespaced=False),
     r.IP_ADDRESSES: FakeKind("IPAddress", namespaced=False, has_status=False),
     r.SERVICE_CIDRS: FakeKind("ServiceCIDR", namespaced=False),
 }

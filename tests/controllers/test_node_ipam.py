@@ -14,7 +14,6 @@ from shipwheel.controllers.config import ControllerManagerConfig
 from shipwheel.controllers.node_ipam import NodeIpamController
 from shipwheel.controllers.node_ipam.controller import ranges_of
 from shipwheel.controllers.node_ipam.ranges import NodeRanges, RangesExhausted
-from shipwheel.controllers.node_ttl import next_step, seconds
 from tests.controllers.fakeapi import Faults
 from tests.controllers.world import World, without_faults
 
@@ -114,11 +113,3 @@ async def test_a_node_too_many_waits_for_a_range():
         assert cluster.events("CIDRNotAvailable")[0] == ("CIDRNotAvailable", "Node n2 status is now: CIDRNotAvailable")
         cluster.api.delete(NODES, "n1")
         await cluster.until(lambda: bool(cluster.api.get(NODES, "n2")["spec"].get("podCIDR")), within=1200, step=5)
-
-
-@pytest.mark.parametrize(
-    ("step", "nodes", "expected"),
-    [(0, 100, 0), (0, 101, 15), (1, 95, 15), (1, 89, 0), (0, 3000, 300), (4, 1900, 300), (4, 10, 0)],
-)
-def test_how_long_secrets_may_be_kept(step, nodes, expected):
-    assert seconds(next_step(step, nodes)) == expected

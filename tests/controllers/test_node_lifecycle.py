@@ -15,7 +15,7 @@ from shipwheel.controllers.node_lifecycle import NodeLifecycleController
 from shipwheel.controllers.node_lifecycle.health import expired, observe, silent_conditions
 from shipwheel.controllers.node_lifecycle.taints import missing_labels, no_execute_taints, no_schedule_taints
 from shipwheel.controllers.node_lifecycle.zones import EvictionRates, TaintQueue, ZoneState, rate_of, state_of, zone_of
-from shipwheel.controllers.taint_eviction import TaintEvictionController, seconds_tolerated
+from shipwheel.controllers.taint_eviction import TaintEvictionController
 from tests.controllers import objects
 from tests.controllers.objects import NOW, ago
 from tests.controllers.world import World
@@ -150,29 +150,6 @@ class TestZones:
         assert queue.take(1000) is None
 
 
-@pytest.mark.parametrize(
-    ("tolerations", "expected"),
-    [
-        ([], 0),
-        ([{"key": "a", "operator": "Exists"}], None),
-        ([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}], 300),
-        ([{"key": "a", "operator": "Exists", "tolerationSeconds": -5}], 0),
-        ([{"operator": "Exists", "tolerationSeconds": 10}, {"key": "a", "operator": "Exists"}], 10),
-    ],
-)
-def test_how_long_a_taint_is_tolerated(tolerations, expected):
-    assert seconds_tolerated([{"key": "a", "effect": "NoExecute"}], tolerations) == expected
-
-
-def test_the_shortest_of_several_taints_counts():
-    taints = [{"key": "a", "effect": "NoExecute"}, {"key": "b", "effect": "NoExecute"}]
-    tolerations = [
-        {"key": each, "operator": "Exists", "tolerationSeconds": seconds} for each, seconds in (("a", 30), ("b", 20))
-    ]
-    assert seconds_tolerated(taints, tolerations) == 20
-    assert seconds_tolerated(taints, tolerations[:1]) == 0
-
-
 # On the fake API
 
 
@@ -301,17 +278,3 @@ async def test_nodes_of_a_zone_are_given_up_one_in_ten_seconds():
         assert len(times) == 4
         assert all(later - earlier >= 5 for earlier, later in pairwise(times))
         assert times[-1] - times[0] >= 25
-
-
-async def test_a_pod_with_no_execute_taint_by_hand():
-    cluster = world()
-    cluster.add_node("n1")
-    async with cluster.running():
-        add_pod(cluster, "a", "n1")
-        add_pod(cluster, "b", "n1", {"key": "mine", "operator": "Exists"})
-        beat(cluster, "n1")
-        cluster.api.change(
-            NODES, "n1", "", lambda node: node["spec"].update(taints=[{"key": "mine", "effect": "NoExecute"}])
-        )
-        await cluster.until(lambda: bool(cluster.api.get(PODS, "a", "default")["metadata"].get("deletionTimestamp")))
-        assert not cluster.api.get(PODS, "b", "default")["metadata"].get("deletionTimestamp")

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from shipwheel.api.meta import GroupVersionResource
-from shipwheel.client.resources import RESOURCE_CLAIMS, RESOURCE_SLICES, SERVICE_CIDRS, STORAGE_VERSIONS
+from shipwheel.client.resources import (
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
+    SERVICE_CIDRS,
+    STORAGE_VERSIONS,
+    VALIDATING_ADMISSION_POLICIES,
+)
+from shipwheel.controllers.admission_policy_status import AdmissionPolicyStatusController
 from shipwheel.controllers.autoscaler import HorizontalPodAutoscalerController
 from shipwheel.controllers.bootstrap import BootstrapSigner, TokenCleaner
 from shipwheel.controllers.certificates import CsrApprover, CsrCleaner, CsrSigner
@@ -251,6 +258,13 @@ CONTROLLERS: tuple[Descriptor, ...] = (
         StorageVersionGarbageCollector,
         "storage-version-garbage-collector",
         uses=STORAGE_VERSIONS,
+    ),
+    _D(
+        "validatingadmissionpolicy-status-controller",
+        "",
+        AdmissionPolicyStatusController,
+        "validatingadmissionpolicy-status-controller",
+        uses=VALIDATING_ADMISSION_POLICIES,
     ),
     # Last, so that it finds the informers that the others share.
     _D("garbage-collector-controller", "garbagecollector", GarbageCollector, "generic-garbage-collector"),

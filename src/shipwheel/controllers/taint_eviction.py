@@ -44,6 +44,12 @@ class TaintEvictionController:
             "taint_eviction_controller_pod_deletions_total",
             "[ALPHA] Total number of Pods deleted by TaintEvictionController since its start.",
         )
+        self._latency = ctx.metrics.histogram(
+            "taint_eviction_controller_pod_deletion_duration_seconds",
+            "[ALPHA] Latency, in seconds, between the time when a taint effect has been activated for the Pod and its "
+            "deletion via TaintEvictionController.",
+            (0.005, 0.025, 0.1, 0.5, 1, 2.5, 10, 30, 60, 120, 180, 240),
+        )
 
     async def run(self) -> None:
         await self._loop.run()
@@ -90,6 +96,7 @@ class TaintEvictionController:
         if left > 0:
             return left
         await self._evict(pod)
+        self._latency.observe(self._ctx.clock.monotonic() - since - seconds)
         self._since.pop(key, None)
         return None
 

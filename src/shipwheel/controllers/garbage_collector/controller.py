@@ -80,7 +80,7 @@ class GarbageCollector:
         self._orphan = Loop(
             ctx.queue("garbage_collector_attempt_to_orphan"), self._orphan_key, workers=workers, informers=()
         )
-        self._resources_synced = ctx.metrics.gauge(
+        self._sync_errors = ctx.metrics.counter(
             "garbagecollector_controller_resources_sync_error_total",
             "[ALPHA] Number of garbage collector resources sync errors",
         )
@@ -125,6 +125,7 @@ class GarbageCollector:
             discovery = await self._ctx.client.resources()
         except (ApiError, ConnectionFailed, ConfigError) as error:
             log.error("garbage collector: discovery failed: %s", error)
+            self._sync_errors.inc()
             return False
         if discovery is self._discovery:
             return True
