@@ -10,7 +10,15 @@ import pytest
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.client import Client
-from shipwheel.client.resources import CONFIG_MAPS, DEPLOYMENTS, LEASES, NAMESPACES, PODS, SERVICES
+from shipwheel.client.resources import (
+    CONFIG_MAPS,
+    CONTROLLER_REVISIONS,
+    DEPLOYMENTS,
+    LEASES,
+    NAMESPACES,
+    PODS,
+    SERVICES,
+)
 from tests.apiserver.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -360,3 +368,16 @@ class TestWho:
             assert me["status"]["userInfo"]["username"] == f"system:serviceaccount:{namespace}:default"
             await admin.delete(accounts, "default", namespace)
             assert (await refused(account.create(reviews, {}))).code == 401
+
+
+async def test_the_data_of_controller_revisions_is_what_go_would_write(admin: Client, namespace: str) -> None:
+    """Go's clients find the present revision by comparing bytes, and their encoder escapes what HTML does not bear."""
+    command = "a && b <in >out \u2028"
+    made = {"metadata": {"name": "r"}, "revision": 1, "data": {"command": command}}
+    await admin.create(CONTROLLER_REVISIONS, made, namespace)
+    path = CONTROLLER_REVISIONS.path(namespace, "r")
+    expected = rb'"data":{"command":"a \u0026\u0026 b \u003cin \u003eout \u2028"}'
+    assert expected in (await admin.request("GET", path)).body
+    wire = await admin.request("GET", path, accept="application/vnd.kubernetes.protobuf")
+    assert expected.removeprefix(b'"data":') in wire.body
+    assert (await admin.get(CONTROLLER_REVISIONS, "r", namespace))["data"]["command"] == command

@@ -291,6 +291,8 @@ class Resource:
     ttl: Callable[[Obj], int] | None = None
     """Seconds after which an object goes away by itself (events)."""
     system_namespace_exempt: bool = False
+    html_safe: bool = False
+    """Its JSON is escaped as Go does it: clients compare it byte by byte (controller revisions)."""
 
     @cached_property
     def storage(self) -> Version:

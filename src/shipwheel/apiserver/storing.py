@@ -46,7 +46,7 @@ class Storing:
         metadata.pop("resourceVersion", None)
         metadata.pop("selfLink", None)
         obj["kind"], obj["apiVersion"] = resource.kind, resource.storage.api_version
-        value = codec.encode(obj)
+        value = _encoded(resource, obj)
         key = resource.key(metadata.get("namespace", ""), metadata["name"])
         ttl = resource.ttl(obj) if resource.ttl is not None else 0
         written = await _guard(self.store.put(key, value, expected=expected, ttl=ttl))
@@ -83,10 +83,14 @@ class Storing:
         metadata.pop("resourceVersion", None)
         below = f"{metadata.get('namespace', '')}/{metadata['name']}" if resource.namespaced else metadata["name"]
         if revision is None:
-            tail = codec.encode({"metadata": metadata, **{k: v for k, v in obj.items() if k not in _TYPE}})[1:]
+            tail = _encoded(resource, {"metadata": metadata, **{k: v for k, v in obj.items() if k not in _TYPE}})[1:]
             return Entry(resource, below, tail, 0)
-        value = codec.encode({**obj, "kind": resource.kind, "apiVersion": resource.storage.api_version})
+        value = _encoded(resource, {**obj, "kind": resource.kind, "apiVersion": resource.storage.api_version})
         return make_entry(resource, below, value, revision)
+
+
+def _encoded(resource: Resource, obj: Obj) -> bytes:
+    return codec.html_safe(codec.encode(obj)) if resource.html_safe else codec.encode(obj)
 
 
 async def _guard(write: Awaitable[Any]) -> Any:

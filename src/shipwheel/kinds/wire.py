@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from shipwheel.api import protobuf
+from shipwheel.api.codec import html_safe
 from shipwheel.api.meta import GroupVersion, GroupVersionKind, Obj
 from shipwheel.api.protobuf import Field, Message
 from shipwheel.api.schema import DecodeError, conform
@@ -321,6 +322,10 @@ def _free_to_wire(value: Any) -> bytes:
     return protobuf.delimited(1, orjson.dumps(value))
 
 
+def _raw_to_wire(value: Any) -> bytes:
+    return protobuf.delimited(1, html_safe(orjson.dumps(value)))
+
+
 def _alternatives(plain: str, of: type, *, also: Obj = _NOTHING) -> tuple[FromWire, ToWire]:
     """A schema, or something of type `of`. To those who check the object the schema is anything at all: its zero
     values are taken out here."""
@@ -340,7 +345,7 @@ _SPECIAL: dict[str, tuple[FromWire, ToWire]] = {
     _META + "Time": (_time_from_wire, _time_to_wire),
     _META + "MicroTime": (_micro_time_from_wire, _time_to_wire),
     _META + "FieldsV1": (_free_from_wire("Raw"), _free_to_wire),
-    _RUNTIME + "RawExtension": (_free_from_wire("raw"), _free_to_wire),
+    _RUNTIME + "RawExtension": (_free_from_wire("raw"), _raw_to_wire),
     "io.k8s.apimachinery.pkg.api.resource.Quantity": (
         lambda wire: wire.get("string", "0"),
         _quantity_to_wire,

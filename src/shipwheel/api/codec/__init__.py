@@ -3,7 +3,7 @@
 Kubernetes' protobuf is in `shipwheel.api.protobuf` (the wire) and `shipwheel.kinds.wire` (the messages).
 """
 
-from shipwheel.api.codec.json_form import decode_json, encode_json, ordered
+from shipwheel.api.codec.json_form import decode_json, encode_json, html_safe, ordered
 from shipwheel.api.codec.media_type import ALL as ALL_FORMATS
 from shipwheel.api.codec.media_type import Format, MediaType, content_format, media_name, negotiate, unknown_format
 from shipwheel.api.codec.yaml_form import decode_yaml, encode_yaml
@@ -20,6 +20,7 @@ __all__ = [
     "encode",
     "encode_json",
     "encode_yaml",
+    "html_safe",
     "media_name",
     "negotiate",
     "ordered",

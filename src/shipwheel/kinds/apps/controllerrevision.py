@@ -55,6 +55,7 @@ RESOURCES = (
             older("apps", "v1beta1", "ControllerRevision", since="1.8", until="1.16", replacement="apps/v1"),
         ),
         strategy=ControllerRevisionStrategy(),
+        html_safe=True,
         columns=(
             NAME,
             Column("Controller", _controller),
