@@ -188,7 +188,7 @@ def test_flags_of_their_own_form() -> None:
         ),
         ("maxPods: many\n", "maxPods: Invalid value: 'many': it is no whole number"),
         ("syncFrequency: soon\n", 'syncFrequency: Invalid value: \'soon\': time: invalid duration "soon"'),
-        ("cpuManagerPolicy: static\n", "cpuManagerPolicy: Unsupported value: 'static': only 'none' is supported"),
+        ("cgroupDriver: systemd\n", "cgroupDriver: Unsupported value: 'systemd': only 'cgroupfs' is supported"),
         (":\n  -", "failed to load kubelet config file"),
     ],
 )  # fmt: skip

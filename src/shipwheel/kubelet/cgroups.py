@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from shipwheel.api.meta import Obj
@@ -114,7 +114,10 @@ class CgroupTree:
         cpu_period: int = resources.DEFAULT_PERIOD,
         pids: int | None = None,
         node: CgroupValues | None = None,
+        own_cpus: Callable[[str], bool] = lambda uid: False,
     ) -> None:
+        """`node` is what all pods together are held to. `own_cpus`: whether a pod has CPUs for itself alone, and so
+        all of their time."""
         self._root = root.rstrip("/")
         self._mount = mount
         self._v2 = v2
@@ -122,6 +125,7 @@ class CgroupTree:
         self._cpu_period = cpu_period
         self._pids = pids
         self._node = node or CgroupValues()
+        self._own_cpus = own_cpus
         self._applied: dict[str, tuple[str, CgroupValues]] = {}
         self._burstable: dict[str, int] = {}
         self._ready = False
@@ -147,7 +151,8 @@ class CgroupTree:
         self._weigh_classes(pod)
 
     def values_for(self, pod: Obj) -> CgroupValues:
-        made = resources.pod_cgroup(pod, enforce_cpu=self._enforce_cpu, period=self._cpu_period)
+        enforce = self._enforce_cpu and not self._own_cpus(pod["metadata"]["uid"])
+        made = resources.pod_cgroup(pod, enforce_cpu=enforce, period=self._cpu_period)
         return CgroupValues(made.cpu_shares, made.cpu_quota, made.cpu_period, made.memory, made.hugepages, self._pids)
 
     async def remove(self, uid: str) -> None:

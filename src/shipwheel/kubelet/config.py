@@ -15,7 +15,7 @@ from typing import Any
 from shipwheel.api.meta import Obj
 from shipwheel.api.patch import apply_merge_patch
 from shipwheel.client.flags import LOG_FLAGS, Flag, format_duration, parse_duration
-from shipwheel.kubelet import features, fixed_settings
+from shipwheel.kubelet import features, fixed_settings, node_allocatable
 from shipwheel.kubelet.eviction import HARD_DEFAULTS, Threshold, ThresholdError, parse_thresholds
 from shipwheel.kubelet.fixed_settings import Fixed
 from shipwheel.kubelet.settings import KubeletConfig
@@ -46,6 +46,8 @@ def _flag(setting: dataclasses.Field[Any]) -> Flag:
     name, kind = setting.metadata["flag"], setting.metadata["kind"]
     if kind == "thresholds":
         kind, default = "string", ",".join(f"{signal}<{amount}" for signal, amount in default.items())
+    elif kind == "memory":
+        kind, default = "string", ""
     if kind == "headers":
         kind, default = "stringSlice", ()
     in_file = setting.metadata["file"] and name not in _NOT_DEPRECATED
@@ -98,6 +100,8 @@ def _from_flag(setting: dataclasses.Field[Any], value: Any) -> Any:
         return _thresholds(value)
     if setting.metadata["kind"] == "headers":
         return _headers(value)
+    if setting.metadata["kind"] == "memory":
+        return _memory(value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -121,6 +125,21 @@ def _headers(pairs: Iterable[str]) -> dict[str, list[str]]:
             raise ConfigError(f"malformed pair, expect string:string: {pair}")
         found.setdefault(name.strip(), []).append(value.strip())
     return found
+
+
+def _memory(text: str) -> tuple[Obj, ...]:
+    """`0:memory=1Gi,hugepages-1Gi=2Gi;1:memory=2Gi`."""
+    found = []
+    for part in filter(None, text.split(";")):
+        node, colon, rest = part.partition(":")
+        limits = dict(each.partition("=")[::2] for each in rest.split(","))
+        if not colon or not node.isdigit() or not all(limits.values()):
+            raise ConfigError(
+                "the reserved memory has incorrect format, expected numaNodeID:type=quantity[,type=quantity...], "
+                f"got {part}"
+            )
+        found.append({"numaNode": int(node), "limits": limits})
+    return tuple(found)
 
 
 def _taint(text: str) -> Obj:
@@ -247,7 +266,7 @@ def _from_file(setting: dataclasses.Field[Any], place: str, value: Any, director
                 raise ValueError("it is neither true nor false")
             case "string" | "ip" if not isinstance(value, str):
                 raise ValueError("it is no string")
-            case "stringSlice":
+            case "stringSlice" | "memory":
                 return tuple(value)
             case "mapStringBool" if all(isinstance(each, bool) for each in value.values()):
                 return dict(value)
@@ -289,7 +308,7 @@ def thresholds_of(config: KubeletConfig) -> tuple[Threshold, ...]:
 
 def validate(config: KubeletConfig) -> None:
     """ConfigError for what does not go together, in upstream's words."""
-    problems = []
+    problems = node_allocatable.problems(config)
     thresholds_of(config)
     if why := features.refusal(config.feature_gates):
         problems.append(why)

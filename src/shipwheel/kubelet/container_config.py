@@ -130,6 +130,9 @@ class Start:
     ids: security.IdRange | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
+    cdi_devices: Sequence[str] = ()
+    own_cpus: bool = False
+    """It has CPUs for itself alone, and all of their time."""
 
 
 def container_config(pod: Obj, container: Obj, node: NodeSettings, start: Start) -> ContainerConfig:
@@ -157,13 +160,21 @@ def container_config(pod: Obj, container: Obj, node: NodeSettings, start: Start)
         env=tuple(start.env.items()),
         mounts=tuple(start.mounts),
         devices=tuple(start.devices),
+        cdi_devices=tuple(start.cdi_devices),
         labels=_labels(pod, container),
         annotations={**start.annotations, **_annotations(pod, container, start.attempt)},
         log_path=f"{container['name']}/{start.attempt}.log",
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
         tty=bool(container.get("tty")),
-        resources=linux_resources(pod, container, node, cpuset_cpus=start.cpuset_cpus, cpuset_mems=start.cpuset_mems),
+        resources=linux_resources(
+            pod,
+            container,
+            node,
+            cpuset_cpus=start.cpuset_cpus,
+            cpuset_mems=start.cpuset_mems,
+            own_cpus=start.own_cpus,
+        ),
         namespaces=security.namespaces(pod, target_id=start.target_id, ids=start.ids),
         run_as_user=user if own_user else image_uid,
         run_as_username="" if own_user else image_user,
@@ -185,10 +196,18 @@ def container_config(pod: Obj, container: Obj, node: NodeSettings, start: Start)
 
 
 def linux_resources(
-    pod: Obj, container: Obj, node: NodeSettings, *, cpuset_cpus: str = "", cpuset_mems: str = ""
+    pod: Obj,
+    container: Obj,
+    node: NodeSettings,
+    *,
+    cpuset_cpus: str = "",
+    cpuset_mems: str = "",
+    own_cpus: bool = False,
 ) -> LinuxResources:
     """The numbers of the container's cgroup."""
     shares, quota, period = resources.container_cpu(pod, container, enforce=node.enforce_cpu, period=node.cpu_period)
+    if own_cpus and node.enforce_cpu:
+        quota = -1
     group_kill = node.cgroup_v2 and not node.single_process_oom_kill
     return LinuxResources(
         cpu_period=period,

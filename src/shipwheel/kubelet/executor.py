@@ -39,7 +39,17 @@ from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.runtime.base import Image, ImageCredentials, Mount, Runtime, RuntimeFault, SandboxConfig
-from shipwheel.kubelet.services import Cgroups, Extras, NodeView, Objects, Record, Volumes
+from shipwheel.kubelet.services import (
+    Cgroups,
+    ClaimFault,
+    Extras,
+    Managers,
+    NodeView,
+    Objects,
+    Record,
+    Refused,
+    Volumes,
+)
 from shipwheel.kubelet.turnstile import Turnstile, uninterrupted
 from shipwheel.kubelet.user_namespaces import NamespaceFault, UserNamespaces
 from shipwheel.kubelet.volumes.manager import MountsFailed
@@ -73,10 +83,12 @@ class KillFault(Exception):
 _UNPREPARED = (
     ConfigFault,
     EnvironmentFault,
+    ClaimFault,
     HostnameFault,
     MountsFailed,
     NamespaceFault,
     OSError,
+    Refused,
     ValueError,
 )
 """Why a container cannot be made as it is specified."""
@@ -135,7 +147,7 @@ class Executor:
         view: Callable[[], NodeView],
         user_namespaces: UserNamespaces,
         runtime_handler: Callable[[Obj], str] = lambda pod: "",
-        extras: Callable[[Obj, Obj], Extras] = lambda pod, container: Extras(),
+        managers: Managers,
         node_entries: Callable[[str], Awaitable[Sequence[Entry]]] = _no_entries,
         at_once: int = 8,
     ) -> None:
@@ -154,7 +166,7 @@ class Executor:
         self._view = view
         self._user_namespaces = user_namespaces
         self._runtime_handler = runtime_handler
-        self._extras = extras
+        self._managers = managers
         self._node_entries = node_entries
         self._hooks = Hooks(runtime, clock)
         self._turnstile = Turnstile(at_once)
@@ -356,7 +368,8 @@ class Executor:
         volumes: Mapping[str, str],
     ) -> str:
         try:
-            start = self._prepare(pod, container, observed, sandbox, image, volumes)
+            extras = await self._managers.extras(pod, container)
+            start = self._prepare(pod, container, observed, sandbox, image, volumes, extras)
             own = container_config(pod, container, self._settings, start)
         except _UNPREPARED as fault:
             self._record(pod, container, "Warning", "Failed", f"Error: {fault}")
@@ -377,8 +390,8 @@ class Executor:
         sandbox: Begun,
         image: tuple[str, Image | None],
         volumes: Mapping[str, str],
+        extras: Extras,
     ) -> Start:
-        extras = self._extras(pod, container)
         env = {**(extras.env or {}), **self._environment(pod, container, sandbox.ips)}
         mounts = [
             *extras.mounts,
@@ -399,6 +412,8 @@ class Executor:
             ids=self._user_namespaces.range_of(pod),
             cpuset_cpus=extras.cpuset_cpus,
             cpuset_mems=extras.cpuset_mems,
+            cdi_devices=extras.cdi_devices,
+            own_cpus=self._managers.has_own_cpus(pod["metadata"]["uid"], container["name"]),
         )
 
     def _environment(self, pod: Obj, container: Obj, ips: Sequence[str]) -> Mapping[str, str]:
@@ -599,7 +614,9 @@ class Executor:
 
     async def resize(self, pod: Obj, container: Obj, container_id: str) -> None:
         """Set a running container to its resources; RuntimeFault when that is refused."""
-        await self._runtime.update_resources(container_id, linux_resources(pod, container, self._settings))
+        own_cpus = self._managers.has_own_cpus(pod["metadata"]["uid"], container["name"])
+        wanted = linux_resources(pod, container, self._settings, own_cpus=own_cpus)
+        await self._runtime.update_resources(container_id, wanted)
 
     async def remove_container(self, container_id: str) -> None:
         """RuntimeFault when it cannot be removed. Its log stays until its pod goes."""

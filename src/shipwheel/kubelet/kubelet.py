@@ -21,7 +21,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.ratelimit import TokenBucket
-from shipwheel.kubelet import cgroups, logind, node_status
+from shipwheel.kubelet import cgroups, logind, node_status, podspec
 from shipwheel.kubelet.admission import Admission, Rules
 from shipwheel.kubelet.allocation import Allocations
 from shipwheel.kubelet.api_view import ApiView
@@ -43,14 +43,21 @@ from shipwheel.kubelet.machine import (
     apparmor_enabled,
     cgroup_v2,
     default_address,
+    process_limit,
     read_machine,
     set_oom_score,
     swap_in_use,
 )
+from shipwheel.kubelet.managers.build import BuildError, Surroundings, build
+from shipwheel.kubelet.managers.manager import RunningContainer
+from shipwheel.kubelet.managers.none import NoManagers
+from shipwheel.kubelet.managers.pod_resources import PodResources
+from shipwheel.kubelet.managers.topology import read_topology
 from shipwheel.kubelet.measures import KubeletMetrics, ProbeMetrics, measured
 from shipwheel.kubelet.messages import termination_message
 from shipwheel.kubelet.mirror import Mirrors
 from shipwheel.kubelet.node import Identity, Node
+from shipwheel.kubelet.node_allocatable import pods_cgroup, reservations
 from shipwheel.kubelet.node_certificates import NodeCertificates
 from shipwheel.kubelet.node_status import NodeFacts, Reservations
 from shipwheel.kubelet.objects import NoObjects, ObjectCache
@@ -62,7 +69,7 @@ from shipwheel.kubelet.probes import Prober
 from shipwheel.kubelet.runtime.base import Container, Runtime, RuntimeFault, RuntimeHandler
 from shipwheel.kubelet.runtime_state import RuntimeState
 from shipwheel.kubelet.server.sampling import Sampler
-from shipwheel.kubelet.services import Cgroups, NodeView
+from shipwheel.kubelet.services import Cgroups, Managers, NodeView
 from shipwheel.kubelet.serving import serve
 from shipwheel.kubelet.settings import KubeletConfig
 from shipwheel.kubelet.shutdown import NodeShutdown, periods
@@ -179,6 +186,8 @@ class Kubelet:
         self.host_ips: Sequence[str] = node_status.host_ips(listed or [default_address()])
         self._measures.node_name.labels(self.node_name).set(1)
         self._simulated = simulated
+        self._sources_read = False
+        self._started_at = int(clock.now().timestamp() * 1e9)
         self._thresholds = () if simulated else thresholds_of(config)
         self._image_root: Path | None = None
         self._settings = self._make_settings()
@@ -231,6 +240,7 @@ class Kubelet:
             find=self.api.pod,
             gone=self._images.forget,
         )
+        self._managers, self._pod_resources = self._make_managers()
         self.sampler = Sampler(runtime, clock, pods=self.table.pods, volumes=self.volumes.measured, root=self.root)
         self._collector = self._make_collector()
         self._pressure = self._make_pressure()
@@ -279,6 +289,32 @@ class Kubelet:
             minimum_oom_score=-1000 if cgroups.can_lower_oom_score() else cgroups.own_oom_score(),
         )
 
+    def _make_managers(self) -> tuple[Managers, PodResources | None]:
+        """ConfigError when they cannot be had as they are configured."""
+        if self._simulated:
+            return NoManagers(), None
+        around = Surroundings(
+            root=self.root,
+            client=self.client,
+            clock=self.clock,
+            runtime=self.runtime,
+            metrics=self.metrics,
+            node_name=self.node_name,
+            topology=read_topology(self.machine.memory),
+            reservations=self._reservations(),
+            active=self._active,
+            running=self._running,
+            ran_before=self._ran_before,
+            changed=self._hurry,
+            wake=self._wake,
+        )
+        try:
+            managers = build(self.config, around)
+        except BuildError as error:
+            raise ConfigError(str(error)) from error
+        measures = managers.measures
+        return managers, PodResources(self.root / "pod-resources", managers, measures, self.table.holding)
+
     def _make_kit(self) -> Kit:
         """What workers work with."""
         config = self.config
@@ -306,6 +342,7 @@ class Kubelet:
                 available=None if self._simulated else kubelet_ids(),
             ),
             runtime_handler=self.api.runtime_handler,
+            managers=self._managers,
             node_entries=self._image_entries,
             at_once=max(4, 2 * self.machine.cpus),
         )
@@ -321,6 +358,7 @@ class Kubelet:
             volumes=self.volumes,
             objects=self._objects,
             cgroups=own_cgroups,
+            managers=self._managers,
             clock=self.clock,
             record=self.record,
             measures=self._measures,
@@ -332,21 +370,21 @@ class Kubelet:
             shortage=self.table.shortage,
             freed=self.table.wake_waiting,
             resync_seconds=config.sync_frequency,
-            started_at=int(self.clock.now().timestamp() * 1e9),
+            started_at=self._started_at,
         )
 
     def _make_cgroups(self) -> Cgroups:
         config = self.config
         if not config.cgroups_per_qos or self._simulated:
             return cgroups.NoCgroups(config.cgroup_root)
-        reserved = Reservations(config.system_reserved, config.kube_reserved).of("memory").value()
         return cgroups.CgroupTree(
             config.cgroup_root or "/",
             v2=self.machine.cgroup_v2,
             enforce_cpu=config.cpu_cfs_quota,
             cpu_period=self._settings.cpu_period,
             pids=config.pod_pids_limit if config.pod_pids_limit > 0 else None,
-            node=cgroups.CgroupValues(1024 * self.machine.cpus, memory=max(0, self.machine.memory - reserved)),
+            node=pods_cgroup(config, node_status.capacity(self.node_facts()), pids=process_limit()),
+            own_cpus=self._managers.has_own_cpus,
         )
 
     def _make_collector(self) -> Collector:
@@ -427,6 +465,7 @@ class Kubelet:
                 ("garbage", self._collector.run()),
                 ("pressure", self._pressure.run()),
                 ("pods", self.table.run(self._wait_for_sources)),
+                ("managers", self._managers.run()),
                 ("static pods", self._static.run()),
                 ("mirrors", self._mirrors.run()),
                 ("shutdown", self.shutdown.run()),
@@ -434,6 +473,8 @@ class Kubelet:
                 ("serving", serve(self)),
             ):
                 group.create_task(work, name=name)
+            if self._pod_resources is not None:
+                group.create_task(self._pod_resources.run(), name="pod resources")
             if self.node is None:
                 if self.config.pod_cidr:
                     group.create_task(self.state.use_pod_cidr(self.config.pod_cidr))
@@ -467,6 +508,7 @@ class Kubelet:
         """Return when every source of pods was read once: what runs beside them is wanted by nobody."""
         await self._static.wait_read()
         await self.api.wait_pods()
+        self._sources_read = True
 
     async def _watch_images(self) -> None:
         while True:
@@ -517,7 +559,6 @@ class Kubelet:
         faults = [fault for fault in (self.state.fault, self.state.network_fault, self.shutdown.fault) if fault]
         if not self.pleg.healthy:
             faults.append("PLEG is not healthy: pleg was last seen active more than 3m0s ago; threshold is 3m0s")
-        capacity = {"memory": self.machine.memory, "ephemeral-storage": self.machine.storage}
         return NodeFacts(
             machine=self.machine,
             addresses=self.host_ips,
@@ -526,9 +567,8 @@ class Kubelet:
             runtime_version=self.state.version,
             max_pods=limit,
             port=config.port,
-            reservations=Reservations(
-                config.system_reserved, config.kube_reserved, reserved_by(self._thresholds, capacity)
-            ),
+            reservations=self._reservations(),
+            devices=self._managers.capacity(),
             images=self._collector.images,
             pressures=self._pressure.conditions,
             max_images=config.node_status_max_images,
@@ -537,6 +577,32 @@ class Kubelet:
             volumes_in_use=sorted(volumes_in_use(self.root)),
             faults=faults,
         )
+
+    def _reservations(self) -> Reservations:
+        capacity = {"memory": self.machine.memory, "ephemeral-storage": self.machine.storage}
+        return reservations(self.config, reserved_by(self._thresholds, capacity))
+
+    def _active(self) -> dict[str, frozenset[str]] | None:
+        """The containers of pods that hold resources; None until all pods are known."""
+        if not self._sources_read:
+            return None
+        return {
+            pod["metadata"]["uid"]: frozenset(each["name"] for each in podspec.all_containers(pod))
+            for pod in self.table.holding()
+        }
+
+    def _running(self) -> list[RunningContainer]:
+        return [
+            RunningContainer(seen.id, worker.uid, seen.name)
+            for worker in self.table
+            for seen in worker.observed.running
+            if podspec.find_container(worker.pod, seen.name)
+        ]
+
+    async def _ran_before(self, uid: str, name: str) -> bool:
+        """Whether a container has been running since before this kubelet began."""
+        seen = (await self.pleg.inspect(uid)).latest(name)
+        return seen is not None and seen.running and seen.created_at < self._started_at
 
     def allocatable(self) -> dict[str, str]:
         return node_status.allocatable(self.node_facts())

@@ -112,6 +112,12 @@ def default_address() -> str:
         probe.close()
 
 
+def process_limit() -> int:
+    """How many processes there can be; 0 where the kernel does not tell."""
+    limits = [_read(f"/proc/sys/kernel/{name}") for name in ("pid_max", "threads-max")]
+    return min((int(each) for each in limits if each.isdigit()), default=0)
+
+
 def apparmor_enabled() -> bool:
     return _read("/sys/module/apparmor/parameters/enabled") == "Y"
 

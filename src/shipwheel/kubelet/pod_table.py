@@ -124,15 +124,28 @@ class PodTable:
         self._start(worker, f"pod {podspec.describe(pod)}")
 
     def _admit(self, worker: PodWorker) -> None:
-        verdict = self.admission.check(worker.given, self._others(worker.uid), self._node(), self._allocatable())
+        allocatable = self.kit.managers.allocatable_for(worker.pod, self._allocatable())
+        verdict = self.admission.check(worker.given, self._others(worker.uid), self._node(), allocatable)
         if verdict is None:
             return
         for victim in verdict.victims:
             self._measures.preemptions.labels(verdict.signal).inc()
             self._workers[victim].terminate(verdict.ending)
         if verdict.reason:
-            self._measures.rejections.labels(verdict.reason).inc()
-            worker.reject(verdict.reason, verdict.message)
+            self._reject(worker, verdict.reason, verdict.message)
+
+    def _reject(self, worker: PodWorker, reason: str, message: str) -> None:
+        self._measures.rejections.labels(reason).inc()
+        worker.reject(reason, message)
+
+    async def _give_parts(self, worker: PodWorker) -> None:
+        """Devices, CPUs and memory of its own, if it asks for them; a pod that cannot have them ends."""
+        if worker.ending or podspec.is_terminal(podspec.phase_of(worker.pod)):
+            return
+        refused = await self.kit.managers.admit(worker.given)
+        if refused is not None and not worker.ending:
+            self.kit.record(worker.pod, None, "Warning", refused.reason, str(refused))
+            self._reject(worker, refused.reason, str(refused))
 
     def _start(self, worker: PodWorker, name: str) -> None:
         assert self._group is not None
@@ -140,6 +153,7 @@ class PodTable:
         self._group.create_task(self._work(worker), name=name)
 
     async def _work(self, worker: PodWorker) -> None:
+        await self._give_parts(worker)
         await worker.run()
         del self._workers[worker.uid]
         self._gone(worker.uid)

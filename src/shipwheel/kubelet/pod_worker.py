@@ -30,7 +30,7 @@ from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.probes import Prober
 from shipwheel.kubelet.resizing import Resizing
 from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault, RuntimeHandler
-from shipwheel.kubelet.services import Cgroups, Objects, Record, Volumes
+from shipwheel.kubelet.services import Cgroups, ClaimFault, Managers, Objects, Record, Volumes
 from shipwheel.kubelet.status_manager import StatusManager
 from shipwheel.kubelet.volumes.base import VolumesFailed
 
@@ -72,6 +72,7 @@ class Kit:
     volumes: Volumes
     objects: Objects
     cgroups: Cgroups
+    managers: Managers
     clock: Clock
     record: Record
     measures: KubeletMetrics
@@ -235,7 +236,7 @@ class PodWorker:
             try:
                 await work()
                 return
-            except (RuntimeFault, KillFault, VolumesFailed, OSError) as fault:
+            except (RuntimeFault, KillFault, VolumesFailed, ClaimFault, OSError) as fault:
                 log.warning("ending pod %s: %s", podspec.describe(self.pod), fault)
             except Exception:
                 log.exception("ending pod %s", podspec.describe(self.pod))
@@ -357,6 +358,7 @@ class PodWorker:
         made = status.pod_status(pod, observed, previous, facts, now=self.kit.clock.now(), terminal=terminal)
         if self._ending is not None and self._ending.reason:
             made = status.ended_by(made, self._ending.reason, self._ending.message, self._ending.condition)
+        made = self.kit.managers.statuses(pod, made)
         self.kit.statuses.set(pod, made)
         if made["phase"] == "Running" and not self._started:
             self._started = True
@@ -418,6 +420,12 @@ class PodWorker:
         sandbox_id = actions.sandbox_id
         ips: Sequence[str] = observed.ips
         if actions.create_sandbox:
+            try:
+                await self.kit.managers.prepare(pod)
+            except ClaimFault as fault:
+                text = f"Failed to prepare dynamic resources: {fault}"
+                self.kit.record(pod, None, "Warning", "FailedPrepareDynamicResources", text)
+                return RETRY_SECONDS
             try:
                 sandbox_id, ips = await executor.create_sandbox(pod, actions.attempt)
             except SandboxFault as fault:
@@ -547,6 +555,7 @@ class PodWorker:
                 break
             observed = await self._look()
         self.kit.prober.forget(self.uid)
+        await self.kit.managers.unprepare(self.pod)
         if self._rejected is None:
             self._tell(self.pod, observed, terminal=True)
 

@@ -9,6 +9,21 @@ from typing import Protocol
 from shipwheel.api.meta import Obj
 from shipwheel.kubelet.runtime.base import Device, Mount
 
+
+class Refused(Exception):
+    """A pod cannot have its part of the node. `reason` is the pod's."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        """Without a reason what went wrong was not foreseen."""
+        unexpected = f"Allocate failed due to {message}, which is unexpected"
+        super().__init__(message if reason else unexpected)
+        self.reason = reason or "UnexpectedAdmissionError"
+
+
+class ClaimFault(Exception):
+    """A ResourceClaim cannot be used; the message is upstream's."""
+
+
 Record = Callable[[Obj, Obj | None, str, str, str], None]
 """Record an event: (pod, container or None, `Normal` or `Warning`, reason, message)."""
 
@@ -77,6 +92,39 @@ class Extras:
     annotations: Mapping[str, str] | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
+    cdi_devices: Sequence[str] = ()
+    """By their qualified names (`vendor.com/class=name`)."""
+
+
+class Managers(Protocol):
+    """Who gets which part of the node (`kubelet.managers`)."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+
+    async def admit(self, pod: Obj) -> Refused | None:
+        """Give the pod's containers what they ask for; what stands against it otherwise."""
+
+    def allocatable_for(self, pod: Obj, allocatable: Mapping[str, str]) -> Mapping[str, str]:
+        """What the node has for a pod that may hold some of it already."""
+
+    def capacity(self) -> Mapping[str, tuple[int, int]]:
+        """(present, usable) of each extended resource."""
+
+    async def prepare(self, pod: Obj) -> None:
+        """Before the pod's sandbox is made; ClaimFault."""
+
+    async def unprepare(self, pod: Obj) -> None:
+        """When its containers have ended; ClaimFault."""
+
+    async def extras(self, pod: Obj, container: Obj) -> Extras:
+        """What a container that is about to start gets. Refused, ClaimFault."""
+
+    def has_own_cpus(self, uid: str, name: str = "") -> bool:
+        """Whether a container of the pod, or that of this name, has CPUs for itself alone."""
+
+    def statuses(self, pod: Obj, status: Obj) -> Obj:
+        """The pod's status, which also tells how the devices of its containers are."""
 
 
 @dataclass(frozen=True, slots=True)

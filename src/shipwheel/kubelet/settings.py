@@ -13,8 +13,9 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.flags import Type
 from shipwheel.kubelet.eviction import HARD_DEFAULTS
 
-Kind = Type | Literal["thresholds", "headers"]
-"""`thresholds` are `signal<amount,...` on a command line, `headers` are `name:value,...`; in the file both are maps."""
+Kind = Type | Literal["thresholds", "headers", "memory"]
+"""`thresholds` are `signal<amount,...` on a command line, `headers` are `name:value,...`; in the file both are maps.
+`memory` of NUMA nodes is `0:memory=1Gi,...;1:...`, and a list in the file."""
 
 
 def _setting(default: Any, kind: Kind, *, file: str = "", flag: str = "", help: str = "") -> Any:
@@ -372,6 +373,111 @@ class KubeletConfig:
             "A set of ResourceName=ResourceQuantity pairs that describe resources "
             "reserved for kubernetes system components."
         ),
+    )
+    reserved_system_cpus: str = _setting(
+        "",
+        "string",
+        file="reservedSystemCPUs",
+        flag="reserved-cpus",
+        help=(
+            "A comma-separated list of CPUs or CPU ranges that are reserved for system and kubernetes usage; it "
+            "overrides the cpu of --system-reserved and --kube-reserved."
+        ),
+    )
+    enforce_node_allocatable: tuple[str, ...] = _setting(
+        ("pods",),
+        "stringSlice",
+        file="enforceNodeAllocatable",
+        flag="enforce-node-allocatable",
+        help=(
+            "The levels of node allocatable enforcement: 'none', 'pods', 'system-reserved', 'kube-reserved', "
+            "'system-reserved-compressible' and 'kube-reserved-compressible'."
+        ),
+    )
+    system_reserved_cgroup: str = _setting(
+        "",
+        "string",
+        file="systemReservedCgroup",
+        flag="system-reserved-cgroup",
+        help="The cgroup of non-kubernetes components that --system-reserved is enforced on.",
+    )
+    kube_reserved_cgroup: str = _setting(
+        "",
+        "string",
+        file="kubeReservedCgroup",
+        flag="kube-reserved-cgroup",
+        help="The cgroup of kubernetes components that --kube-reserved is enforced on.",
+    )
+    cpu_manager_policy: str = _setting(
+        "none",
+        "string",
+        file="cpuManagerPolicy",
+        flag="cpu-manager-policy",
+        help="The CPU manager policy to use: 'none' or 'static'.",
+    )
+    cpu_manager_policy_options: Mapping[str, str] = _setting(
+        {},
+        "mapStringString",
+        file="cpuManagerPolicyOptions",
+        flag="cpu-manager-policy-options",
+        help="A set of key=value CPU manager policy options to fine tune its behaviour.",
+    )
+    cpu_manager_reconcile_period: float = _setting(
+        10.0,
+        "duration",
+        file="cpuManagerReconcilePeriod",
+        flag="cpu-manager-reconcile-period",
+        help="How often running containers are moved to the CPUs that they may use.",
+    )
+    memory_manager_policy: str = _setting(
+        "None",
+        "string",
+        file="memoryManagerPolicy",
+        flag="memory-manager-policy",
+        help="The memory manager policy to use: 'None' or 'Static'.",
+    )
+    reserved_memory: tuple[Obj, ...] = _setting(
+        (),
+        "memory",
+        file="reservedMemory",
+        flag="reserved-memory",
+        help="Memory reservations of NUMA nodes (e.g. '0:memory=1Gi,hugepages-1Gi=2Gi;1:memory=2Gi').",
+    )
+    topology_manager_policy: str = _setting(
+        "none",
+        "string",
+        file="topologyManagerPolicy",
+        flag="topology-manager-policy",
+        help="The topology manager policy: 'none', 'best-effort', 'restricted' or 'single-numa-node'.",
+    )
+    topology_manager_scope: str = _setting(
+        "container",
+        "string",
+        file="topologyManagerScope",
+        flag="topology-manager-scope",
+        help="The scope in which resources are aligned: 'container' or 'pod'.",
+    )
+    topology_manager_policy_options: Mapping[str, str] = _setting(
+        {},
+        "mapStringString",
+        file="topologyManagerPolicyOptions",
+        flag="topology-manager-policy-options",
+        help="A set of key=value topology manager policy options to fine tune its behaviour.",
+    )
+    swap_behavior: str = _setting("", "string", file="memorySwap.swapBehavior")
+    local_storage_isolation: bool = _setting(
+        True,
+        "bool",
+        file="localStorageCapacityIsolation",
+        flag="local-storage-capacity-isolation",
+        help="Whether local ephemeral storage is a resource of its own, with requests and limits.",
+    )
+    volume_stats_period: float = _setting(
+        60.0,
+        "duration",
+        file="volumeStatsAggPeriod",
+        flag="volume-stats-agg-period",
+        help="How often the disk usage of volumes is calculated; negative for never.",
     )
     single_process_oom_kill: bool | None = _setting(None, "bool", file="singleProcessOOMKill")
     fail_swap_on: bool = _setting(

@@ -20,8 +20,13 @@ def go_duration(seconds: float) -> str:
 
 def rpc_error(fault: RuntimeFault) -> str:
     """`rpc error: code = NotFound desc = ...`."""
-    code = "OK" if fault.code == "OK" else fault.code.replace("_", " ").title().replace(" ", "")
-    return f"rpc error: code = {code} desc = {fault.message}"
+    return rpc_text(fault.code, fault.message)
+
+
+def rpc_text(status: str, message: str) -> str:
+    """The same from a status's name (`NOT_FOUND`) and what was said."""
+    code = "OK" if status == "OK" else status.title().replace("_", "")
+    return f"rpc error: code = {code} desc = {message}"
 
 
 def quoted(text: str) -> str:

@@ -89,6 +89,7 @@ def container_config(config: ContainerConfig) -> Wire:
             }
             for each in config.devices
         ],
+        "CDI_devices": [{"name": each} for each in config.cdi_devices],
         "labels": config.labels,
         "annotations": config.annotations,
         "log_path": config.log_path,

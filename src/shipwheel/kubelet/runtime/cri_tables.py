@@ -102,7 +102,8 @@ CreateContainerRequest pod_sandbox_id=1:string config=2:ContainerConfig
 ContainerConfig metadata=1:ContainerMetadata image=2:ImageSpec command=3:[string] args=4:[string]
     working_dir=5:string envs=6:[KeyValue] mounts=7:[Mount] devices=8:[Device] labels=9:{string:string}
     annotations=10:{string:string} log_path=11:string stdin=12:bool stdin_once=13:bool tty=14:bool
-    linux=15:LinuxContainerConfig stop_signal=18:Signal
+    linux=15:LinuxContainerConfig CDI_devices=17:[CDIDevice] stop_signal=18:Signal
+CDIDevice name=1:string
 KeyValue key=1:string value=2:bytes
 Device container_path=1:string host_path=2:string permissions=3:string
 LinuxContainerConfig resources=1:LinuxContainerResources
