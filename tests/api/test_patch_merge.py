@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -76,9 +77,9 @@ def test_any_object_can_be_made_of_any_other(original: dict[str, Any], wanted: d
     assert same(apply_merge_patch(original, difference(original, wanted)), wanted)
 
 
-@given(objects)
-def test_the_empty_patch_copies(original: dict[str, Any]) -> None:
-    result = apply_merge_patch(original, {})
-    assert same(result, original)
-    for key, value in result.items():
-        assert not isinstance(value, dict | list) or value is not original[key]
+@given(objects, objects)
+def test_what_is_not_touched_is_not_copied(original: dict[str, Any], patch: dict[str, Any]) -> None:
+    before = copy.deepcopy(original)
+    result = apply_merge_patch(original, patch)
+    assert same(original, before)
+    assert all(result[key] is value for key, value in original.items() if key not in patch)

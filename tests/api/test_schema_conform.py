@@ -32,6 +32,19 @@ def test_an_object_in_order_is_left_alone():
     assert body["spec"] == before["spec"]
 
 
+def test_what_is_known_already_is_not_looked_at_again():
+    known = conform(POD, pod(restartPolicy="Always"))
+    body = copy.deepcopy(known) | {"status": {"phase": "Running", "message": ""}, "zzz": 1}
+    unknown: list[str] = []
+    result = conform(POD, body, unknown=unknown, known=known)
+    assert result["spec"] is known["spec"]
+    assert result["status"] == {"phase": "Running"} and unknown == ['unknown field "zzz"']
+    assert list(result) == ["apiVersion", "kind", "metadata", "spec", "status"]
+    for key in ("spec", "metadata"):
+        with pytest.raises(DecodeError):
+            conform(POD, copy.deepcopy(known) | {key: [1]}, known=known)
+
+
 def test_unknown_fields_go_and_are_named_in_the_order_of_the_document():
     body = pod(foo=1)
     body["spec"]["containers"][0]["x"] = {"deep": True}

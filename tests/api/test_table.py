@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from shipwheel.api.errors import ApiError
+from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Column
-from shipwheel.api.table import DEFAULT_COLUMNS, partial_metadata_list, table
+from shipwheel.api.table import DEFAULT_COLUMNS, keep_row, partial_metadata_list, row, table
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 POD = {
@@ -67,3 +69,47 @@ def test_metadata_alone():
     assert found["metadata"] == {"continue": "x"}
     assert [each["metadata"]["name"] for each in found["items"]] == ["web"]
     assert "spec" not in found["items"][0]
+
+
+AGE = Column("Age", lambda obj, now: "1h", moment=lambda obj: obj["metadata"].get("creationTimestamp"))
+
+
+@pytest.mark.parametrize("columns", [
+    (COLUMNS[0], AGE, COLUMNS[2]),
+    (AGE, COLUMNS[0]),
+    (COLUMNS[0], AGE),
+    (AGE,),
+    (AGE, COLUMNS[0], AGE, COLUMNS[2], AGE),
+    (COLUMNS[0], COLUMNS[2]),
+    DEFAULT_COLUMNS,
+])  # fmt: skip
+@pytest.mark.parametrize("include", ["None", "Metadata", "Object"])
+def test_a_kept_row_is_the_row(columns: tuple[Column, ...], include: str):
+    kept = keep_row(POD, columns, include=include)
+    assert kept is not None
+    assert json.loads(kept.at(NOW.timestamp())) == {
+        **row(POD, columns, now=NOW, include=include),
+        "cells": ["60m" if each is AGE else each.value(POD, NOW) for each in columns],
+    }
+
+
+def test_a_kept_row_ages():
+    kept = keep_row(POD, (COLUMNS[0], AGE), include="None")
+    assert kept is not None
+    later = NOW + timedelta(days=2)
+    assert json.loads(kept.at(later.timestamp()))["cells"] == ["web", "2d1h"]
+    ageless = keep_row({"metadata": {"name": "web"}}, (COLUMNS[0], AGE), include="None")
+    assert ageless is not None
+    assert json.loads(ageless.at(0.0))["cells"] == ["web", "<unknown>"]
+
+
+def test_a_row_that_depends_on_the_time_otherwise_is_not_kept():
+    assert keep_row(POD, COLUMNS, include="None") is None
+
+    def caught(obj: Obj, now: datetime) -> str:
+        try:
+            return str(now - datetime(2020, 1, 1, tzinfo=UTC))
+        except (TypeError, ValueError):
+            return "never"
+
+    assert keep_row(POD, (Column("Since", caught),), include="None") is None

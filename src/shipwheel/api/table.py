@@ -95,47 +95,64 @@ def _shown(obj: Obj, beside: Obj | None, include: str, version: str) -> Any:
 
 
 class KeptRow(NamedTuple):
-    """A row as JSON, but for an age that may stand between `before` and `after`."""
+    """A row as JSON, but for the ages that stand between its pieces."""
 
-    before: bytes
-    moment: float | None
-    """What the age is that of, in seconds since 1970; None: there is none."""
-    after: bytes
+    pieces: tuple[bytes, ...]
+    moments: tuple[float, ...]
+    """What each age is that of, in seconds since 1970."""
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.pieces))
 
     def at(self, now: float) -> bytes:
-        if self.moment is None:
-            return self.before
-        return b'%b"%b"%b' % (self.before, human_duration(now - self.moment).encode(), self.after)
+        first, *rest = self.pieces
+        parts = [first]
+        for moment, piece in zip(self.moments, rest, strict=True):
+            parts += [b'"', human_duration(now - moment).encode(), b'"', piece]
+        return b"".join(parts)
 
 
-_UNASKED: Any = object()
-"""Stands for the time where a row is made to be kept: a cell that does anything with it fails."""
+class _Asked(Exception):
+    pass
+
+
+class _Unasked:
+    """Stands for the time where a row is made to be kept: a cell that does anything with it fails."""
+
+    def _refuse(self, *_: Any) -> Any:
+        raise _Asked
+
+    __getattr__ = __sub__ = __rsub__ = __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __str__ = __repr__ = __format__ = __bool__ = _refuse
+
+
+_UNASKED: Any = _Unasked()
 
 
 def keep_row(
     obj: Obj, columns: Sequence[Column], *, include: str, version: str = "v1", beside: Obj | None = None
 ) -> KeptRow | None:
-    """The row at any time; None when cells other than one age depend on the time."""
-    cells: list[Any] = []
-    gap, moment = -1, None
+    """The row at any time; None when it depends on the time otherwise than by ages."""
+    pieces: list[bytes] = []
+    moments: list[float] = []
+    piece = b'{"cells":['
     try:
-        for column in columns:
+        for position, column in enumerate(columns):
+            if position:
+                piece += b","
             if column.moment is None:
-                cells.append(column.value(obj, _UNASKED))
-            elif gap >= 0:
-                return None
+                piece += orjson.dumps(column.value(obj, _UNASKED))
             elif since := column.moment(obj):
-                gap, moment = len(cells), parse_time(since).timestamp()
+                pieces.append(piece)
+                moments.append(parse_time(since).timestamp())
+                piece = b""
             else:
-                cells.append(UNKNOWN)
-    except (TypeError, AttributeError):
+                piece += orjson.dumps(UNKNOWN)
+    except _Asked:
         return None
-    end = b'],"object":%b}' % orjson.dumps(_shown(obj, beside, include, version))
-    start = b'{"cells":[' + orjson.dumps(cells if gap < 0 else cells[:gap])[1:-1]
-    if gap < 0:
-        return KeptRow(start + end, None, b"")
-    rest = orjson.dumps(cells[gap:])[1:-1]
-    return KeptRow(start + b"," if gap else start, moment, (b"," + rest if rest else b"") + end)
+    pieces.append(piece + b'],"object":%b}' % orjson.dumps(_shown(obj, beside, include, version)))
+    return KeptRow(tuple(pieces), tuple(moments))
 
 
 def partial_metadata(obj: Obj, *, version: str = "v1") -> Obj:

@@ -8,10 +8,11 @@ from typing import Any
 from shipwheel.api.clock import Clock, rfc3339
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
+from shipwheel.api.patch.values import clone
 from shipwheel.api.resource import Resource, Version, WriteContext
 from shipwheel.apiserver.admission.chain import Admission, Attempt
 from shipwheel.apiserver.entries import Entry
-from shipwheel.apiserver.intake import WriteOptions, deep_copy
+from shipwheel.apiserver.intake import WriteOptions
 from shipwheel.apiserver.metadata import check_preconditions
 from shipwheel.apiserver.storing import Storing, Written
 from shipwheel.store.base import Mismatch
@@ -51,7 +52,7 @@ class Deleter:
     ) -> Written:
         now = self.clock.now()
         strategy = resource.strategy
-        new = deep_copy(old)
+        new = clone(old)
         metadata = new["metadata"]
         finalizers = _deletion_finalizers(version, metadata.get("finalizers") or [], body)
         if finalizers:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 from shipwheel.api.apply import Convert
 from shipwheel.api.errors import bad_request, invalid_object
 from shipwheel.api.meta import Obj
+from shipwheel.api.patch.values import clone
 from shipwheel.api.resource import Resource, Subresource, UserInfo, Version
 from shipwheel.api.schema import DecodeError, Schema, apply_defaults, conform, conform_metadata, drop_nulls, prune
 from shipwheel.apiserver.metadata import match_namespace
@@ -33,9 +33,9 @@ class WriteOptions:
     """Asks whether the sender may also do another verb (create, for a PUT or an apply of what does not exist)."""
 
 
-def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptions) -> Obj:
+def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptions, known: Obj | None = None) -> Obj:
     """From what a client sent to the storage version: types checked, unknown fields dropped (and reported as
-    `fieldValidation` says), defaults filled in."""
+    `fieldValidation` says), defaults filled in. `known` is the object as it was, in the form the client speaks."""
     unknown: list[str] | None = [] if options.field_validation != "Ignore" else None
     if resource.custom:
         drop_nulls(version.schema, body)
@@ -48,7 +48,7 @@ def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptio
             unknown.extend(f'unknown field "{path}"' for path in dropped)
     else:
         try:
-            body = conform(version.schema, body, unknown=unknown)
+            body = conform(version.schema, body, unknown=unknown, known=known)
         except DecodeError as error:
             raise bad_request(
                 f'{resource.kind} in version "{version.version}" cannot be handled as a {resource.kind}: {error}'
@@ -93,7 +93,7 @@ def put_view(resource: Resource, subresource: Subresource, view: Obj, old: Obj, 
         kind = subresource.kind.kind if subresource.kind is not None else resource.kind
         view = take_in_view(subresource.schema, kind, view, options)
     assert subresource.update is not None
-    new = subresource.update(view, deep_copy(old))
+    new = subresource.update(view, clone(old))
     sent = view.get("metadata") or {}
     for key in ("resourceVersion", "uid"):
         if sent.get(key):
@@ -102,12 +102,10 @@ def put_view(resource: Resource, subresource: Subresource, view: Obj, old: Obj, 
 
 
 def present(resource: Resource, version: Version, obj: Obj, subresource: Subresource | None = None) -> Obj:
-    """A fresh object of the storage version in the form a request speaks."""
+    """An object of the storage version in the form a request speaks. It is the caller's to give: it is not copied."""
     if subresource is not None and subresource.read is not None:
-        return subresource.read(deep_copy(obj))
-    view = deep_copy(obj)
-    if version.from_storage is not None:
-        view = version.from_storage(view)
+        return subresource.read(obj)
+    view = obj if version.from_storage is None else version.from_storage(obj)
     view["kind"], view["apiVersion"] = resource.kind, version.api_version
     return view
 
@@ -121,7 +119,7 @@ def converter(resource: Resource, version: Version) -> Convert | None:
         wanted = next((each for each in resource.versions if each.api_version == api_version), None)
         if wanted is None:
             return None
-        stored = deep_copy(obj)
+        stored = clone(obj)
         if version.to_storage is not None:
             stored = version.to_storage(stored)
         return present(resource, wanted, stored), wanted.schema
@@ -140,12 +138,3 @@ def report_strict(problems: list[str], options: WriteOptions, what: str, kind: s
 @cache
 def _object_meta() -> Schema:
     return catalog.schema("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
-
-
-def deep_copy(obj: Any) -> Any:
-    """Decoded JSON, anew."""
-    if isinstance(obj, dict):
-        return {key: deep_copy(value) if isinstance(value, dict | list) else value for key, value in obj.items()}
-    if isinstance(obj, list):
-        return [deep_copy(value) if isinstance(value, dict | list) else value for value in obj]
-    return obj

@@ -11,6 +11,7 @@ from datetime import datetime
 from shipwheel.api.apply import Filter, everything, excluding, only, track_update
 from shipwheel.api.apply import apply as server_side_apply
 from shipwheel.api.meta import Obj
+from shipwheel.api.patch.values import clone
 from shipwheel.api.resource import Resource, Version
 from shipwheel.apiserver.intake import WriteOptions, converter, present
 
@@ -55,8 +56,8 @@ def record_update(
 ) -> None:
     """Record in managedFields who set what: the client, not what admission and strategy make of it."""
     if version.from_storage is not None:
-        view = present(resource, version, new)
-        old_view = present(resource, version, old) if old is not None else None
+        view = present(resource, version, clone(new))
+        old_view = present(resource, version, clone(old)) if old is not None else None
     else:
         view, old_view = new, old
     track_update(

@@ -25,12 +25,13 @@ from shipwheel.api.errors import (
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import name_is_dns_subdomain
 from shipwheel.api.objectmeta import dedup_owner_references, validate_object_meta, validate_object_meta_update
+from shipwheel.api.patch.values import clone
 from shipwheel.api.resource import Resource, Subresource, Version, WriteContext
 from shipwheel.api.schema import validate as validate_schema
 from shipwheel.apiserver.admission.chain import Admission, Attempt
 from shipwheel.apiserver.deletion import Deleter
 from shipwheel.apiserver.entries import Entry
-from shipwheel.apiserver.intake import WriteOptions, deep_copy, present, put_view, take_in
+from shipwheel.apiserver.intake import WriteOptions, present, put_view, take_in
 from shipwheel.apiserver.metadata import (
     count_generation,
     fill_new_metadata,
@@ -88,7 +89,7 @@ class Registry:
             raise bad_request("resourceVersion should not be set on objects to be created")
         generated = not metadata.get("name") and bool(metadata.get("generateName"))
         for attempt in range(NAME_ATTEMPTS):
-            candidate = deep_copy(obj) if generated else obj
+            candidate = clone(obj) if generated else obj
             if generated:
                 candidate["metadata"]["name"] = generate_name(resource, metadata["generateName"])
             try:
@@ -219,12 +220,13 @@ class Registry:
                     raise Mismatch(name, None) from None
                 raise
         old = entry.decode()
-        old_view = present(resource, version, old, subresource)
+        old_view = present(resource, version, entry.decode(), subresource)
         wanted = produce(old_view)
         if subresource is not None and subresource.update is not None:
             new = put_view(resource, subresource, wanted, old, options)
         else:
-            new = take_in(resource, version, wanted, options)
+            known = old_view if wanted is not old_view else present(resource, version, entry.decode())
+            new = take_in(resource, version, wanted, options, known)
         return await self._replace(resource, version, entry, old, new, options, subresource, applying, admit)
 
     async def _replace(

@@ -188,7 +188,7 @@ class TableRendering(Rendering):
         version, include = self.form.version, self.include
         kept = table.keep_row(stored, self.columns, include=include, version=version, beside=view)
         if kept is not None:
-            self.forms.keep(entry, self.key, kept, len(kept.before) + len(kept.after))
+            self.forms.keep(entry, self.key, kept, kept.size)
             return kept.at(seconds)
         return orjson.dumps(table.row(stored, self.columns, now=now, include=include, version=version, beside=view))
 

@@ -254,7 +254,7 @@ class Writer:
             raise bad_request(f"error decoding patch: {error}") from None
         if isinstance(patch, dict):
             try:
-                codec.decode_json(raw, strict_duplicates=duplicates)
+                codec.check_repeated(raw, patch, duplicates)
             except ValueError as error:
                 raise bad_request(f"error decoding patch: {error}") from None
         if duplicates:

@@ -25,8 +25,13 @@ def age(obj: Obj, now: datetime) -> str:
     return since(obj["metadata"].get("creationTimestamp"), now)
 
 
+def age_column(name: str, moment: Callable[[Obj], str | None], *, priority: int = 0) -> Column:
+    """A column that says how long ago `moment` was."""
+    return Column(name, lambda obj, now: since(moment(obj), now), priority=priority, moment=moment)
+
+
 NAME = Column("Name", lambda obj, now: obj["metadata"].get("name", ""), format="name")
-AGE = Column("Age", age, moment=lambda obj: obj["metadata"].get("creationTimestamp"))
+AGE = age_column("Age", lambda obj: obj["metadata"].get("creationTimestamp"))
 
 
 def text(*path: str, absent: str = "") -> Value:

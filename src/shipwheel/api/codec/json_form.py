@@ -39,13 +39,19 @@ def decode_json(raw: bytes, *, strict_duplicates: list[str] | None = None) -> Ob
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         value = _decode_anyway(raw)
+    check_repeated(raw, value, strict_duplicates)
+    return as_object(value)
+
+
+def check_repeated(raw: bytes, value: Any, strict_duplicates: list[str] | None) -> None:
+    """Append to `strict_duplicates`, if given, what `raw` says twice, of which `value` is what it says. Raises
+    DecodeError where it is nested too deep."""
     if strict_duplicates is not None:
         again = _encode_again(value)
         if raw != again and raw.translate(None, _SPACE) != again.translate(None, _SPACE):
             strict_duplicates.extend(f'duplicate field "{path}"' for path in find_duplicates(raw))
     elif raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH:
         _encode_again(value)
-    return as_object(value)
 
 
 def _encode_again(value: Any) -> bytes:

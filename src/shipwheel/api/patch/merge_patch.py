@@ -13,7 +13,8 @@ from shipwheel.api.patch.values import clone, json_type
 
 
 def apply_merge_patch(original: Obj, patch: Any) -> Obj:
-    """`original` with `patch` merged in. Raises ApiError 400 when the patch is no object."""
+    """`original` with `patch` merged in; what the patch does not touch is not copied. Raises ApiError 400 when the
+    patch is no object."""
     if patch is None:
         raise bad_request("Invalid JSON Patch")
     if not isinstance(patch, dict):
@@ -28,7 +29,7 @@ def _merged(original: Obj, patch: Obj) -> Obj:
     result = {}
     for key, value in original.items():
         if key not in patch:
-            result[key] = clone(value)
+            result[key] = value
     for key, change in patch.items():
         if change is None:
             continue

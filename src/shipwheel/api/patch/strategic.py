@@ -9,7 +9,8 @@ All other lists are replaced whole. A patch may also hold directives:
 - `$setElementOrder/NAME` orders the list NAME; items it does not mention keep their place among the others.
 - `$retainKeys` takes away what it does not mention.
 
-The function works in place on copies of both documents. Errors are upstream's, those it answers with 500 too.
+What the patch does not touch is in the result as it is in the original, not copied. Errors are upstream's, those it
+answers with 500 too.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def apply_strategic(original: Obj, patch: Any, schema: Schema) -> Obj:
     """
     if not isinstance(patch, dict):
         raise bad_request(f"json: cannot unmarshal {json_type(patch)} into Go value of type map[string]interface {{}}")
-    return _merge_objects(clone(original), clone(patch), schema)
+    return _merge_objects(original, clone(patch), schema)
 
 
 def _fault(message: str) -> ApiError:
@@ -56,6 +57,7 @@ def _fault(message: str) -> ApiError:
 def _merge_objects(original: Obj, patch: Obj, schema: Schema | None) -> Obj:
     if _DIRECTIVE in patch:
         return _directed(patch)
+    original = dict(original)
     _retain_keys(original, patch)
     for key in [key for key in patch if key.startswith(_SET_ORDER)]:
         _merge_ordered(original, patch, key, schema)

@@ -16,6 +16,7 @@ import binascii
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from shipwheel.api import quantity
@@ -57,12 +58,18 @@ class Mismatch(Exception):
         return DecodeError(f"json: cannot unmarshal {self.value} into Go {where} of type {self.go_type}")
 
 
-def conform(schema: Schema, value: Any, *, unknown: list[str] | None = None) -> Any:
+def conform(schema: Schema, value: Any, *, unknown: list[str] | None = None, known: Obj | None = None) -> Any:
     """`value` in the form of `schema`, changed in place where it can be.
 
     Paths of fields that the schema does not know are appended to `unknown`, if given, as
-    `unknown field "spec.foo"`. Raises DecodeError for a value of the wrong type.
+    `unknown field "spec.foo"`. Raises DecodeError for a value of the wrong type. `known` is an object that is in this
+    form already: fields of `value` that equal its own are not looked at again. Most updates change one of them.
     """
+    if known and value.__class__ is dict:
+        same = {key: known[key] for key, item in value.items() if item and key in known and item == known[key]}
+        rest = conform(schema, {key: item for key, item in value.items() if key not in same}, unknown=unknown)
+        order = dict.fromkeys((*value, *rest))
+        return {key: same[key] if key in same else rest[key] for key in order if key in same or key in rest}
     stray: Stray = []
     strange: Unknown = []
     try:
@@ -423,6 +430,12 @@ _MICROS_LAYOUT = "2006-01-02T15:04:05.000000Z07:00"
 
 def _time(value: Any, stray: Stray, unknown: Unknown) -> Any:
     """RFC 3339 in UTC and whole seconds."""
+    return _canonical_time(value) if value.__class__ is str else _moment(value, _SECONDS_LAYOUT)
+
+
+@lru_cache(maxsize=4096)
+def _canonical_time(value: str) -> str:
+    """The same few moments stand in many objects, and many times in each."""
     moment = _moment(value, _SECONDS_LAYOUT)
     if _CANONICAL.fullmatch(value):
         return value

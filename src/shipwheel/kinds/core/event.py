@@ -9,14 +9,13 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 
-from shipwheel.api.ages import since
 from shipwheel.api.clock import parse_time
 from shipwheel.api.errors import FieldError, invalid, required
 from shipwheel.api.meta import GroupVersion, Obj
 from shipwheel.api.names import byte_length, is_dns1123_subdomain, is_qualified_name, name_is_path_segment
 from shipwheel.api.resource import Column, Resource, Strategy
 from shipwheel.kinds.checks import Errors, check_immutable, check_rule, check_subdomain
-from shipwheel.kinds.columns import text
+from shipwheel.kinds.columns import age_column, text
 from shipwheel.kinds.declare import older, served
 
 TTL = 3600
@@ -157,16 +156,15 @@ def _moment(event: Obj) -> datetime | None:
     return parse_time(event["eventTime"]) if event.get("eventTime") else None
 
 
-def _last_seen(event: Obj, now: datetime) -> str:
+def _last_seen(event: Obj) -> str | None:
     series = event.get("series")
     if series:
-        return since(series.get("lastObservedTime"), now)
-    last = event.get("lastTimestamp")
-    return since(last, now) if last else _first_seen(event, now)
+        return series.get("lastObservedTime")
+    return event.get("lastTimestamp") or _first_seen(event)
 
 
-def _first_seen(event: Obj, now: datetime) -> str:
-    return since(event.get("firstTimestamp") or event.get("eventTime"), now)
+def _first_seen(event: Obj) -> str | None:
+    return event.get("firstTimestamp") or event.get("eventTime")
 
 
 def _object(event: Obj, now: datetime) -> str:
@@ -227,14 +225,14 @@ RESOURCES = (
         storage_version=GroupVersion("", "v1"),
         strategy=EventStrategy(),
         columns=(
-            Column("Last Seen", _last_seen),
+            age_column("Last Seen", _last_seen),
             Column("Type", text("type")),
             Column("Reason", text("reason")),
             Column("Object", _object),
             Column("Subobject", text("involvedObject", "fieldPath"), priority=1),
             Column("Source", _source, priority=1),
             Column("Message", lambda event, now: event.get("message", "").strip()),
-            Column("First Seen", _first_seen, priority=1),
+            age_column("First Seen", _first_seen, priority=1),
             Column("Count", _count, priority=1),
             Column("Name", lambda event, now: event["metadata"]["name"], format="name", priority=1),
         ),
