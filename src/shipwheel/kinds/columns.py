@@ -21,10 +21,6 @@ NONE = "<none>"
 UNSET = "<unset>"
 
 
-def age(obj: Obj, now: datetime) -> str:
-    return since(obj["metadata"].get("creationTimestamp"), now)
-
-
 def age_column(name: str, moment: Callable[[Obj], str | None], *, priority: int = 0) -> Column:
     """A column that says how long ago `moment` was."""
     return Column(name, lambda obj, now: since(moment(obj), now), priority=priority, moment=moment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from shipwheel.api.meta import GroupVersion, Obj
 from shipwheel.api.resource import Column, Resource, Strategy, Subresource, Version
 from shipwheel.api.schema import Schema, apply_defaults, from_openapi, prune
 from shipwheel.kinds import catalog
-from shipwheel.kinds.columns import NAME, age
+from shipwheel.kinds.columns import AGE, NAME
 from shipwheel.kinds.declare import READ_WRITE
 from shipwheel.kinds.scale import SCALE
 
@@ -157,7 +158,7 @@ def _scale(declared: Obj) -> Subresource:
 def _columns(version: Obj) -> tuple[Column, ...]:
     declared = version.get("additionalPrinterColumns")
     if not declared:
-        return (NAME, Column("Age", age, type="date"))
+        return (NAME, replace(AGE, type="date"))
     return (
         NAME,
         *(
