@@ -26,7 +26,7 @@ from shipwheel.controllers.volumes import (
     VolumeBinder,
     VolumeProtection,
 )
-from shipwheel.controllers.volumes.errands import RECYCLER, recycler_pod
+from shipwheel.controllers.volumes.errands import RECYCLER, recycler_pod, with_tools
 from shipwheel.controllers.volumes.plugins import NoPlugin, deleter_of, external_name
 from tests.controllers.fakeapi import Faults
 from tests.controllers.world import CONFIG, World, without_faults
@@ -466,6 +466,22 @@ def test_a_recycler_has_time_by_size(storage, seconds):
     assert pod["spec"]["activeDeadlineSeconds"] == seconds
     assert pod["spec"]["volumes"] == [{"name": "vol", "hostPath": {"path": "/x"}}]
     assert "hostPath" not in RECYCLER["spec"]["volumes"][0]
+
+
+def test_an_image_without_tools_gets_the_node_s():
+    pod = with_tools(RECYCLER, ["/bin", "/usr"])
+    assert pod["spec"]["volumes"] == [
+        {"name": "vol"},
+        {"name": "tools-0", "hostPath": {"path": "/bin"}},
+        {"name": "tools-1", "hostPath": {"path": "/usr"}},
+    ]
+    assert pod["spec"]["containers"][0]["volumeMounts"] == [
+        {"name": "vol", "mountPath": "/scrub"},
+        {"name": "tools-0", "mountPath": "/bin", "readOnly": True},
+        {"name": "tools-1", "mountPath": "/usr", "readOnly": True},
+    ]
+    assert len(RECYCLER["spec"]["volumes"]) == 1
+    assert with_tools(RECYCLER, []) is RECYCLER
 
 
 # Protection

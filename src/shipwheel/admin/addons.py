@@ -12,7 +12,14 @@ from shipwheel.admin.layout import Settings
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.client import Client
-from shipwheel.client.resources import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES, SERVICES
+from shipwheel.client.resources import (
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    ROLE_BINDINGS,
+    ROLES,
+    SERVICES,
+    STORAGE_CLASSES,
+)
 
 DNS_USER = "system:shipwheel:dns"
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
@@ -44,6 +51,7 @@ async def install(client: Client, settings: Settings) -> None:
 
 def objects(settings: Settings) -> Iterator[tuple[GroupVersionResource, Obj]]:
     yield from _kubelet_client()
+    yield STORAGE_CLASSES, _default_class()
     if settings.runtime == "containerd":
         yield from _dns(settings)
 
@@ -54,6 +62,21 @@ def _kubelet_client() -> Iterator[tuple[GroupVersionResource, Obj]]:
         CLUSTER_ROLE_BINDINGS,
         _binding("ClusterRoleBinding", "kubeadm:apiserver-kubelet-client", "system:kubelet-api-admin", KUBELET_CLIENT),
     )
+
+
+def _default_class() -> Obj:
+    """Claims that name no class get a directory on the node of the first pod that uses them."""
+    from shipwheel.controllers.volumes.plugins import LOCAL_PATH
+
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": LOCAL_PATH,
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "reclaimPolicy": "Delete",
+        "allowVolumeExpansion": True,
+    }
 
 
 def _dns(settings: Settings) -> Iterator[tuple[GroupVersionResource, Obj]]:

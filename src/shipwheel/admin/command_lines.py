@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from shipwheel.admin import addons
 from shipwheel.admin.choices import port_name
+from shipwheel.admin.images import PAUSE
 from shipwheel.admin.layout import Layout, NodeSettings, Settings
 from shipwheel.admin.nodes import cgroup_of, containerd_config
 from shipwheel.admin.pki import write_private
@@ -86,6 +88,11 @@ def _controller_manager(layout: Layout, settings: Settings) -> Iterator[str]:
     yield f"--cluster-cidr={settings.pod_cidr}"
     yield f"--service-cluster-ip-range={settings.service_cidr}"
     yield f"--cluster-name={settings.name}"
+    yield f"--local-path-provisioner={layout.volumes}"
+    yield f"--local-path-helper-image={PAUSE}"
+    yield f"--local-path-helper-tools={','.join(_tools())}"
+    for kind in ("nfs", "hostpath"):
+        yield f"--pv-recycler-pod-template-filepath-{kind}={layout.recycler}"
     yield "--leader-elect=false"
     yield from NO_RATE_LIMIT
 
@@ -126,6 +133,20 @@ def _kubelet(layout: Layout, settings: Settings, node: NodeSettings) -> Iterator
     yield from NO_RATE_LIMIT
     yield f"--cgroup-root=/{cgroup_of(layout, node.name)}"
     yield f"--config={home}/config.yaml"
+
+
+def _tools() -> list[str]:
+    """Where this machine, and so each node on it, has its programs and what they need to run."""
+    return [path for path in ("/bin", "/lib", "/lib64", "/usr") if Path(path).exists()]
+
+
+def write_recycler(layout: Layout) -> None:
+    """The pod that empties volumes: with nothing but the image that every node has, and the node's own tools."""
+    from shipwheel.controllers.volumes.errands import RECYCLER, with_tools
+
+    pod = copy.deepcopy(RECYCLER)
+    pod["spec"]["containers"][0] |= {"image": PAUSE, "imagePullPolicy": "IfNotPresent"}
+    layout.recycler.write_text(json.dumps(with_tools(pod, _tools()), indent=1))
 
 
 def write_kubelet_configuration(layout: Layout, node: str) -> None:

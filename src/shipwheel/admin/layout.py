@@ -111,6 +111,16 @@ class Layout:
         return self.data / "store" / "state.db"
 
     @property
+    def volumes(self) -> Path:
+        """Of the built-in provisioner, on every node of this machine."""
+        return self.data / "volumes"
+
+    @property
+    def recycler(self) -> Path:
+        """The pod that empties volumes."""
+        return self.data / "recycler.json"
+
+    @property
     def etcd(self) -> Path:
         return self.data / "etcd"
 

@@ -29,6 +29,7 @@ CONTROL_PLANE = ("kube-controller-manager", "kube-scheduler")
 def programs(layout: Layout, settings: Settings) -> list[Program]:
     """In the order of their start. Everything they need is imported now, before they are forked."""
     _preload(settings)
+    command_lines.write_recycler(layout)
     configs = _configs(command_lines.control_plane(layout, settings))
     found = [Program("kube-apiserver", partial(_component, "kube-apiserver", configs))]
     if settings.store == "etcd":

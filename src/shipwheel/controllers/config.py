@@ -126,6 +126,7 @@ class ControllerManagerConfig:
     pv_recycler_timeout_increment_hostpath: int = 30
     local_path_provisioner: str = ""
     local_path_helper_image: str = "registry.k8s.io/build-image/debian-base:bookworm-v1.0.6"
+    local_path_helper_tools: tuple[str, ...] = ()
 
 
 _SIGNERS = {

@@ -160,5 +160,10 @@ SECTIONS: dict[str, tuple[tuple[str, Type, str], ...]] = {
             "Directory on the nodes for volumes of the built-in provisioner shipwheel.dev/local-path; empty: none.",
         ),
         ("local-path-helper-image", "string", "Image with a shell, mkdir, chmod and rm, to make and remove them."),
+        (
+            "local-path-helper-tools",
+            "stringSlice",
+            "Directories with these programs that are taken from the nodes, for an image that has none.",
+        ),
     ),
 }

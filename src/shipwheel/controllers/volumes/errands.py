@@ -7,7 +7,7 @@ follows from the volume's, so that a restarted manager finds it again.
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from shipwheel.api.errors import ApiError
@@ -66,6 +66,18 @@ def recycler_pod(volume: Obj, template: Obj, *, minimum: int, per_gi: int) -> Ob
     pod["spec"]["activeDeadlineSeconds"] = max(minimum, per_gi * (capacity(volume).value() // _GI))
     pod["spec"]["volumes"][0] = {"name": pod["spec"]["volumes"][0]["name"], **source}
     return pod
+
+
+def with_tools(pod: Obj, directories: Sequence[str]) -> Obj:
+    """The pod with directories of its node mounted, read-only, where they are there: so an image without any programs
+    has the node's, and nothing has to be pulled."""
+    if not directories:
+        return pod
+    spec, containers = pod["spec"], pod["spec"]["containers"]
+    volumes = [{"name": f"tools-{index}", "hostPath": {"path": path}} for index, path in enumerate(directories)]
+    mounts = [{"name": f"tools-{index}", "mountPath": path, "readOnly": True} for index, path in enumerate(directories)]
+    changed = [{**each, "volumeMounts": [*(each.get("volumeMounts") or ()), *mounts]} for each in containers]
+    return {**pod, "spec": {**spec, "volumes": [*(spec.get("volumes") or ()), *volumes], "containers": changed}}
 
 
 @dataclass(frozen=True, slots=True)

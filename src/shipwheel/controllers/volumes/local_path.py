@@ -6,8 +6,11 @@ limited. Pods on the node make the directory and remove it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from shipwheel.api.meta import Obj, annotations_of, key_of, labels_of, name_of, namespace_of, uid_of
-from shipwheel.controllers.volumes.errands import CLAIM, VOLUME
+from shipwheel.controllers.config import ControllerManagerConfig
+from shipwheel.controllers.volumes.errands import CLAIM, VOLUME, with_tools
 from shipwheel.controllers.volumes.plugins import DELETION_FINALIZER, LOCAL_PATH
 from shipwheel.kinds.claims import BOUND_BY_CONTROLLER, PROVISIONED_BY, SELECTED_NODE, mode_of, reference_to
 
@@ -69,22 +72,34 @@ def make_volume(claim: Obj, storage_class: Obj, node: Obj, directory: str) -> Ob
     }
 
 
-def creation_pod(claim: Obj, node: str, directory: str, image: str) -> Obj:
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """What the pods run that do something to directories: an image and, should it have no tools, the node's."""
+
+    image: str
+    tools: tuple[str, ...] = ()
+
+
+def helper_of(config: ControllerManagerConfig) -> Helper:
+    return Helper(config.local_path_helper_image, config.local_path_helper_tools)
+
+
+def creation_pod(claim: Obj, node: str, directory: str, helper: Helper) -> Obj:
     path = f"/volumes/{directory_name(claim)}"
     script = 'mkdir -p -m 0777 "$0" && chmod 0777 "$0"'
-    return _pod(f"create-{volume_name(claim)}", {CLAIM: key_of(claim)}, node, directory, image, (script, path))
+    return _pod(f"create-{volume_name(claim)}", {CLAIM: key_of(claim)}, node, directory, helper, (script, path))
 
 
-def removal_pod(volume: Obj, node: str, image: str) -> Obj:
+def removal_pod(volume: Obj, node: str, helper: Helper) -> Obj:
     directory, _, name = volume["spec"]["local"]["path"].rpartition("/")
     command = ('rm -rf "$0"', f"/volumes/{name}")
-    return _pod(f"delete-{name_of(volume)}", {VOLUME: name_of(volume)}, node, directory, image, command)
+    return _pod(f"delete-{name_of(volume)}", {VOLUME: name_of(volume)}, node, directory, helper, command)
 
 
 def _pod(
-    name: str, annotations: dict[str, str], node: str, directory: str, image: str, command: tuple[str, str]
+    name: str, annotations: dict[str, str], node: str, directory: str, helper: Helper, command: tuple[str, str]
 ) -> Obj:
-    return {
+    pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": f"local-path-{name}", "namespace": NAMESPACE, "annotations": annotations},
@@ -99,7 +114,7 @@ def _pod(
             "containers": [
                 {
                     "name": "local-path",
-                    "image": image,
+                    "image": helper.image,
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["/bin/sh", "-c", *command],
                     "volumeMounts": [{"name": "volumes", "mountPath": "/volumes"}],
@@ -108,6 +123,7 @@ def _pod(
             "volumes": [{"name": "volumes", "hostPath": {"path": directory, "type": "DirectoryOrCreate"}}],
         },
     }
+    return with_tools(pod, helper.tools)
 
 
 def node_of(volume: Obj) -> str:

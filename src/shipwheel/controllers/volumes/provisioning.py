@@ -75,7 +75,7 @@ class Provisioner:
         if node is None or why_not:
             await self._give_up(claim, storage_class, why_not)
             return
-        pod = local_path.creation_pod(claim, name_of(node), directory, config.local_path_helper_image)
+        pod = local_path.creation_pod(claim, name_of(node), directory, local_path.helper_of(config))
         outcome = await run_errand(
             self._ctx.client, self._pods, pod, is_needed=lambda: self._is_missing(local_path.volume_name(claim))
         )

@@ -130,7 +130,7 @@ class Reclaimer:
         if node is None:
             # Its directory went with it.
             return DONE
-        pod = local_path.removal_pod(volume, name_of(node), self._ctx.config.local_path_helper_image)
+        pod = local_path.removal_pod(volume, name_of(node), local_path.helper_of(self._ctx.config))
         return await self._send(pod, volume)
 
     async def _send(self, pod: Obj, volume: Obj) -> Outcome:
