@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shipwheel.api.clock import ManualClock
 from shipwheel.api.meta import Obj
@@ -19,6 +23,7 @@ from shipwheel.kubelet import config as configuration
 from shipwheel.kubelet import features, node_status
 from shipwheel.kubelet.cgroups import CgroupTree, larger, pod_path, v1_files, v2_files
 from shipwheel.kubelet.config import FLAGS, ConfigError, from_flags, from_object, thresholds_of, validate
+from shipwheel.kubelet.manifests import StaticPodFault, pods_of
 from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.messages import log_tail, termination_message
 from shipwheel.kubelet.node_status import NodeFacts, Reservations
@@ -34,7 +39,7 @@ from shipwheel.kubelet.runtime.base import (
     Sandbox,
 )
 from shipwheel.kubelet.settings import KubeletConfig
-from shipwheel.kubelet.static_pods import StaticPodFault, pods_of, read_files
+from shipwheel.kubelet.static_pods import read_files
 from shipwheel.kubelet.turnstile import Turnstile
 from tests.kubelet.builders import container, pod
 from tests.kubelet.world import MACHINE
@@ -387,14 +392,14 @@ spec:
 
 
 def test_a_static_pod_is_complete() -> None:
-    (found,) = pods_of(MANIFEST, "Node1", "file:/x", "file").values()
+    (found,) = pods_of(MANIFEST, "node1", "file:/x", "file").values()
     meta, spec = found["metadata"], found["spec"]
     assert (meta["name"], meta["namespace"]) == ("web-node1", "default")
     assert meta["annotations"]["kubernetes.io/config.source"] == "file"
     assert meta["annotations"]["kubernetes.io/config.hash"] == meta["uid"]
-    assert spec["nodeName"] == "Node1"
+    assert spec["nodeName"] == "node1"
     assert [each["imagePullPolicy"] for each in spec["containers"]] == ["Always", "IfNotPresent"]
-    assert spec["containers"][0]["resources"]["requests"] == {"cpu": 1}
+    assert spec["containers"][0]["resources"]["requests"] == {"cpu": "1"}
     assert spec["containers"][0]["livenessProbe"]["periodSeconds"] == 10
     assert spec["tolerations"] == [{"operator": "Exists", "effect": "NoExecute"}]
 
@@ -423,6 +428,43 @@ def test_a_static_pods_identity_is_its_content() -> None:
 def test_what_is_no_static_pod(text: str) -> None:
     with pytest.raises(StaticPodFault):
         pods_of(text, "n", "file:/x", "file")
+
+
+_LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "x", "10Mi", "A b", "/", "1s"])
+_KEYS = st.sampled_from(
+    ["name", "image", "containers", "volumes", "env", "resources", "limits", "cpu", "securityContext", "ports",
+     "livenessProbe", "httpGet", "port", "hostPath", "path", "affinity", "tolerations", "labels", "annotations"]
+)  # fmt: skip
+_ANYTHING = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_KEYS, inner, max_size=4))
+
+
+@given(metadata=_ANYTHING, spec=_ANYTHING, container=st.dictionaries(_KEYS, _ANYTHING, max_size=4))
+def test_whatever_a_manifest_says_it_is_a_pod_or_refused(metadata: object, spec: object, container: Obj) -> None:
+    if isinstance(spec, dict):
+        spec = {"containers": [{"name": "a", "image": "b", **container}], **spec}
+    if isinstance(metadata, dict):
+        metadata = {"name": "x", **metadata}
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    with contextlib.suppress(StaticPodFault):
+        (made,) = pods_of(json.dumps(manifest), "n", "/x", "file").values()
+        assert made["spec"]["nodeName"] == "n"
+
+
+@pytest.mark.parametrize(
+    ("spec", "what"),
+    [
+        ("serviceAccountName: s", "serviceaccounts"),
+        ("imagePullSecrets: [{name: s}]", "secrets"),
+        ("volumes: [{name: v, configMap: {name: c}}]", "configmaps (via configmap volumes)"),
+        ("volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", "persistentvolumeclaims"),
+        ("volumes: [{name: v, projected: {sources: [{secret: {name: c}}]}}]", "secrets (via projected volumes)"),
+    ],
+)
+def test_static_pods_stand_alone(spec: str, what: str) -> None:
+    text = f"apiVersion: v1\nkind: Pod\nmetadata: {{name: x}}\nspec:\n  containers: [{{name: a, image: b}}]\n  {spec}\n"
+    with pytest.raises(StaticPodFault) as caught:
+        pods_of(text, "n", "/x", "file")
+    assert str(caught.value) == f"static pods may not reference {what}"
 
 
 def test_garbage_keeps_no_other_file_from_being_read(tmp_path: Path) -> None:

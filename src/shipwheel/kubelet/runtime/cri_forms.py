@@ -241,7 +241,7 @@ def container(wire: Wire, *, sandbox_id: str = "") -> Container:
         attempt=metadata.get("attempt", 0),
         image=wire.get("image", {}).get("image", ""),
         image_ref=wire.get("image_ref", ""),
-        state=wire.get("state", "CONTAINER_CREATED").removeprefix("CONTAINER_"),
+        state=_named(wire.get("state", "CONTAINER_CREATED"), "CONTAINER_", "UNKNOWN"),
         created_at=wire.get("created_at", 0),
         labels=wire.get("labels", {}),
         annotations=wire.get("annotations", {}),
@@ -258,6 +258,11 @@ def container(wire: Wire, *, sandbox_id: str = "") -> Container:
     )
 
 
+def _named(value: str | int, prefix: str, otherwise: Any) -> Any:
+    """An enumeration's value without its prefix; a number that has no name is what `otherwise` says."""
+    return value.removeprefix(prefix) if isinstance(value, str) else otherwise
+
+
 def _time(nanoseconds: int) -> int:
     """Go's zero time, far before 1970, also means that it has not happened."""
     return max(nanoseconds, 0)
@@ -268,7 +273,7 @@ def _read_mount(wire: Wire) -> Mount:
         container_path=wire.get("container_path", ""),
         host_path=wire.get("host_path", ""),
         readonly=wire.get("readonly", False),
-        propagation=wire.get("propagation", "PROPAGATION_PRIVATE").removeprefix("PROPAGATION_"),
+        propagation=_named(wire.get("propagation", "PROPAGATION_PRIVATE"), "PROPAGATION_", "PRIVATE"),
         selinux_relabel=wire.get("selinux_relabel", False),
         image=wire.get("image", {}).get("image", ""),
         image_sub_path=wire.get("image_sub_path", ""),
@@ -285,7 +290,7 @@ def _read_resources(wire: Wire) -> LinuxResources:
         oom_score_adj=wire.get("oom_score_adj", 0),
         cpuset_cpus=wire.get("cpuset_cpus", ""),
         cpuset_mems=wire.get("cpuset_mems", ""),
-        hugepage_limits={each["page_size"]: each.get("limit", 0) for each in wire.get("hugepage_limits", ())},
+        hugepage_limits={each.get("page_size", ""): each.get("limit", 0) for each in wire.get("hugepage_limits", ())},
         unified=wire.get("unified", {}),
         memory_swap_limit_bytes=wire.get("memory_swap_limit_in_bytes", 0),
     )
