@@ -139,6 +139,7 @@ class Connection(asyncio.Protocol):
             self._tunnel.end()
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ClientGone("the client closed the connection"))
+            self._drained.exception()  # who waits may be cancelled before hearing of it, and nobody need then
         if self._task is not None and self._tunnel is None:
             self._task.cancel()
         self._waiting.clear()
