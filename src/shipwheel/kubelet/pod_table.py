@@ -124,7 +124,7 @@ class PodTable:
         self._start(worker, f"pod {podspec.describe(pod)}")
 
     def _admit(self, worker: PodWorker) -> None:
-        allocatable = self.kit.managers.allocatable_for(worker.pod, self._allocatable())
+        allocatable = self.kit.managers.counted(self._allocatable())
         verdict = self.admission.check(worker.given, self._others(worker.uid), self._node(), allocatable)
         if verdict is None:
             return

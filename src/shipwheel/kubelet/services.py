@@ -105,8 +105,8 @@ class Managers(Protocol):
     async def admit(self, pod: Obj) -> Refused | None:
         """Give the pod's containers what they ask for; what stands against it otherwise."""
 
-    def allocatable_for(self, pod: Obj, allocatable: Mapping[str, str]) -> Mapping[str, str]:
-        """What the node has for a pod that may hold some of it already."""
+    def counted(self, allocatable: Mapping[str, str]) -> Mapping[str, str]:
+        """What of the node is only counted, and not given piece by piece."""
 
     def capacity(self) -> Mapping[str, tuple[int, int]]:
         """(present, usable) of each extended resource."""

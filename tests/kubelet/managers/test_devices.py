@@ -215,7 +215,7 @@ async def test_kept_over_a_restart_of_the_kubelet(directory: Path) -> None:
     await devices.stop()
     async with node(directory, running=frozenset({"u1"})) as made:
         assert made.manager.capacity() == {RESOURCE: (0, 0)}, "the plugin has not come back yet"
-        assert made.manager.in_use() == {RESOURCE: 2}
+        assert made.manager.is_ours(RESOURCE)
         await made.give(wanted)
         assert made.ids("u1") == {"d0", "d1"}, "it runs, and has them"
         await again.start(directory)

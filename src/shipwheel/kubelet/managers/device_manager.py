@@ -180,11 +180,9 @@ class DeviceManager:
         found = {name: (len(each), len(self._table.healthy(name))) for name, each in self._table.known.items()}
         return {**dict.fromkeys(self._forgotten, (0, 0)), **found}
 
-    def in_use(self) -> dict[str, int]:
-        return self._table.counts()
-
-    def has(self, uid: str) -> bool:
-        return uid in self._table.given
+    def is_ours(self, resource: str) -> bool:
+        """Whether the resource is that of a plugin, which may have gone."""
+        return self._table.is_ours(resource)
 
     def of_container(self, uid: str, name: str) -> Mapping[str, Given]:
         return self._table.of_container(uid, name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import stat
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -124,18 +125,12 @@ class Registration:
         self._registered = registered
 
     async def run(self) -> None:
-        """Serve until cancelled; OSError when the socket cannot be made."""
-        self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        """Serve until cancelled."""
+        os.makedirs(self._directory, mode=0o750, exist_ok=True)
         _remove_sockets(self._directory)
         tables = device_messages()
         method = Method(tables["RegisterRequest"], tables["Empty"], self._register)
-        server = GrpcServer({"/v1beta1.Registration/Register": method})
-        try:
-            await server.listen(str(self._directory / SOCKET))
-            await asyncio.Event().wait()
-        finally:
-            await server.close()
-            (self._directory / SOCKET).unlink(missing_ok=True)
+        await serve(self._directory / SOCKET, GrpcServer({"/v1beta1.Registration/Register": method}))
 
     async def _register(self, request: Obj) -> Obj:
         resource = request.get("resource_name", "")
@@ -147,6 +142,25 @@ class Registration:
             raise GrpcError("UNKNOWN", problem)
         await self._connect(resource, str(self._directory / request.get("endpoint", "")))
         return {}
+
+
+async def serve(path: Path, server: GrpcServer) -> None:
+    """Serve until cancelled. Where no socket can be (its path is too long) there is none, and nothing else suffers."""
+    os.makedirs(path.parent, mode=0o750, exist_ok=True)
+    _remove(path)
+    try:
+        try:
+            await server.listen(str(path))
+        except OSError as error:
+            log.error("nobody can connect to %s: %s", path, error)
+        await asyncio.Event().wait()
+    finally:
+        await server.close()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 def _remove_sockets(directory: Path) -> None:

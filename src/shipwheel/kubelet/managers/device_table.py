@@ -67,11 +67,6 @@ class DeviceTable:
             for each in resources[resource].ids
         )
 
-    def counts(self) -> dict[str, int]:
-        """How many devices are in use, by resource."""
-        names = {name for containers in self.given.values() for each in containers.values() for name in each}
-        return {name: len(self.in_use(name)) for name in names}
-
     def is_ours(self, resource: str) -> bool:
         return resource in self.known or any(
             resource in resources for containers in self.given.values() for resources in containers.values()

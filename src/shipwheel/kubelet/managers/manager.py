@@ -84,7 +84,7 @@ class ResourceManagers:
         """The CPUs that containers were last set to, by id."""
 
     async def run(self) -> None:
-        """Until cancelled; OSError when a socket cannot be made."""
+        """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.devices.run(), name="device plugins")
             group.create_task(self.drivers.run(), name="claim drivers")
@@ -163,17 +163,9 @@ class ResourceManagers:
         """Whether a container of the pod, or that of this name, has CPUs for itself alone."""
         return bool(self.cpus.exclusive(uid, name)) if name else self.cpus.has_exclusive(uid)
 
-    def allocatable_for(self, pod: Obj, allocatable: Mapping[str, str]) -> Mapping[str, str]:
-        """What the node has, for a pod that may have devices already: as much as is in use, even if the plugin has not
-        come back yet."""
-        if not self.devices.has(pod["metadata"]["uid"]):
-            return allocatable
-        raised = {
-            resource: str(count)
-            for resource, count in self.devices.in_use().items()
-            if int(allocatable.get(resource, "0")) < count
-        }
-        return {**allocatable, **raised}
+    def counted(self, allocatable: Mapping[str, str]) -> Mapping[str, str]:
+        """What of the node is only counted: devices are given one by one."""
+        return {name: amount for name, amount in allocatable.items() if not self.devices.is_ours(name)}
 
     # Running
 

@@ -17,7 +17,7 @@ class NoManagers:
     async def admit(self, pod: Obj) -> Refused | None:
         return None
 
-    def allocatable_for(self, pod: Obj, allocatable: Mapping[str, str]) -> Mapping[str, str]:
+    def counted(self, allocatable: Mapping[str, str]) -> Mapping[str, str]:
         return allocatable
 
     def capacity(self) -> Mapping[str, tuple[int, int]]:

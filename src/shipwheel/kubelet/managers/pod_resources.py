@@ -6,7 +6,6 @@ https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.grpc.channel import GrpcError
 from shipwheel.client.grpc.server import GrpcServer, Method
 from shipwheel.kubelet import podspec
+from shipwheel.kubelet.managers.device_plugins import serve
 from shipwheel.kubelet.managers.manager import ResourceManagers
 from shipwheel.kubelet.managers.measures import ManagerMetrics
 from shipwheel.kubelet.managers.memory_manager import Block
@@ -39,7 +39,7 @@ class PodResources:
         self._pods = pods
 
     async def run(self) -> None:
-        """Serve until cancelled; OSError when the socket cannot be made."""
+        """Serve until cancelled."""
         tables = pod_resources_messages()
         calls = {
             "List": (self._list, "ListPodResourcesRequest", "ListPodResourcesResponse"),
@@ -50,21 +50,13 @@ class PodResources:
                 "AllocatableResourcesResponse",
             ),
         }
-        self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        path = self._directory / SOCKET
-        path.unlink(missing_ok=True)
         server = GrpcServer(
             {
                 f"/v1.PodResourcesLister/{name}": Method(tables[request], tables[response], handle)
                 for name, (handle, request, response) in calls.items()
             }
         )
-        try:
-            await server.listen(str(path))
-            await asyncio.Event().wait()
-        finally:
-            await server.close()
-            path.unlink(missing_ok=True)
+        await serve(self._directory / SOCKET, server)
 
     def _count(self, method: str) -> None:
         self._measures.pod_resources.labels("v1").inc()
