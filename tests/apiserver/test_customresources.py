@@ -43,7 +43,8 @@ async def serve(admin: Client, crd: Obj) -> GroupVersionResource:
 
 async def test_a_default_is_seen_in_what_was_stored_before_it(admin: Client) -> None:
     kind = await serve(admin, definition("widgets"))
-    await admin.create(kind, {"metadata": {"name": "w"}, "b": "mine"})
+    widget: Obj = {"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "b": "mine"}
+    await admin.create(kind, widget)
     default = {"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/a/default", "value": "A"}
     other = {**default, "path": default["path"].replace("/a/", "/b/")}
     await admin.patch(DEFINITIONS, "widgets.example.com", "", [default, other], kind="json")

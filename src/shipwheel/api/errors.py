@@ -142,6 +142,8 @@ class ApiError(Exception):
         self.message = message
         self.details = details
         self.headers = headers or {}
+        self.warnings: list[str] = []
+        """Texts for `Warning` headers."""
         self.continue_token = continue_token
         """Of a list whose snapshot is gone: how to go on without it."""
 
@@ -212,7 +214,8 @@ def invalid_object(group: str, kind: str, name: str, errors: list[FieldError]) -
     details: Obj = {"name": name} if name else {}
     if group:
         details["group"] = group
-    details["kind"] = kind
+    if kind:
+        details["kind"] = kind
     details["causes"] = [error.to_cause() for error in errors]
     return ApiError(422, "Invalid", f'{qualified} "{name}" is invalid: {shown}', details=details)
 

@@ -56,6 +56,11 @@ class GroupVersionKind(NamedTuple):
         """`apps/v1, Kind=Deployment`: as upstream's messages write it."""
         return f"{self.group_version}, Kind={self.kind}"
 
+    @property
+    def in_full(self) -> str:
+        """The same with the slash that other messages of upstream's have for the core group too: `/v1, Kind=Pod`."""
+        return f"{self.group}/{self.version}, Kind={self.kind}"
+
 
 def name_of(obj: Obj) -> str:
     return obj["metadata"].get("name", "")

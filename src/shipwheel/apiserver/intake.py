@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 from shipwheel.api.apply import Convert
-from shipwheel.api.errors import bad_request, invalid_object
+from shipwheel.api.errors import ApiError, invalid_object
 from shipwheel.api.meta import Obj
 from shipwheel.api.patch.values import clone
 from shipwheel.api.resource import Resource, Subresource, UserInfo, Version
@@ -16,7 +17,15 @@ from shipwheel.apiserver.metadata import match_namespace
 from shipwheel.kinds import catalog
 
 
-@dataclass(frozen=True, slots=True)
+class Undecodable(ApiError):
+    """400: a body does not fit its kind. `why` is the decoder's part of the message."""
+
+    def __init__(self, what: str, kind: str, why: str) -> None:
+        super().__init__(400, "BadRequest", f"{what} cannot be handled as a {kind}: {why}")
+        self.why = why
+
+
+@dataclass(slots=True)
 class WriteOptions:
     """What a client may say of a write beside the object itself."""
 
@@ -29,6 +38,10 @@ class WriteOptions:
     """Texts for `Warning` headers, collected on the way."""
     duplicates: list[str] = field(default_factory=list)
     """Fields that the body has twice, to be reported with those that nobody knows."""
+    places: dict[str, int] = field(default_factory=dict)
+    """Where in the body each complaint's field stands, known when there are duplicates."""
+    sorted_fields: bool = False
+    """The body was YAML."""
     check_access: Callable[[str], Awaitable[None]] | None = None
     """Asks whether the sender may also do another verb (create, for a PUT or an apply of what does not exist)."""
 
@@ -37,12 +50,14 @@ def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptio
     """From what a client sent to the storage version: types checked, unknown fields dropped (and reported as
     `fieldValidation` says), defaults filled in. `known` is the object as it was, in the form the client speaks."""
     unknown: list[str] | None = [] if options.field_validation != "Ignore" else None
+    sent = body.get("metadata")
+    resets_owners = isinstance(sent, dict) and sent.get("managedFields") == []
     if resource.custom:
         drop_nulls(version.schema, body)
         try:
             dropped = conform_metadata(version.schema, body, _object_meta())
         except DecodeError as error:
-            raise bad_request(f"{resource.kind} cannot be handled as a {resource.kind}: {error}") from None
+            raise Undecodable(f'{resource.kind} in version "{version.version}"', resource.kind, str(error)) from None
         dropped += prune(version.schema, body)
         if unknown is not None:
             unknown.extend(f'unknown field "{path}"' for path in dropped)
@@ -50,14 +65,14 @@ def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptio
         try:
             body = conform(version.schema, body, unknown=unknown, known=known)
         except DecodeError as error:
-            raise bad_request(
-                f'{resource.kind} in version "{version.version}" cannot be handled as a {resource.kind}: {error}'
-            ) from None
-    if problems := [*(unknown or ()), *options.duplicates]:
+            raise Undecodable(f'{resource.kind} in version "{version.version}"', resource.kind, str(error)) from None
+    if problems := order_problems(unknown or (), options):
         report_strict(problems, options, f'{resource.kind} in version "{version.version}"', resource.kind)
     apply_defaults(version.schema, body)
     if not isinstance(body.get("metadata"), dict):
         body["metadata"] = {}
+    if resets_owners:
+        body["metadata"]["managedFields"] = []  # an empty list says something here
     obj = version.to_storage(body) if version.to_storage is not None else body
     obj["kind"], obj["apiVersion"] = resource.kind, resource.storage.api_version
     resource.strategy.default(obj)
@@ -80,8 +95,8 @@ def take_in_view(schema: Schema, kind: str, body: Obj, options: WriteOptions) ->
     try:
         body = conform(schema, body, unknown=unknown)
     except DecodeError as error:
-        raise bad_request(f"{kind} cannot be handled as a {kind}: {error}") from None
-    if problems := [*(unknown or ()), *options.duplicates]:
+        raise Undecodable(kind, kind, str(error)) from None
+    if problems := order_problems(unknown or (), options):
         report_strict(problems, options, kind, kind)
     apply_defaults(schema, body)
     return body
@@ -130,9 +145,27 @@ def converter(resource: Resource, version: Version) -> Convert | None:
 def report_strict(problems: list[str], options: WriteOptions, what: str, kind: str) -> None:
     """Unknown and duplicate fields: an error under `Strict`, warnings under `Warn`."""
     if options.field_validation == "Strict":
-        raise bad_request(f"{what} cannot be handled as a {kind}: strict decoding error: {', '.join(problems)}")
+        raise Undecodable(what, kind, f"strict decoding error: {', '.join(problems)}")
     if options.field_validation == "Warn":
-        options.warnings.extend(problems)
+        for problem in problems:
+            lines = problem.removeprefix("yaml: unmarshal errors:\n").split("\n")
+            options.warnings.extend(line.strip() for line in lines)
+
+
+def order_problems(unknown: Sequence[str], options: WriteOptions) -> list[str]:
+    """Unknown and repeated fields in upstream's order: that of the document, or by name when it came as YAML (which
+    is turned into sorted JSON before anybody looks for fields; repeated ones are found before)."""
+    if options.sorted_fields:
+        return [*options.duplicates, *sorted(unknown, key=_by_name)]
+    problems = [*unknown, *options.duplicates]
+    if options.places:
+        problems.sort(key=lambda problem: options.places.get(problem, 0))
+    return problems
+
+
+def _by_name(problem: str) -> list[tuple[int, str]]:
+    steps = re.findall(r"\[(\d+)\]|([^.\[\]]+)", problem)
+    return [(int(index), "") if index else (-1, name) for index, name in steps]
 
 
 @cache

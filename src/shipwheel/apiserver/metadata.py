@@ -8,7 +8,7 @@ from datetime import datetime
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError, bad_request, conflict
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.resource import Resource, Strategy
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -54,17 +54,15 @@ def fill_new_metadata(metadata: Obj, now: datetime) -> None:
 
 def keep_system_metadata(metadata: Obj, old: Obj) -> None:
     """What a client may leave out of an update, and what it can never take back."""
-    for key in ("uid", "creationTimestamp"):
-        if not metadata.get(key) and key in old:
-            metadata[key] = old[key]
+    if not metadata.get("uid") and "uid" in old:
+        metadata["uid"] = old["uid"]
+    if "creationTimestamp" in old:
+        metadata["creationTimestamp"] = old["creationTimestamp"]
     metadata.pop("selfLink", None)
     if "deletionTimestamp" in old:
         metadata["deletionTimestamp"] = old["deletionTimestamp"]
         if "deletionGracePeriodSeconds" in old:
             metadata.setdefault("deletionGracePeriodSeconds", old["deletionGracePeriodSeconds"])
-    else:
-        metadata.pop("deletionTimestamp", None)
-        metadata.pop("deletionGracePeriodSeconds", None)
     if "generateName" in old:
         metadata.setdefault("generateName", old["generateName"])
     if "generation" in old:
@@ -94,6 +92,21 @@ def is_finished(strategy: Strategy, obj: Obj) -> bool:
     )
 
 
+def require_name(metadata: Obj, name: str) -> None:
+    """A body that takes the place of an object says which; ApiError 400 when it says none or another."""
+    if not metadata.get("name"):
+        raise bad_request(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
+    match_name(metadata, name)
+
+
+def check_uid(resource: Resource, name: str, wanted: Obj, old: Obj | None) -> None:
+    """409 when a body names the UID of another object than the one that is there."""
+    metadata = wanted.get("metadata")
+    given = metadata.get("uid") if isinstance(metadata, dict) else None
+    if given and old is not None and given != old["metadata"].get("uid"):
+        raise precondition_failed(resource, name, "UID", given, old["metadata"].get("uid"))
+
+
 def precondition_failed(resource: Resource, name: str, what: str, wanted: object, found: object) -> ApiError:
     """409 for an object that is another than the client thinks."""
     why = f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
@@ -103,7 +116,14 @@ def precondition_failed(resource: Resource, name: str, what: str, wanted: object
 def check_preconditions(resource: Resource, obj: Obj, wanted: Obj) -> None:
     """`DeleteOptions.preconditions`: the UID and the resource version that must still be those of the object."""
     metadata = obj["metadata"]
-    for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+    for key, label, changed in (
+        ("uid", "UID", "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "modified"),
+    ):
         expected = wanted.get(key)
         if expected is not None and expected != metadata.get(key):
-            raise precondition_failed(resource, metadata["name"], label, expected, metadata.get(key))
+            why = (
+                f"the {label} in the precondition ({expected}) does not match the {label} in record "
+                f"({metadata.get(key)}). The object might have been {changed}"
+            )
+            raise conflict(GroupResource(resource.group, resource.kind), metadata["name"], why)

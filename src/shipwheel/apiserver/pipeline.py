@@ -24,6 +24,7 @@ from shipwheel.api.errors import (
     bad_request,
     forbidden_error,
     internal,
+    method_not_allowed,
     method_not_supported,
     page_not_found,
 )
@@ -35,6 +36,7 @@ from shipwheel.api.table import check_include
 from shipwheel.apiserver.authn.impersonation import impersonate, wants_impersonation
 from shipwheel.apiserver.authn.requests import Authenticator
 from shipwheel.apiserver.authz.chain import Authorizer
+from shipwheel.apiserver.bodies import body_kind, decode_body, read_body
 from shipwheel.apiserver.flow import Flow, lasts_long
 from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
 from shipwheel.apiserver.listing import answer_list
@@ -53,7 +55,7 @@ from shipwheel.apiserver.requestinfo import RequestInfo, request_info
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.storing import Written
 from shipwheel.apiserver.watchsocket import over_websocket
-from shipwheel.apiserver.writes import Writer, body_kind, decode_body, read_body, write_options
+from shipwheel.apiserver.writes import Writer, write_options
 from shipwheel.client.flags import parse_duration
 from shipwheel.client.httpserver import (
     Answer,
@@ -73,6 +75,8 @@ log = logging.getLogger(__name__)
 _WITHOUT_PROTOBUF: tuple[codec.Format, ...] = ("json", "yaml")
 """Custom resources have no protobuf, nor have versions that today's release lacks."""
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_CONNECT_METHODS = _METHODS | {"HEAD", "OPTIONS"}
 _NO_CACHE = ("Cache-Control", "no-cache, private")
 PathHandler = Callable[[Request, UserInfo], Awaitable[Answer]]
 
@@ -208,7 +212,12 @@ class Pipeline:
         if info.namespace and not resource.namespaced and info.resource != "namespaces":
             raise page_not_found()
         namespace = info.namespace if resource.namespaced else ""
-        answer = await self._verb(request, info, user, resource, version, namespace)
+        try:
+            answer = await self._verb(request, info, user, resource, version, namespace)
+        except ApiError as error:
+            if version.deprecation and error.code != 405:
+                error.warnings.insert(0, version.deprecation)
+            raise
         if version.deprecation:
             _add_header(answer, "Warning", _warning(version.deprecation))
         return answer
@@ -223,8 +232,8 @@ class Pipeline:
             ):
                 raise page_not_found()
             return await self._subresource(request, info, user, resource, version, namespace, subresource)
-        if info.verb not in resource.verbs:
-            raise method_not_supported(resource.group_resource, info.verb)
+        if info.verb not in resource.verbs or not _is_routed(request, info):
+            raise _no_such_route(resource, info)
         if resource.call is not None:
             return await self._call_kind(request, info, user, resource, version, namespace)
         if info.verb == "get":
@@ -234,9 +243,7 @@ class Pipeline:
         if info.verb in ("list", "watch"):
             return await self._list(request, info, resource, version, namespace)
         if resource.namespaced and not namespace:
-            if info.verb == "create":
-                raise bad_request("an empty namespace may not be set during creation")
-            raise method_not_supported(resource.group_resource, info.verb)
+            raise _no_such_route(resource, info)
         return await self._write(request, info, user, resource, version, namespace, None)
 
     async def _list(
@@ -272,6 +279,23 @@ class Pipeline:
 
         kind = _OPTIONS.get(info.verb, "DeleteOptions")
         options = write_options(request, user, kind, check_access=check_access)
+        try:
+            return await self._carry_out(request, info, resource, version, namespace, subresource, form, options)
+        except ApiError as error:
+            error.warnings.extend(dict.fromkeys(options.warnings))
+            raise
+
+    async def _carry_out(
+        self,
+        request: Request,
+        info: RequestInfo,
+        resource: Resource,
+        version: Version,
+        namespace: str,
+        subresource: Subresource | None,
+        form: Rendering,
+        options: WriteOptions,
+    ) -> Answer:
         if info.verb == "deletecollection":
             removed = await self.writer.delete_collection(request, resource, version, namespace, options)
             body = form.list([each.entry for each in removed], {"resourceVersion": ""}, self.clock.now())
@@ -320,10 +344,14 @@ class Pipeline:
         namespace: str,
         sub: Subresource,
     ) -> Answer:
-        if sub.call is not None and (sub.connect or info.verb in ("create", "get")):
+        if not (info.verb in sub.verbs and request.method in _METHODS) and not (
+            sub.connect and request.method in _CONNECT_METHODS and len(sub.verbs) > 2
+        ):
+            raise _no_such_route(resource, info)
+        if sub.call is not None:
+            if sub.connect and request.parameter("dryRun"):
+                raise bad_request("dryRun is not supported")
             return await self._call_subresource(request, info, user, resource, version, namespace, sub)
-        if info.verb not in sub.verbs:
-            raise method_not_supported(GroupResource(resource.group, f"{resource.plural}/{sub.name}"), info.verb)
         if info.verb == "get":
             entry = await self.reader.get(resource, namespace, info.name)
             form = self._rendering(request, resource, version)
@@ -431,7 +459,7 @@ class Pipeline:
 
     def _refusal(self, request: Request, info: RequestInfo, error: ApiError) -> Response:
         status = error.to_status()
-        headers = list(error.headers.items())
+        headers = [*error.headers.items(), *(("Warning", _warning(text)) for text in error.warnings)]
         try:
             form = codec.negotiate(request.header("accept"))
         except ApiError:
@@ -461,6 +489,20 @@ def _within(
             writer.abort()
 
     return limited
+
+
+def _is_routed(request: Request, info: RequestInfo) -> bool:
+    """Whether the method goes with a path that names an object, or with one that does not."""
+    if request.method not in _METHODS:
+        return False
+    return bool(info.name) == (info.verb in ("update", "patch", "delete")) or info.verb in ("get", "list", "watch")
+
+
+def _no_such_route(resource: Resource, info: RequestInfo) -> ApiError:
+    """405: upstream's routes of built-in kinds do not know the kind, those of custom resources do."""
+    if resource.custom:
+        return method_not_supported(resource.group_resource, info.verb)
+    return method_not_allowed()
 
 
 def attributes_of(request: Request, info: RequestInfo, user: UserInfo, *, verb: str = "") -> Attributes:

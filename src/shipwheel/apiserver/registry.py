@@ -40,7 +40,7 @@ from shipwheel.apiserver.metadata import (
     keep_system_metadata,
     match_name,
     match_namespace,
-    precondition_failed,
+    require_name,
 )
 from shipwheel.apiserver.ownership import record_update
 from shipwheel.apiserver.storing import Storing, Written
@@ -127,6 +127,8 @@ class Registry:
         try:
             if options.dry_run:
                 _call(undo)
+                if self.cache.of(resource).get(namespace, metadata["name"]) is not None:
+                    raise already_exists(resource.group_resource, metadata["name"])
                 return Written(self.storing.imagined(resource, obj, None), created=True)
             return Written(await self.storing.put(resource, obj, ABSENT), created=True)
         except Mismatch:
@@ -248,7 +250,7 @@ class Registry:
         strategy = resource.strategy
         ctx = WriteContext(options.user, now, resource, sub, options.dry_run)
         match_namespace(resource, metadata, namespace)
-        match_name(metadata, name)
+        require_name(metadata, name)
         expected_version = metadata.get("resourceVersion")
         if expected_version:
             if expected_version != old_metadata["resourceVersion"]:
@@ -257,8 +259,6 @@ class Registry:
             field_error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
             raise invalid_object(resource.group, resource.kind, name, [field_error])
         metadata["resourceVersion"] = old_metadata["resourceVersion"]
-        if metadata.get("uid") and metadata["uid"] != old_metadata["uid"]:
-            raise precondition_failed(resource, name, "UID", metadata["uid"], old_metadata["uid"])
         keep_system_metadata(metadata, old_metadata)
         _dedup_owners(metadata, options)
         if not applying:
@@ -312,6 +312,7 @@ class Registry:
     ) -> None:
         strategy = resource.strategy
         errors = validate_object_meta_update(new["metadata"], old["metadata"], qualified_finalizers=not resource.custom)
+        errors *= 2  # upstream's strategies look at it once more, and clients count causes
         if resource.custom:
             errors += validate_schema(resource.storage.schema, new)
         if subresource is not None and subresource.strategy is not None:

@@ -424,7 +424,7 @@ def _same_but_managed(left: Obj, right: Obj) -> bool:
 def _check_target(patch: Obj, api_version: str, kind: str) -> None:
     given = patch.get("apiVersion", "")
     if kind and (given, patch.get("kind", "")) != (api_version, kind):
-        raise bad_request(f"invalid object type: {_gvk_text(patch)}")
+        raise bad_request(f"invalid object type: {GroupVersionKind.of(patch).in_full}")
     if given != api_version:
         raise bad_request(
             f"Incorrect version specified in apply patch. Specified patch version: {given}, expected: {api_version}"
@@ -435,10 +435,4 @@ def _check_target(patch: Obj, api_version: str, kind: str) -> None:
 
 def _described(obj: Obj) -> str:
     metadata = obj.get("metadata") or {}
-    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {_gvk_text(obj)}"
-
-
-def _gvk_text(obj: Obj) -> str:
-    """`apps/v1, Kind=Deployment`; upstream writes the core group as an empty one here."""
-    gvk = GroupVersionKind.of(obj)
-    return f"{gvk.group}/{gvk.version}, Kind={gvk.kind}"
+    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {GroupVersionKind.of(obj).in_full}"

@@ -3,7 +3,7 @@
 Kubernetes' protobuf is in `shipwheel.api.protobuf` (the wire) and `shipwheel.kinds.wire` (the messages).
 """
 
-from shipwheel.api.codec.json_form import check_repeated, decode_json, encode_json, html_safe, ordered
+from shipwheel.api.codec.json_form import decode_json, encode_json, html_safe, ordered, places, read_json
 from shipwheel.api.codec.media_type import ALL as ALL_FORMATS
 from shipwheel.api.codec.media_type import Format, MediaType, content_format, media_name, negotiate, unknown_format
 from shipwheel.api.codec.yaml_form import decode_yaml, encode_yaml
@@ -14,7 +14,6 @@ __all__ = [
     "ALL_FORMATS",
     "Format",
     "MediaType",
-    "check_repeated",
     "content_format",
     "decode_json",
     "decode_yaml",
@@ -25,5 +24,7 @@ __all__ = [
     "media_name",
     "negotiate",
     "ordered",
+    "places",
+    "read_json",
     "unknown_format",
 ]

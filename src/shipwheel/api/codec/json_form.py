@@ -39,11 +39,11 @@ def decode_json(raw: bytes, *, strict_duplicates: list[str] | None = None) -> Ob
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         value = _decode_anyway(raw)
-    check_repeated(raw, value, strict_duplicates)
+    _check_repeated(raw, value, strict_duplicates)
     return as_object(value)
 
 
-def check_repeated(raw: bytes, value: Any, strict_duplicates: list[str] | None) -> None:
+def _check_repeated(raw: bytes, value: Any, strict_duplicates: list[str] | None) -> None:
     """Append to `strict_duplicates`, if given, what `raw` says twice, of which `value` is what it says. Raises
     DecodeError where it is nested too deep."""
     if strict_duplicates is not None:
@@ -52,6 +52,19 @@ def check_repeated(raw: bytes, value: Any, strict_duplicates: list[str] | None) 
             strict_duplicates.extend(f'duplicate field "{path}"' for path in find_duplicates(raw))
     elif raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH:
         _encode_again(value)
+
+
+def read_json(raw: bytes, *, strict_duplicates: list[str] | None = None) -> Any:
+    """Any JSON value, as `decode_json` reads objects; DecodeError without its prefix."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            value = _decode_anyway(raw)
+        except DecodeError as error:
+            raise DecodeError(str(error).removeprefix(_PARSE)) from None
+    _check_repeated(raw, value, strict_duplicates)
+    return value
 
 
 def _encode_again(value: Any) -> bytes:
@@ -151,6 +164,28 @@ def _duplicates(value: Any, path: str) -> list[str]:
 
 
 _HTML = tuple((character.encode(), b"\\u%04x" % ord(character)) for character in "<>&\u2028\u2029")
+
+
+def places(raw: bytes) -> dict[str, int]:
+    """Where each complaint about a field of this document belongs in the order of all: an unknown one where it first
+    stands, a duplicate where it stands again."""
+    found: dict[str, int] = {}
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, _Pairs):
+            seen = set()
+            for key, item in value:
+                here = f"{path}.{key}" if path else key
+                what = "duplicate" if key in seen else "unknown"
+                found.setdefault(f'{what} field "{here}"', len(found))
+                seen.add(key)
+                visit(item, here)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                visit(item, f"{path}[{index}]")
+
+    visit(json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=_Pairs, parse_int=str), "")
+    return found
 
 
 def encode_json(obj: Obj) -> bytes:

@@ -185,7 +185,6 @@ async def bind(server: Server, call: Call) -> Obj:
 
 async def bind_pod(server: Server, call: Call, binding: Obj) -> Obj:
     metadata = binding.get("metadata") or {}
-    name = metadata["name"]
     target = binding.get("target") or {}
     errors = []
     if target.get("kind") not in ("", None, "Node"):
@@ -194,7 +193,10 @@ async def bind_pod(server: Server, call: Call, binding: Obj) -> Obj:
         errors.append(required("target.name"))
     if errors:
         texts = [str(error) for error in errors]
-        raise ApiError(500, "InternalError", texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]")
+        raise ApiError(500, "", texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]")
+    name = metadata.get("name")
+    if not name:
+        raise bad_request("Name parameter required.")
 
     def assign(pod: Obj) -> Obj:
         _check_binding(pod, metadata)

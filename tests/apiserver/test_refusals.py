@@ -1,0 +1,237 @@
+"""What clients are told when they ask for what cannot be: codes, reasons, messages and causes, as upstream's server
+answers the same requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from shipwheel.api.meta import Obj
+from tests.apiserver.world import Asker
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+JSON, MERGE, STRATEGIC, APPLY = (
+    f"application/{each}"
+    for each in ("json-patch+json", "merge-patch+json", "strategic-merge-patch+json", "apply-patch+yaml")
+)
+NO_SUCH_METHOD = "the server does not allow this method on the requested resource"
+
+
+async def refused(ask: Asker, method: str, path: str, body: Any = b"", content_type: str = "application/json") -> Obj:
+    answer = await ask(method, path, body, content_type=content_type)
+    status: Obj = orjson.loads(answer.body)
+    assert status["code"] == answer.status >= 400
+    return status
+
+
+def warnings(headers: list[tuple[bytes, bytes]]) -> list[str]:
+    return [
+        value.decode().removeprefix('299 - "').removesuffix('"').replace("\\", "")
+        for name, value in headers
+        if name == b"warning"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"kind": "Pod"}, 'Pod in version "v1" cannot be handled as a ConfigMap: converting (v1.Pod) to '
+         "(core.ConfigMap): unknown conversion"),
+        ({"kind": "Foo", "apiVersion": "no/v1"}, 'Foo in version "v1" cannot be handled as a ConfigMap: no kind "Foo" '
+         'is registered for version "no/v1" in scheme "pkg/api/legacyscheme/scheme.go:30"'),
+        ({"kind": 1}, "couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field "
+         ".kind of type string"),
+        ({"metadata": {"name": "x", "namespace": "other"}},
+         "the namespace of the provided object does not match the namespace sent on the request"),
+    ],
+)  # fmt: skip
+async def test_bodies_of_another_kind(ask: Asker, namespace: str, body: Obj, message: str) -> None:
+    status = await refused(ask, "POST", f"/api/v1/namespaces/{namespace}/configmaps", body)
+    assert (status["code"], status["reason"]) == (400, "BadRequest")
+    assert message in status["message"]
+
+
+FAULTY = (
+    b'{"metadata":{"name":"d","name":"e"},"spec":{"replicas":1,"replicas":2,"foo":1,"template":{"spec":{"containers":'
+    b'[{"name":"c","image":"i","image":"j","bar":2}],"unk":{}}},"replicas":3},"more":1}'
+)
+IN_ORDER = [
+    'duplicate field "metadata.name"',
+    'duplicate field "spec.replicas"',
+    'unknown field "spec.foo"',
+    'duplicate field "spec.template.spec.containers[0].image"',
+    'unknown field "spec.template.spec.containers[0].bar"',
+    'unknown field "spec.template.spec.unk"',
+    'unknown field "more"',
+]
+
+
+async def test_fields_that_nobody_knows_and_fields_given_twice(ask: Asker, namespace: str) -> None:
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    status = await refused(ask, "POST", f"{path}?fieldValidation=Strict", FAULTY)
+    assert status["message"] == (
+        'Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: ' + ", ".join(IN_ORDER)
+    )
+    answer = await ask("POST", path, FAULTY)
+    assert (answer.status, warnings(answer.headers)) == (422, IN_ORDER)  # told even though the object is invalid
+
+
+async def test_the_same_in_yaml(ask: Asker, namespace: str) -> None:
+    answer = await ask("POST", f"/apis/apps/v1/namespaces/{namespace}/deployments", FAULTY,
+                       content_type="application/yaml")  # fmt: skip
+    told = warnings(answer.headers)
+    assert told[:3] == [f'line 1: key "{key}" already set in map' for key in ("name", "replicas", "image")]
+    assert told[3:] == [
+        'unknown field "more"',
+        'unknown field "spec.foo"',
+        'unknown field "spec.template.spec.containers[0].bar"',
+        'unknown field "spec.template.spec.unk"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "cause"),
+    [
+        ("dryRun=Foo", ("FieldValueNotSupported", 'Unsupported value: ["Foo"]: supported values: "All"', "dryRun")),
+        ("fieldValidation=Foo", ("FieldValueNotSupported", 'Unsupported value: "Foo": supported values: "", "Ignore", '
+         '"Strict", "Warn"', "fieldValidation")),
+        ("fieldManager=" + "x" * 129, ("FieldValueTooLong", "Too long: may not be more than 128 bytes",
+         "fieldManager")),
+        ("fieldManager=a%01b", ("FieldValueInvalid", 'Invalid value: "a\\u0001b": invalid character U+0001 (at '
+         "position 1)", "fieldManager")),
+    ],
+)  # fmt: skip
+async def test_options(ask: Asker, namespace: str, query: str, cause: tuple[str, str, str]) -> None:
+    status = await refused(ask, "POST", f"/api/v1/namespaces/{namespace}/configmaps?{query}", {"metadata": {}})
+    assert (status["code"], status["details"]["kind"]) == (422, "CreateOptions")
+    (told,) = status["details"]["causes"]
+    assert (told["reason"], told["message"], told["field"]) == cause
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "configmaps/a"),
+        ("PUT", "configmaps"),
+        ("PATCH", "configmaps"),
+        ("OPTIONS", "configmaps/a"),
+        ("GET", "bindings"),
+        ("POST", "pods/x/log"),
+        ("DELETE", "pods/x/eviction"),
+        ("POST", "pods/x/resize"),
+        ("TRACE", "pods/x/proxy"),
+    ],
+)
+async def test_methods(ask: Asker, namespace: str, method: str, path: str) -> None:
+    answer = await ask(method, f"/api/v1/namespaces/{namespace}/{path}", {})
+    assert answer.status == 405
+    if method != "HEAD":
+        status = orjson.loads(answer.body)
+        assert (status["message"], status["reason"], status["details"]) == (NO_SUCH_METHOD, "MethodNotAllowed", {})
+
+
+async def test_collections_of_all_namespaces_are_not_deleted(ask: Asker) -> None:
+    assert (await refused(ask, "DELETE", "/api/v1/configmaps"))["message"] == NO_SUCH_METHOD
+    assert (await refused(ask, "DELETE", "/api/v1/namespaces"))["message"] == NO_SUCH_METHOD
+
+
+@pytest.mark.parametrize(
+    ("content_type", "patch", "message"),
+    [
+        (JSON, b"{}", "error decoding patch: json: cannot unmarshal object into Go value of type []handlers."
+         "jsonPatchOp"),
+        (JSON, b"x", "error decoding patch: invalid character 'x' looking for beginning of value"),
+        (MERGE, b"[]", "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface "
+         "{}"),
+        (MERGE, b"null", "Invalid JSON Patch"),
+        (MERGE, b'{"metadata":null}',
+         "the name of the object (a based on URL) was undeterminable: name must be provided"),
+        (MERGE, b'{"metadata":{"name":"b"}}', "the name of the object (b) does not match the name on the URL (a)"),
+        (STRATEGIC, b"x", "invalid character 'x' looking for beginning of value"),
+        (APPLY, b"{kind: ConfigMap}", "invalid object type: /, Kind=ConfigMap"),
+        (APPLY, b"{apiVersion: v1, kind: Secret}", "invalid object type: /v1, Kind=Secret"),
+    ],
+)  # fmt: skip
+async def test_patches(ask: Asker, namespace: str, content_type: str, patch: bytes, message: str) -> None:
+    configmaps = f"/api/v1/namespaces/{namespace}/configmaps"
+    await ask("POST", configmaps, {"metadata": {"name": "a"}})
+    status = await refused(ask, "PATCH", f"{configmaps}/a?fieldManager=m", patch, content_type)
+    assert (status["code"], status["message"]) == (400, message)
+    if content_type != APPLY:  # whether there is something to patch is asked first
+        status = await refused(ask, "PATCH", f"{configmaps}/absent", patch, content_type)
+        assert (status["code"], status["reason"]) == (404, "NotFound")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "patch", "why"),
+    [
+        (MERGE, b'{"data":{"x":1}}', "json: cannot unmarshal number into Go struct field ConfigMap.data of type "
+         "string"),
+        (JSON, b'[{"op":"add","path":"/data","value":{"x":[]}}]', "json: cannot unmarshal array into Go struct field "
+         "ConfigMap.data of type string"),
+    ],
+)  # fmt: skip
+async def test_what_a_patch_leads_to(ask: Asker, namespace: str, content_type: str, patch: bytes, why: str) -> None:
+    configmaps = f"/api/v1/namespaces/{namespace}/configmaps"
+    await ask("POST", configmaps, {"metadata": {"name": "a"}})
+    status = await refused(ask, "PATCH", f"{configmaps}/a", patch, content_type)
+    assert (status["code"], status["reason"]) == (422, "Invalid")
+    (cause,) = status["details"]["causes"]
+    assert cause["field"] == "patch"
+    assert cause["message"].endswith(why)
+
+
+async def test_immutable_metadata(ask: Asker, namespace: str) -> None:
+    configmaps = f"/api/v1/namespaces/{namespace}/configmaps"
+    made = orjson.loads((await ask("POST", configmaps, {"metadata": {"name": "a"}})).body)
+    status = await refused(ask, "PATCH", f"{configmaps}/a", {"metadata": {"uid": "other"}}, MERGE)
+    assert status["details"]["causes"] == 2 * [
+        {"reason": "FieldValueInvalid", "message": 'Invalid value: "other": field is immutable', "field":
+         "metadata.uid"}
+    ]  # fmt: skip
+    status = await refused(ask, "PUT", f"{configmaps}/a", {"metadata": {"name": "a", "uid": "other"}})
+    assert (status["code"], status["reason"]) == (409, "Conflict")
+    earlier = {"name": "a", "creationTimestamp": "2020-01-01T00:00:00Z"}
+    kept = orjson.loads((await ask("PUT", f"{configmaps}/a", {"metadata": earlier})).body)
+    assert kept["metadata"]["creationTimestamp"] == made["metadata"]["creationTimestamp"]
+    status = await refused(ask, "PUT", f"{configmaps}/a", {"metadata": {"name": "a", "deletionTimestamp":
+                                                                          "2020-01-01T00:00:00Z"}})  # fmt: skip
+    assert status["details"]["causes"][0]["field"] == "metadata.deletionTimestamp"
+
+
+async def test_a_dry_run_notices_what_is_there(ask: Asker, namespace: str) -> None:
+    configmaps = f"/api/v1/namespaces/{namespace}/configmaps"
+    await ask("POST", configmaps, {"metadata": {"name": "a"}})
+    status = await refused(ask, "POST", f"{configmaps}?dryRun=All", {"metadata": {"name": "a"}})
+    assert (status["code"], status["reason"]) == (409, "AlreadyExists")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ({"kind": "Pod", "apiVersion": "v1"}, 400, 'no kind "Pod" is registered for version "v1" in scheme'),
+        ({"gracePeriodSeconds": "x"}, 400, "json: cannot unmarshal string into Go struct field"),
+        ({"propagationPolicy": "Foo"}, 422, 'Unsupported value: "Foo": supported values: "Foreground", "Background", '
+         '"Orphan", "nil"'),
+        ({"preconditions": {"uid": "x"}}, 409, "the UID in the precondition (x) does not match the UID in record"),
+        ({"preconditions": {"resourceVersion": "1"}}, 409, "the ResourceVersion in the precondition (1) does not match "
+         "the ResourceVersion in record"),
+    ],
+)  # fmt: skip
+async def test_deletions(ask: Asker, namespace: str, body: Obj, code: int, message: str) -> None:
+    configmaps = f"/api/v1/namespaces/{namespace}/configmaps"
+    await ask("POST", configmaps, {"metadata": {"name": "a"}})
+    for path in (f"{configmaps}/a", configmaps):
+        status = await refused(ask, "DELETE", path, body)
+        assert status["code"] == code
+        assert message in status["message"]
+
+
+async def test_bindings_that_bind_nothing(ask: Asker, namespace: str) -> None:
+    bindings = f"/api/v1/namespaces/{namespace}/bindings"
+    assert (await refused(ask, "POST", bindings, {}))["message"] == "target.name: Required value"
+    status = await refused(ask, "POST", bindings, {"target": {"name": "n"}})
+    assert (status["code"], status["message"]) == (400, "Name parameter required.")
