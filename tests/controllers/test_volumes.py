@@ -300,6 +300,28 @@ async def test_the_built_in_provisioner_makes_and_removes_a_directory(seed):
         assert cluster.api.list(PODS) == [], "no errand is left behind or begun again"
 
 
+@pytest.mark.parametrize("first", [CLAIMS, VOLUMES])
+async def test_a_directory_is_removed_once_though_others_hold_the_volume_longer(first):
+    """The volume's protection is taken off only after its directory has been removed; and who deletes the volume before
+    its claim has the directory removed all the same."""
+    cluster = World((VolumeBinder, VolumeProtection), config=LOCAL)
+    cluster.add_node("n1")
+    add_class(cluster, "local", "shipwheel.dev/local-path", volumeBindingMode="WaitForFirstConsumer")
+    async with cluster.running():
+        add_claim(cluster, "c", class_name="local", annotations={"volume.kubernetes.io/selected-node": "n1"})
+        await cluster.until(lambda: (run_errands(cluster), is_bound(cluster, "c"))[1])
+        (pv,) = cluster.api.list(VOLUMES)
+        assert set(pv["metadata"]["finalizers"]) == {"kubernetes.io/pv-controller", "kubernetes.io/pv-protection"}
+        if first == VOLUMES:
+            cluster.api.delete(VOLUMES, pv["metadata"]["name"])
+        cluster.api.delete(CLAIMS, "c", "default")
+        await cluster.until(lambda: (run_errands(cluster), not cluster.api.list(VOLUMES))[1])
+        await cluster.pass_time(60, step=5)
+        sent = [obj for _, gvr, kind, obj, _ in cluster.api.log if gvr == PODS and kind == "ADDED"]
+        assert [each["metadata"]["name"].split("-")[2] for each in sent] == ["create", "delete"]
+        assert cluster.api.list(PODS) == []
+
+
 async def test_when_a_directory_cannot_be_made_another_node_may_be_chosen():
     cluster = World((VolumeBinder,), config=LOCAL)
     cluster.add_node("n1")

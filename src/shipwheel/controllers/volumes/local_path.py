@@ -53,8 +53,7 @@ def make_volume(claim: Obj, storage_class: Obj, node: Obj, directory: str) -> Ob
     }
     if policy == "Delete":
         metadata["finalizers"] = [DELETION_FINALIZER]
-    hostname = labels_of(node).get(_HOSTNAME, name_of(node))
-    here = {"matchExpressions": [{"key": _HOSTNAME, "operator": "In", "values": [hostname]}]}
+    here = {"matchExpressions": [{"key": _HOSTNAME, "operator": "In", "values": [hostname_of(node)]}]}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -70,6 +69,10 @@ def make_volume(claim: Obj, storage_class: Obj, node: Obj, directory: str) -> Ob
             "claimRef": reference_to(claim),
         },
     }
+
+
+def hostname_of(node: Obj) -> str:
+    return labels_of(node).get(_HOSTNAME, name_of(node))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from shipwheel.api.errors import ApiError
-from shipwheel.api.meta import Obj, annotations_of, key_of, labels_of, name_of, uid_of
+from shipwheel.api.meta import Obj, annotations_of, is_being_deleted, key_of, name_of, uid_of
 from shipwheel.client.informer import Informer
 from shipwheel.client.resources import NODES, PERSISTENT_VOLUMES
 from shipwheel.controllers.framework import Context, is_not_found
@@ -16,11 +16,10 @@ from shipwheel.controllers.pods import is_terminal
 from shipwheel.controllers.volumes import caches, local_path
 from shipwheel.controllers.volumes.errands import DONE, RECYCLER, Outcome, recycler_pod, run_errand
 from shipwheel.controllers.volumes.plan import Event
-from shipwheel.controllers.volumes.plugins import NoPlugin, deleter_of
+from shipwheel.controllers.volumes.plugins import DELETION_FINALIZER, NoPlugin, deleter_of
 from shipwheel.controllers.volumes.records import Records
 from shipwheel.kinds.claims import BOUND_BY_CONTROLLER, MIGRATED_TO, without_annotations
 
-_HOSTNAME = "kubernetes.io/hostname"
 _DELETABLE = re.compile(r"/tmp/.+")
 
 
@@ -126,7 +125,7 @@ class Reclaimer:
 
     async def _remove_local_path(self, volume: Obj) -> Outcome:
         hostname = local_path.node_of(volume)
-        node = next((each for each in self._nodes.list() if labels_of(each).get(_HOSTNAME) == hostname), None)
+        node = next((each for each in self._nodes.list() if local_path.hostname_of(each) == hostname), None)
         if node is None:
             # Its directory went with it.
             return DONE
@@ -143,6 +142,9 @@ class Reclaimer:
         except ApiError as error:
             if not is_not_found(error):
                 raise
+            return False
+        if is_being_deleted(current) and DELETION_FINALIZER not in (current["metadata"].get("finalizers") or ()):
+            # Its storage is deleted already; others hold the object for a moment yet.
             return False
         claimed_by = (current["spec"].get("claimRef") or {}).get("uid")
         return uid_of(current) == uid_of(volume) and claimed_by == volume["spec"]["claimRef"].get("uid")
