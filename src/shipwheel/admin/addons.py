@@ -22,6 +22,7 @@ from shipwheel.client.resources import (
 )
 
 DNS_USER = "system:shipwheel:dns"
+SIMULATED_NODES_USER = "system:shipwheel:simulated-nodes"
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 RBAC_GROUP = "rbac.authorization.k8s.io"
 DNS_SERVICE_INDEX = 10
@@ -54,6 +55,8 @@ def objects(settings: Settings) -> Iterator[tuple[GroupVersionResource, Obj]]:
     yield STORAGE_CLASSES, _default_class()
     if settings.runtime == "containerd":
         yield from _dns(settings)
+    if settings.simulated_nodes:
+        yield from _simulated_nodes()
 
 
 def _kubelet_client() -> Iterator[tuple[GroupVersionResource, Obj]]:
@@ -77,6 +80,22 @@ def _default_class() -> Obj:
         "reclaimPolicy": "Delete",
         "allowVolumeExpansion": True,
     }
+
+
+def _simulated_nodes() -> Iterator[tuple[GroupVersionResource, Obj]]:
+    """One process that is many nodes has the rights of all of them, as far as it uses them."""
+    name = SIMULATED_NODES_USER
+    rules = [
+        _rule("", ["nodes"], ["create", "get", "list", "watch", "patch"]),
+        _rule("", ["nodes/status", "pods/status"], ["patch"]),
+        _rule("", ["pods"], ["get", "list", "watch", "delete"]),
+        _rule("coordination.k8s.io", ["leases"], ["create", "patch"]),
+    ]
+    meta = {"name": name}
+    yield CLUSTER_ROLES, {"apiVersion": f"{RBAC_GROUP}/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules}
+    yield CLUSTER_ROLE_BINDINGS, _binding("ClusterRoleBinding", name, name, name)
+    reviews = "system:auth-delegator"
+    yield CLUSTER_ROLE_BINDINGS, _binding("ClusterRoleBinding", f"{name}:reviews", reviews, name)
 
 
 def _dns(settings: Settings) -> Iterator[tuple[GroupVersionResource, Obj]]:

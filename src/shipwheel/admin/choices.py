@@ -26,10 +26,14 @@ KUBELET_PORTS = {"kubelet": 10250, "kubelet-healthz": 10248}
 ETCD_PORTS = {"etcd": 2379, "etcd-peer": 2380}
 SERVICE_RANGES = tuple(f"10.{number}.0.0/16" for number in range(96, 112))
 POD_RANGES = tuple(f"10.{number}.0.0/16" for number in range(244, 256))
+WIDE_POD_RANGES = ("10.128.0.0/9", "100.64.0.0/10")
+"""For thousands of nodes."""
+NODE_MASK = 24
+"""Each node's part of the pods' range."""
 NODE_RANGES = tuple(f"10.112.{number}.0/24" for number in range(256))
 MAX_NAME = 40
 RESERVED = {
-    *("admin", "controller-manager", "scheduler", "kube-proxy", "dns"),
+    *("admin", "controller-manager", "scheduler", "kube-proxy", "dns", "simulated-nodes"),
     *("kube-apiserver", "control-plane", "machine", "etcd", "supervisor"),
 }
 """Names that files and processes of the cluster's own have."""
@@ -46,6 +50,8 @@ class Wanted:
     port: int | None = None
     """0: any free one."""
     nodes: int | None = None
+    simulated_nodes: int | None = None
+    stages: Path | None = None
 
 
 def reconcile(settings: Settings, wanted: Wanted) -> Settings:
@@ -66,7 +72,40 @@ def reconcile(settings: Settings, wanted: Wanted) -> Settings:
         )
     while wanted.nodes is not None and wanted.nodes > len(settings.nodes):
         settings = with_node(settings)
+    return _with_simulated(settings, wanted)
+
+
+def _with_simulated(settings: Settings, wanted: Wanted) -> Settings:
+    """Raises `ClusterError` when the pods' addresses do not suffice for so many nodes."""
+    if wanted.stages is not None:
+        settings = replace(settings, stages=_checked(wanted.stages))
+    if wanted.simulated_nodes is None:
+        return settings
+    if wanted.simulated_nodes < settings.simulated_nodes:
+        raise ClusterError(
+            f'the cluster "{settings.name}" has {settings.simulated_nodes} simulated nodes; '
+            "to take some away: kubectl delete node NAME"
+        )
+    settings = replace(settings, simulated_nodes=wanted.simulated_nodes)
+    if len(settings.nodes) + settings.simulated_nodes > _room(settings.pod_cidr):
+        raise ClusterError(
+            f'the cluster "{settings.name}" was made for at most {_room(settings.pod_cidr)} nodes; '
+            "to have more, take it down first, or choose another --name"
+        )
     return settings
+
+
+def _room(pod_cidr: str) -> int:
+    """How many nodes can have a range of pods."""
+    return 1 << (NODE_MASK - ip_network(pod_cidr).prefixlen)
+
+
+def _checked(stages: Path) -> str:
+    """The file's full path, if it can be read. Raises `FlagError`."""
+    from shipwheel.kubelet.simulated_nodes.config import read_stages
+
+    read_stages(str(stages))
+    return str(stages.resolve())
 
 
 def with_node(settings: Settings, name: str = "") -> Settings:
@@ -107,12 +146,16 @@ def new_settings(wanted: Wanted) -> Settings:
         port=port or machine.free_port(0, bind_address(runtime)),
         address=own_address(),
     )
+    pod_ranges = POD_RANGES
+    if len(settings.nodes) + (wanted.simulated_nodes or 0) > _room(pod_ranges[0]):
+        pod_ranges = WIDE_POD_RANGES
+    settings = replace(settings, pod_cidr=pod_ranges[0])
     if runtime == "containerd":
         others, routed = list(clusters()), machine.routed_networks()
         settings = replace(
             settings,
             service_cidr=machine.free_network(SERVICE_RANGES, [*routed, *(each.service_cidr for each in others)]),
-            pod_cidr=machine.free_network(POD_RANGES, [*routed, *(each.pod_cidr for each in others)]),
+            pod_cidr=machine.free_network(pod_ranges, [*routed, *(each.pod_cidr for each in others)]),
             node_cidr=machine.free_network(NODE_RANGES, [*routed, *(each.node_cidr for each in others)]),
         )
     if wanted.nodes is not None and wanted.nodes > 1:
@@ -120,7 +163,7 @@ def new_settings(wanted: Wanted) -> Settings:
         settings = replace(settings, nodes=())
         for _ in range(wanted.nodes):
             settings = with_node(settings)
-    return settings
+    return _with_simulated(settings, wanted)
 
 
 def _check_name(name: str) -> None:
@@ -160,6 +203,8 @@ def choose_ports(settings: Settings, keep: Mapping[str, int] | None = None) -> d
     wanted = CONTROL_PLANE_PORTS | (ETCD_PORTS if settings.store == "etcd" else {})
     if settings.runtime == "containerd":
         wanted |= PROXY_PORTS
+    if settings.simulated_nodes:
+        wanted |= {"simulated-nodes": KUBELET_PORTS["kubelet"]}
     for node in settings.nodes:
         if not node.address:
             wanted |= {port_name(purpose, node): port for purpose, port in KUBELET_PORTS.items()}

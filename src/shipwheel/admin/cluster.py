@@ -73,6 +73,9 @@ def up(wanted: Wanted, progress: Progress = silent) -> tuple[Layout, Settings]:
             asyncio.run(readiness.api_server(layout, settings, supervisor))
         with progress("Waiting for the node" if len(settings.running_nodes) == 1 else "Waiting for the nodes"):
             asyncio.run(readiness.everything(layout, settings, supervisor))
+        if settings.simulated_nodes:
+            with progress(f"Waiting for {settings.simulated_nodes} simulated nodes"):
+                asyncio.run(readiness.simulated_nodes(layout, settings, supervisor))
     except (ClusterError, KeyboardInterrupt):
         teardown.stop_supervisor(layout)
         raise
@@ -90,6 +93,9 @@ def _go_on(layout: Layout, made: Settings | None, settings: Settings | None, pro
         asyncio.run(readiness.everything(layout, made, None))
     for node in settings.nodes[len(made.nodes) :]:
         fleet.add(layout.name, layout.data, node.name, progress)
+    if (settings.simulated_nodes, settings.stages) != (made.simulated_nodes, made.stages):
+        with progress(f"Waiting for {settings.simulated_nodes} simulated nodes"):
+            fleet.simulate(layout.name, layout.data, settings.simulated_nodes, settings.stages)
     user_kubeconfig.publish(layout)
     return layout.read_settings() or settings
 

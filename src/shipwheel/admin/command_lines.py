@@ -35,6 +35,11 @@ def control_plane(layout: Layout, settings: Settings) -> dict[str, list[str]]:
     return lines
 
 
+def simulated_nodes(layout: Layout, settings: Settings) -> dict[str, list[str]]:
+    """What the process of the simulated nodes is started with."""
+    return {"simulated-nodes": list(_simulated_nodes(layout, settings))}
+
+
 def of_node(layout: Layout, settings: Settings, node: NodeSettings) -> dict[str, list[str]]:
     """What the components of a node are started with."""
     lines = {"kubelet": list(_kubelet(layout, settings, node))}
@@ -147,6 +152,22 @@ def write_recycler(layout: Layout) -> None:
     pod = copy.deepcopy(RECYCLER)
     pod["spec"]["containers"][0] |= {"image": PAUSE, "imagePullPolicy": "IfNotPresent"}
     layout.recycler.write_text(json.dumps(with_tools(pod, _tools()), indent=1))
+
+
+def _simulated_nodes(layout: Layout, settings: Settings) -> Iterator[str]:
+    yield f"--kubeconfig={layout.kubeconfig('simulated-nodes')}"
+    yield f"--nodes={settings.simulated_nodes}"
+    if settings.stages:
+        yield f"--stages={settings.stages}"
+    if settings.runtime == "containerd":
+        # Real pods are not to land on them by chance.
+        yield "--register-with-taints=shipwheel.dev/simulated=true:NoSchedule"
+    yield f"--node-ip={settings.address}"
+    yield f"--address={settings.address}"
+    yield f"--port={settings.ports['simulated-nodes']}"
+    yield f"--tls-cert-file={layout.pki}/simulated-nodes.crt"
+    yield f"--tls-private-key-file={layout.pki}/simulated-nodes.key"
+    yield f"--client-ca-file={layout.pki}/ca.crt"
 
 
 def write_kubelet_configuration(layout: Layout, node: str) -> None:

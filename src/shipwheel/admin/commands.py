@@ -77,6 +77,12 @@ async def _proxy(config: Any) -> None:
     await _with_client(_Connection(config.kubeconfig, config.master, config.qps, config.burst), proxy.run, config)
 
 
+async def _simulated_nodes(config: Any) -> None:
+    from shipwheel.kubelet.simulated_nodes import component
+
+    await _with_client(_connection(config), component.run, config)
+
+
 @dataclass(frozen=True, slots=True)
 class _Connection:
     """How a component reaches its API server."""
@@ -139,6 +145,12 @@ COMMANDS: Mapping[str, Command] = {
             "The service proxy: it makes Services reachable on its node.",
             "shipwheel.network.proxy.config",
             _proxy,
+        ),
+        Command(
+            "simulated-nodes",
+            "Nodes by the thousand in one process, whose pods live by declared stages.",
+            "shipwheel.kubelet.simulated_nodes.config",
+            _simulated_nodes,
         ),
     )
 }

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shipwheel.admin import choices, identities, readiness
+from shipwheel.admin import addons, choices, identities, readiness
 from shipwheel.admin import nodes as machines
 from shipwheel.admin.errors import ClusterError
 from shipwheel.admin.layout import Layout, NodeSettings, Settings
@@ -64,6 +64,29 @@ def have(layout: Layout, settings: Settings) -> None:
     layout.write_settings(settings)
     _tell(layout, settings)
     asyncio.run(readiness.nodes(layout, settings))
+
+
+def simulate(name: str, data_dir: Path | None, number: int, stages: str) -> None:
+    """Have so many simulated nodes, whose pods live by these stages. Raises `ClusterError`."""
+    with _changing(name, data_dir) as (layout, settings):
+        changed = replace(settings, simulated_nodes=number, stages=stages)
+        changed = replace(changed, ports=choices.choose_ports(changed, keep=settings.ports))
+        asyncio.run(_install(layout, changed))
+        running = {each.name: each.pid for each in components(layout) if each.running}
+        have(layout, changed)
+        if "simulated-nodes" in running:
+            # What it is started with has changed: the supervisor starts it anew.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(running["simulated-nodes"], signal.SIGTERM)
+        asyncio.run(readiness.simulated_nodes(layout, changed))
+
+
+async def _install(layout: Layout, settings: Settings) -> None:
+    async with admin_client(layout) as client:
+        try:
+            await addons.install(client, settings)
+        except (ApiError, ConnectionFailed) as error:
+            raise ClusterError(f"the API server does not answer: {error}") from None
 
 
 def stop(name: str, data_dir: Path | None, node: str, progress: Progress) -> None:
@@ -192,7 +215,7 @@ def _tell(layout: Layout, settings: Settings) -> None:
             told = True
         names = {each["name"] for each in (state or {"components": []})["components"]}
         # Of all processes, only the nodes' have kubeconfigs by their names.
-        if told and {each for each in names if layout.kubeconfig(each).exists()} == wanted:
+        if told and {each for each in names - {"simulated-nodes"} if layout.kubeconfig(each).exists()} == wanted:
             return
         if time.monotonic() > deadline:
             raise ClusterError(f"the cluster's supervisor does not answer; see {layout.log('supervisor')}")

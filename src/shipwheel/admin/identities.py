@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 
 from shipwheel.admin import pki
-from shipwheel.admin.addons import DNS_USER
+from shipwheel.admin.addons import DNS_USER, SIMULATED_NODES_USER
 from shipwheel.admin.layout import Layout, Settings
 from shipwheel.client.kubeconfig import ClientConfig, ConfigError, load_config, to_kubeconfig, write_file
 
@@ -28,6 +28,11 @@ def ensure(layout: Layout, settings: Settings, now: datetime) -> None:
     for who, leaf in users.items():
         name = settings.context if who == "admin" else settings.name
         _ensure_kubeconfig(layout.kubeconfig(who), settings.server, name, authority, leaf, now)
+    if settings.simulated_nodes:
+        user, file = pki.user(SIMULATED_NODES_USER), layout.kubeconfig("simulated-nodes")
+        _ensure_kubeconfig(file, settings.server, settings.name, authority, user, now)
+        leaf = pki.node_server("simulated-nodes", ("localhost", "127.0.0.1", settings.address))
+        pki.ensure_leaf(layout.pki / "simulated-nodes", authority, leaf, now)
     for node in settings.nodes:
         user, file = pki.node_user(node.name), layout.kubeconfig(node.name)
         _ensure_kubeconfig(file, settings.server_for(node), settings.name, authority, user, now)

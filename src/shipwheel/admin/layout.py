@@ -53,6 +53,10 @@ class Settings:
     service_cidr: str = "10.96.0.0/16"
     pod_cidr: str = "10.244.0.0/16"
     domain: str = "cluster.local"
+    simulated_nodes: int = 0
+    """Lightweight ones, besides the others."""
+    stages: str = ""
+    """The file by which their pods live; empty for the default stages."""
     node_cidr: str = "10.112.0.0/24"
     """Addresses of the nodes in namespaces of their own; the first is the machine's."""
     nodes: tuple[NodeSettings, ...] = (NodeSettings("node-1"),)
@@ -171,7 +175,7 @@ class Layout:
         return sorted(set(self.data.iterdir()) - set(self.owned())) if self.data.is_dir() else []
 
     def kubeconfig(self, who: str = "admin") -> Path:
-        """`admin`, `controller-manager`, `scheduler`, `kube-proxy`, `dns`, or a node's name."""
+        """`admin`, `controller-manager`, `scheduler`, `kube-proxy`, `dns`, `simulated-nodes`, or a node's name."""
         return self.data / f"{who}.conf"
 
     def node(self, node: str) -> Path:

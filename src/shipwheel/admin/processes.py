@@ -37,6 +37,9 @@ def programs(layout: Layout, settings: Settings) -> list[Program]:
     found.append(Program("control-plane", partial(run_component, partial(_control_plane, layout, configs))))
     if any(each.address for each in settings.nodes):
         found.append(Program("machine", partial(run_component, partial(_machine, layout, settings, configs))))
+    if settings.simulated_nodes:
+        simulated = _configs(command_lines.simulated_nodes(layout, settings))
+        found.append(Program("simulated-nodes", partial(run_component, partial(_simulated, layout, simulated))))
     return found + [_node(layout, settings, node) for node in settings.running_nodes]
 
 
@@ -75,6 +78,8 @@ def _preload(settings: Settings) -> None:
             "shipwheel.network.dns.server",
             "shipwheel.network.proxy.proxy",
         ]
+    if settings.simulated_nodes:
+        modules.append("shipwheel.kubelet.simulated_nodes.component")
     for module in modules:
         importlib.import_module(module)
     gc.collect()
@@ -85,6 +90,11 @@ async def _control_plane(layout: Layout, configs: Mapping[str, Any]) -> None:
     async with asyncio.TaskGroup() as tasks:
         for name in CONTROL_PLANE:
             tasks.create_task(kept(name, partial(COMMANDS[name].run, configs[name])))
+
+
+async def _simulated(layout: Layout, configs: Mapping[str, Any]) -> None:
+    await wait_for_api(layout, "simulated-nodes")
+    await COMMANDS["simulated-nodes"].run(configs["simulated-nodes"])
 
 
 async def _machine(layout: Layout, settings: Settings, configs: Mapping[str, Any]) -> None:

@@ -11,13 +11,14 @@ from shipwheel.admin import addons
 from shipwheel.admin.errors import ClusterError
 from shipwheel.admin.kernel import alive
 from shipwheel.admin.layout import Layout, Settings
-from shipwheel.admin.status import admin_client, components, tail
+from shipwheel.admin.status import NOT_SIMULATED, admin_client, components, tail
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj, is_condition_true, name_of
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.resources import NODES, SERVICE_ACCOUNTS
 
 TIMEOUT = 60.0
+SECONDS_A_NODE = 0.02
 HOPELESS = 3
 """Starts that fail in a row, after which nobody need wait any longer."""
 POLL = 0.03
@@ -46,8 +47,30 @@ async def nodes(layout: Layout, settings: Settings, supervisor: int | None = Non
         await _poll(lambda: _has_nodes(client, settings), layout, supervisor, what)
 
 
-async def _poll(done: Callable[[], Awaitable[bool]], layout: Layout, supervisor: int | None, what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
+async def simulated_nodes(layout: Layout, settings: Settings, supervisor: int | None = None) -> None:
+    """Until all of them are registered, which they are ready. Raises `ClusterError`."""
+    expected = len(settings.nodes) + settings.simulated_nodes
+    timeout = TIMEOUT + SECONDS_A_NODE * settings.simulated_nodes
+    async with admin_client(layout) as client:
+        await _poll(lambda: _are_nodes(client, expected), layout, supervisor, "a simulated node", timeout)
+
+
+async def _are_nodes(client: Client, expected: int) -> bool:
+    try:
+        page = await client.call("GET", NODES.path(), query={"limit": "1"})
+    except (ApiError, ConnectionFailed):
+        return False
+    return len(page["items"]) + page["metadata"].get("remainingItemCount", 0) >= expected
+
+
+async def _poll(
+    done: Callable[[], Awaitable[bool]],
+    layout: Layout,
+    supervisor: int | None,
+    what: str,
+    timeout: float = TIMEOUT,
+) -> None:
+    deadline = time.monotonic() + timeout
     while not await done():
         if supervisor is not None and not alive(supervisor):
             raise ClusterError(f"the supervisor has ended:\n{tail(layout.log('supervisor'))}")
@@ -70,7 +93,7 @@ async def _is_ready(client: Client) -> bool:
 async def _has_nodes(client: Client, settings: Settings) -> bool:
     machine = {each.name for each in settings.nodes if not each.address}
     try:
-        found = (await client.list(NODES))["items"]
+        found = (await client.list(NODES, label_selector=NOT_SIMULATED))["items"]
         for each in found:
             if name_of(each) in machine:
                 await _complete(client, each)

@@ -17,6 +17,8 @@ from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.kubeconfig import load_config
 from shipwheel.client.resources import NODES
 
+NOT_SIMULATED = "!shipwheel.dev/simulated"
+
 
 @dataclass(frozen=True, slots=True)
 class Component:
@@ -87,11 +89,11 @@ async def admin_client(layout: Layout) -> AsyncIterator[Client]:
 
 
 def list_nodes(layout: Layout) -> list[Obj]:
-    """The cluster's nodes; none when its API server does not answer."""
+    """The cluster's nodes, but for the simulated ones; none when its API server does not answer."""
 
     async def ask() -> list[Obj]:
         async with admin_client(layout) as client:
-            return (await client.list(NODES))["items"]
+            return (await client.list(NODES, label_selector=NOT_SIMULATED))["items"]
 
     try:
         return asyncio.run(ask())

@@ -33,14 +33,30 @@ def main() -> None:
 @click.option("--store", type=click.Choice(["sqlite", "etcd"]), help="Embedded, or a real etcd.  [default: sqlite]")
 @click.option("--port", type=click.IntRange(0, 65535), help="The API server's; 0: any.  [default: 6443]")
 @click.option("--nodes", type=click.IntRange(1), help="So many, each in namespaces of its own.  [default: 1]")
+@click.option(
+    "--simulated-nodes", type=click.IntRange(0), help="So many lightweight ones besides, their pods simulated."
+)
+@click.option(
+    "--stages",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that declares how their pods live.  [default: they start at once, and run]",
+)
 @click.option("--demo", is_flag=True, help="Deploy a small web site and wait until it answers.")
 def up(
-    name: str, data_dir: Path | None, runtime: Any, store: Any, port: int | None, nodes: int | None, demo: bool
+    name: str,
+    data_dir: Path | None,
+    runtime: Any,
+    store: Any,
+    port: int | None,
+    nodes: int | None,
+    simulated_nodes: int | None,
+    stages: Path | None,
+    demo: bool,
 ) -> None:
     """Start a cluster, or go on with one."""
     from shipwheel.admin import cluster
 
-    wanted = cluster.Wanted(name, data_dir, runtime, store, port, nodes)
+    wanted = cluster.Wanted(name, data_dir, runtime, store, port, nodes, simulated_nodes, stages)
     with show.errors():
         try:
             layout, settings = cluster.up(wanted, show.progress)

@@ -126,6 +126,8 @@ def status(layout: Layout, settings: Settings, running: Sequence[Component], nod
         f"Addresses   services {settings.service_cidr}, pods {settings.pod_cidr}",
         f"Data        {layout.data}",
     ]
+    if settings.simulated_nodes:
+        lines.append(f"Simulated   {settings.simulated_nodes} nodes, stages {settings.stages or 'as by default'}")
     if running:
         rows: list[tuple[str, ...]] = [("COMPONENT", "PID", "STATE", "UP", "RESTARTS", "MEMORY")]
         rows += [_component_row(each) for each in running]

@@ -95,7 +95,7 @@ def _refuse_other(name: str, value: Any, only: Any) -> None:
 
 def _from_flag(setting: dataclasses.Field[Any], value: Any) -> Any:
     if setting.name == "register_with_taints":
-        return tuple(_taint(each) for each in value)
+        return tuple(parse_taint(each) for each in value)
     if setting.metadata["kind"] == "thresholds":
         return _thresholds(value)
     if setting.metadata["kind"] == "headers":
@@ -142,7 +142,7 @@ def _memory(text: str) -> tuple[Obj, ...]:
     return tuple(found)
 
 
-def _taint(text: str) -> Obj:
+def parse_taint(text: str) -> Obj:
     """`key=value:effect`."""
     if not isinstance(text, str):
         return text
