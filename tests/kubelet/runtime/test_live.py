@@ -1,6 +1,8 @@
 """The kubelet on real containers: what only a kernel can show, and what is left when things break at random.
 
 CHAOS_SECONDS=600 pytest tests/kubelet/runtime/test_live.py -k chaos
+
+With RECORD=file, what the lifecycle core decides meanwhile is written down (see `tests.kubelet.recording`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +22,22 @@ from shipwheel.api.meta import Obj, condition
 from shipwheel.client import resources as r
 from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.runtime.cri import CriRuntime
+from tests.kubelet.recording import recording
 from tests.kubelet.runtime.live import NAMESPACE, LiveKubelet, shell
 from tests.sweep import swept
 
 pytestmark = [pytest.mark.root, pytest.mark.containerd]
 
 CHAOS_SECONDS = float(os.environ.get("CHAOS_SECONDS", "15"))
+
+
+@pytest.fixture(autouse=True)
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if path := os.environ.get("RECORD"):
+        with recording(Path(path), monkeypatch):
+            yield
+    else:
+        yield
 
 
 @pytest.fixture
@@ -142,6 +154,47 @@ async def test_mounts_of_containers_are_seen_by_others(node: LiveKubelet, tmp_pa
     directory = tmp_path / "root" / "pods"
     await node.until(lambda: list(directory.glob("*/volumes/kubernetes.io~empty-dir/v/m/file")))
     await node.until(lambda: node.phase("p") == "Running")
+
+
+async def test_every_way_to_end_and_begin_again(node: LiveKubelet) -> None:
+    """Policies, rules, sidecars and init containers, side by side."""
+    mount = [{"name": "w", "mountPath": "/w"}]
+
+    def once(code: int, then: str = "exit 0") -> str:
+        return f"[ -e /w/x ] || {{ touch /w/x; exit {code}; }}; {then}"
+
+    def rule(action: str, code: int) -> Obj:
+        exits = {"operator": "In", "values": [code]}
+        return {"restartPolicy": "Never", "restartPolicyRules": [{"action": action, "exitCodes": exits}]}
+
+    spec = {"restartPolicy": "Never", "volumes": [{"name": "w", "emptyDir": {}}]}
+    sleep = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
+    node.create(
+        "stages",
+        shell("[ -e /w/init ] && [ -e /w/side ]", volumeMounts=mount),
+        initContainers=[
+            shell("touch /w/init", "init", volumeMounts=mount),
+            shell(f"touch /w/side; {sleep}", "side", volumeMounts=mount, restartPolicy="Always"),
+        ],
+        **spec,
+    )
+    node.create("failing", shell(once(1), volumeMounts=mount), **{**spec, "restartPolicy": "OnFailure"})
+    node.create("ruled", shell(once(42), volumeMounts=mount, **rule("Restart", 42)), **spec)
+    node.create("broken", shell("exit 3", volumeMounts=mount, **rule("Restart", 42)), **spec)
+    both = [shell(once(88), volumeMounts=mount, **rule("RestartAllContainers", 88)), shell("sleep 2", "other")]
+    node.create("together", *both, **spec)
+    probe = {"exec": {"command": ["test", "-e", "/w/y"]}, "periodSeconds": 1, "failureThreshold": 1}
+    script = f"[ -e /w/x ] && touch /w/y; touch /w/x; {sleep}"
+    node.create("unwell", shell(script, volumeMounts=mount, livenessProbe=probe), **{**spec, "restartPolicy": "Always"})
+
+    def over() -> bool:
+        ended = all(node.phase(name) == "Succeeded" for name in ("stages", "failing", "ruled", "together"))
+        return ended and node.phase("broken") == "Failed"
+
+    await node.until(over, seconds=90)
+    await node.until(lambda: node.container("unwell").get("restartCount") == 1 and node.is_ready("unwell"), seconds=60)
+    restarts = {name: node.container(name)["restartCount"] for name in ("failing", "ruled", "broken")}
+    assert restarts == {"failing": 1, "ruled": 1, "broken": 0}
 
 
 async def test_a_dead_runtime_takes_nothing_with_it(node: LiveKubelet, containerd: Containerd) -> None:
