@@ -2,8 +2,9 @@
 
 In a namespace of its own it creates pods that no scheduler looks at, reads them in all ways, watches them with many
 watchers, and says after each step what memory the server uses. Clients are closed loops over TLS connections that are
-kept alive; the figures are medians of several rounds. "client" is how much of one core the clients themselves used:
-near 100 % they are what limits.
+kept alive; the figures are medians of several rounds. "server CPU" is what its processes used for one request, which
+does not depend on who else has the machine; "client" is how much of one core the clients themselves used: near 100 %
+they are what limits.
 """
 
 from __future__ import annotations
@@ -24,14 +25,34 @@ from pathlib import Path
 import uvloop
 
 from bench.http import Answer, Connection, Server
-from bench.processes import listening_on, memory
-from bench.report import machine, median, megabytes, milliseconds, percentile, rate, table
+from bench.processes import cpu_seconds, listening_on, memory
+from bench.report import duration, machine, median, megabytes, milliseconds, percentile, rate, table
 from shipwheel.client.kubeconfig import ClientConfig, load_config
 
 ROUNDS = 5
 LABELS = 10
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
-HEAD = ("work", "rate", "p50", "p99", "data", "client", "server memory")
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+FORMS = (("", "application/json"), (" as Table", TABLE), (" as protobuf", PROTOBUF))
+STATUS_PATCH = "application/strategic-merge-patch+json"
+HEAD = ("work", "rate", "p50", "p99", "server CPU", "data", "client", "server memory")
+
+
+class Cost:
+    """What is spent from here on: time, and processor time of the server and of ourselves, all in seconds."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+        self._begun = time.perf_counter(), cpu_seconds(pids), time.process_time()
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._begun[0]
+
+    def server(self) -> float:
+        return cpu_seconds(self._pids) - self._begun[1]
+
+    def client(self) -> float:
+        return time.process_time() - self._begun[2]
 
 
 class Load:
@@ -63,7 +84,7 @@ class Load:
                 body=json.dumps({"metadata": {"name": "default"}}).encode(),
             )
             _expect(await connection.ask(account, keep=True), 201, 409)
-        self._row("idle", "", [], 0, 0)
+        self._row("idle")
 
     async def create(self, clients: int) -> None:
         names = iter(range(self.pods))
@@ -80,13 +101,52 @@ class Load:
         marks: list[float] = []
         latencies: list[float] = []
         async with self.connections(clients) as connections:
-            cpu = time.process_time()
+            cost = Cost(self.pids)
             await asyncio.gather(*(client(connection, latencies) for connection in connections))
-            cpu = time.process_time() - cpu
         marks.append(time.perf_counter())
         rates = [self.pods / ROUNDS / (end - begin) for begin, end in pairwise(marks)]
-        used = cpu / (marks[-1] - marks[0])
-        self._row(f"create a pod, {clients} connections", rate(median(rates)), latencies, 0, used)
+        self._row(f"create a pod, {clients} connections", rate(median(rates)), latencies, cost)
+
+    async def live(self, clients: int) -> None:
+        """What becomes of most pods: created, bound, three statuses, deleted. A rate counts whole lives."""
+        latencies: list[float] = []
+        numbers = iter(range(1 << 30))
+
+        async def client(connection: Connection, end: float) -> int:
+            done = 0
+            while (begin := time.perf_counter()) < end:
+                for request in self._life(f"life-{next(numbers):06}"):
+                    _expect(await connection.ask(request), 200, 201)
+                latencies.append(time.perf_counter() - begin)
+                done += 1
+            return done
+
+        async with self.connections(clients) as connections:
+            work = f"a pod's life (6 requests), {clients} connections"
+            await self.rounds(work, lambda end: [client(each, end) for each in connections], latencies)
+
+    def _life(self, name: str) -> list[bytes]:
+        pod, ask = f"{self.base}/{name}", self.server.request
+        binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "nowhere"}}
+        statuses = [
+            {
+                "phase": phase,
+                "conditions": [{"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": ready}],
+                "containerStatuses": [
+                    {"name": "web", "image": "i", "imageID": "", "ready": ready == "True", "restartCount": 0}
+                ],
+            }
+            for phase, ready in (("Pending", "False"), ("Running", "False"), ("Running", "True"))
+        ]
+        return [
+            ask("POST", self.base, body=self._pod(0, name)),
+            ask("POST", f"{pod}/binding", body=json.dumps({"apiVersion": "v1", "kind": "Binding", **binding}).encode()),
+            *(
+                ask("PATCH", f"{pod}/status", body=json.dumps({"status": status}).encode(), kind=STATUS_PATCH)
+                for status in statuses
+            ),
+            ask("DELETE", f"{pod}?gracePeriodSeconds=0"),
+        ]
 
     async def get(self, clients: int) -> None:
         def one() -> bytes:
@@ -98,8 +158,9 @@ class Load:
         for work, query, accept in (
             ("LIST", "", "application/json"),
             ("LIST by label", "?labelSelector=app%3Dweb-3", "application/json"),
+            ("LIST by field", "?fieldSelector=status.phase%3DRunning", "application/json"),
             ("LIST as Table", "", TABLE),
-            ("LIST as protobuf", "", "application/vnd.kubernetes.protobuf"),
+            ("LIST as protobuf", "", PROTOBUF),
         ):
             request = self.server.request("GET", self.base + query, accept=accept)
             await self.closed_loops(f"{work}, {clients} connections", clients, lambda request=request: request)
@@ -132,7 +193,10 @@ class Load:
 
     async def get_under_lists(self) -> None:
         """GETs at a steady pace while two clients LIST as fast as they can."""
-        request = self.server.request("GET", self.base)
+        for form, accept in FORMS:
+            await self._get_under_lists(form, self.server.request("GET", self.base, accept=accept))
+
+    async def _get_under_lists(self, form: str, request: bytes) -> None:
         latencies: list[float] = []
         stop = asyncio.Event()
 
@@ -153,13 +217,18 @@ class Load:
         async with self.connections(2) as listing, self.connections(4) as getting:
             listers = [asyncio.ensure_future(lister(each)) for each in listing]
             await self.rounds(
-                "GET while 2 connections LIST", lambda end: [getter(each, end) for each in getting], latencies
+                f"GET while 2 connections LIST{form}", lambda end: [getter(each, end) for each in getting], latencies
             )
             stop.set()
             await asyncio.gather(*listers)
 
     async def watch(self, changes: int, pause: float) -> None:
         """From the sending of a change to its arrival at the last of all watchers."""
+        for form, accept in FORMS:
+            if accept != TABLE:
+                await self._watch(changes, pause, form, accept)
+
+    async def _watch(self, changes: int, pause: float, form: str, accept: str) -> None:
         arrived = 0
         last = 0.0
         everywhere = asyncio.Event()
@@ -175,7 +244,8 @@ class Load:
 
         async def begin_watch():
             async with gate:
-                watch = await self.server.watch(f"{self.base}?watch=1&resourceVersion={version}", on_event)
+                path = f"{self.base}?watch=1&resourceVersion={version}"
+                watch = await self.server.watch(path, on_event, accept=accept)
                 head = await watch.begun
                 if b" 200 " not in head[:20]:
                     raise RuntimeError(f"watch: {head[:300]!r}")
@@ -185,9 +255,9 @@ class Load:
             answer = await connection.ask(self.server.request("GET", f"{self.base}?limit=1"), keep=True)
             version = json.loads(answer.body)["metadata"]["resourceVersion"]
             watches = await asyncio.gather(*(begin_watch() for _ in range(self.watchers)))
-            self._row(f"{self.watchers} watchers, idle", "", [], 0, 0)
+            self._row(f"{self.watchers} watchers{form}, idle")
             latencies: list[float] = []
-            cpu, begun = time.process_time(), time.perf_counter()
+            cost = Cost(self.pids)
             for change in range(changes):
                 body = b'{"metadata":{"annotations":{"change":"%d"}}}' % change
                 path = f"{self.base}/{self._name(change % self.pods)}"
@@ -200,8 +270,7 @@ class Load:
                 latencies.append(last - begin)
                 _expect(await answering, 200)
                 await asyncio.sleep(pause)
-            used = (time.process_time() - cpu) / (time.perf_counter() - begun)
-            self._row(f"a change to the last of {self.watchers} watchers", "", latencies, 0, used)
+            self._row(f"a change to the last of {self.watchers} watchers{form}", latencies=latencies, cost=cost)
             for watch in watches:
                 watch.close()
 
@@ -210,7 +279,7 @@ class Load:
             for path in (self.base, f"/api/v1/namespaces/{self.namespace}"):
                 query = "?gracePeriodSeconds=0" if path == self.base else ""
                 _expect(await connection.ask(self.server.request("DELETE", path + query), keep=True), 200, 202, 409)
-        self._row("after deleting all of it", "", [], 0, 0)
+        self._row("after deleting all of it")
 
     # How steps are measured
 
@@ -234,14 +303,12 @@ class Load:
         self, work: str, clients: Callable[[float], Sequence], latencies: list[float], size: Callable[[], int] = int
     ) -> None:
         rates: list[float] = []
-        cpu, begun = time.process_time(), time.perf_counter()
+        cost = Cost(self.pids)
         for _ in range(ROUNDS):
             begin = time.perf_counter()
             done = await asyncio.gather(*clients(begin + self.seconds / ROUNDS))
             rates.append(sum(done) / (time.perf_counter() - begin))
-        elapsed = time.perf_counter() - begun
-        used = (time.process_time() - cpu) / elapsed
-        self._row(work, rate(median(rates)), latencies, size() / elapsed, used)
+        self._row(work, rate(median(rates)), latencies, cost, size())
 
     @asynccontextmanager
     async def connections(self, number: int) -> AsyncIterator[list[Connection]]:
@@ -252,15 +319,18 @@ class Load:
             for connection in connections:
                 connection.close()
 
-    def _row(self, work: str, rate: str, latencies: list[float], data: float, used: float) -> None:
+    def _row(
+        self, work: str, rate: str = "", latencies: Sequence[float] = (), cost: Cost | None = None, size: int = 0
+    ) -> None:
         resident = memory(self.pids).resident
         row = (
             work,
             rate,
             milliseconds(percentile(latencies, 50)) if latencies else "",
             milliseconds(percentile(latencies, 99)) if latencies else "",
-            f"{megabytes(data)}/s" if data >= 1e6 else "",
-            f"{used:.0%}" if used else "",
+            duration(cost.server() / len(latencies)) if cost and latencies and self.pids else "",
+            f"{megabytes(size / cost.elapsed())}/s" if cost and size / cost.elapsed() >= 1e6 else "",
+            f"{cost.client() / cost.elapsed():.0%}" if cost else "",
             megabytes(resident) if resident else "unknown",
         )
         self.rows.append(row)
@@ -269,11 +339,11 @@ class Load:
     def _name(self, number: int) -> str:
         return f"web-{number:05}"
 
-    def _pod(self, number: int) -> bytes:
+    def _pod(self, number: int, name: str = "") -> bytes:
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": self._name(number), "labels": {"app": f"web-{number % LABELS}"}},
+            "metadata": {"name": name or self._name(number), "labels": {"app": f"web-{number % LABELS}"}},
             "spec": {
                 "schedulerName": "nobody",
                 "automountServiceAccountToken": False,
@@ -310,6 +380,7 @@ async def measure(server: Server, arguments: argparse.Namespace) -> None:
     load = Load(server, arguments)
     steps = {
         "create": lambda: load.create(16),
+        "life": lambda: load.live(16),
         "get": lambda: load.get(16),
         "list": lambda: load.list(2),
         "paged": lambda: load.list_paged(2),
@@ -357,7 +428,7 @@ def main() -> None:
     parser.add_argument("--watchers", type=int, default=1000)
     parser.add_argument("--changes", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=5.0, help="each step, in all its rounds")
-    parser.add_argument("--only", default="", help="steps after `create`: get,list,paged,mixed,watch")
+    parser.add_argument("--only", default="", help="steps after `create`: life,get,list,paged,mixed,watch")
     parser.add_argument("--pid", type=int, action="append", help="of the server (and its etcd) on this machine")
     arguments = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -51,10 +51,11 @@ class Server:
     async def connect(self) -> Connection:
         return await self._connect(Connection)
 
-    async def watch(self, path: str, on_event: Callable[[float], None]) -> Watch:
+    async def watch(self, path: str, on_event: Callable[[float], None], *, accept: str = "application/json") -> Watch:
         """`on_event(time)` for each event that arrives, until the connection is closed."""
-        watch = await self._connect(lambda: Watch(on_event))
-        watch.begin(self.request("GET", path))
+        make = ProtobufWatch if "protobuf" in accept else Watch
+        watch = await self._connect(lambda: make(on_event))
+        watch.begin(self.request("GET", path, accept=accept))
         return watch
 
     async def _connect(self, make):
@@ -164,6 +165,7 @@ class Watch(asyncio.Protocol):
 
     def __init__(self, on_event: Callable[[float], None]) -> None:
         self._on_event = on_event
+        self._head = b""
         self._brace = False
         self.begun = asyncio.get_running_loop().create_future()
         """The head of the answer; done when there is one."""
@@ -176,16 +178,51 @@ class Watch(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self.begun.done():
-            self.begun.set_result(data)
-        events = data.count(b"}\n") + (self._brace and data[:1] == b"\n")
-        self._brace = data.endswith(b"}")
+            self._head += data
+            head, end, data = self._head.partition(b"\r\n\r\n")
+            if not end:
+                return
+            self.begun.set_result(head)
+        events = self.count(data)
         if events:
             now = time.perf_counter()
             for _ in range(events):
                 self._on_event(now)
 
+    def count(self, data: bytes) -> int:
+        """How many events end with these bytes."""
+        events = data.count(b"}\n") + (self._brace and data[:1] == b"\n")
+        self._brace = data.endswith(b"}")
+        return events
+
     def close(self) -> None:
         self._transport.abort()
+
+
+class ProtobufWatch(Watch):
+    """Counts events that say their length, in chunks that need not end where events do."""
+
+    def __init__(self, on_event: Callable[[float], None]) -> None:
+        super().__init__(on_event)
+        self._chunks = b""
+        self._events = b""
+
+    def count(self, data: bytes) -> int:
+        self._chunks += data
+        while (end := self._chunks.find(b"\r\n")) >= 0:
+            size = int(self._chunks[:end], 16)
+            if len(self._chunks) < end + size + 4:
+                break
+            self._events += self._chunks[end + 2 : end + 2 + size]
+            self._chunks = self._chunks[end + size + 4 :]
+        events = 0
+        while len(self._events) >= 4:
+            size = 4 + int.from_bytes(self._events[:4], "big")
+            if len(self._events) < size:
+                break
+            self._events = self._events[size:]
+            events += 1
+        return events
 
 
 def _ssl_context(config: ClientConfig) -> ssl.SSLContext:

@@ -55,6 +55,11 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms"
 
 
+def duration(seconds: float) -> str:
+    """With the unit that fits."""
+    return milliseconds(seconds) if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"
+
+
 def rate(per_second: float) -> str:
     return f"{per_second:,.0f}/s" if per_second >= 100 else f"{per_second:.1f}/s"
 

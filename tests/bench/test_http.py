@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.http import Answer, Connection, Watch
+from bench.http import Answer, Connection, ProtobufWatch, Watch
 from bench.report import percentile, table
 
 
@@ -79,6 +79,21 @@ async def test_a_watch_counts_events_however_they_are_cut() -> None:
         watch = Watch(times.append)
         for start in range(0, len(raw), size):
             watch.data_received(raw[start : start + size])
+        assert len(times) == 3
+
+
+async def test_a_watch_in_protobuf_counts_events_however_they_are_cut() -> None:
+    events = b"".join(size.to_bytes(4, "big") + bytes(size) for size in (3, 0, 300))
+    for size in range(1, len(events)):
+        body = b"".join(
+            b"%x\r\n%s\r\n" % (len(part), part)
+            for part in (events[start : start + size] for start in range(0, len(events), size))
+        )
+        times: list[float] = []
+        watch = ProtobufWatch(times.append)
+        raw = b"HTTP/1.1 200 OK\r\n\r\n" + body + b"0\r\n\r\n"
+        for start in range(0, len(raw), 7):
+            watch.data_received(raw[start : start + 7])
         assert len(times) == 3
 
 
