@@ -79,14 +79,15 @@ class Deleter:
         if options.dry_run:
             return Written(self.storing.imagined(resource, new, entry.revision), gone=not waits)
         if not waits:
-            return await self.finish(resource, entry, new)
+            return await self.finish(resource, entry, new, changed=new != old)
         if new == old:
             return Written(entry)
         return Written(await self.storing.put(resource, new, entry.revision))
 
-    async def finish(self, resource: Resource, entry: Entry, last: Obj) -> Written:
-        """Remove an object that nothing holds any more, and give back what it had."""
-        written = await self.storing.remove(resource, entry, last, entry.revision)
+    async def finish(self, resource: Resource, entry: Entry, last: Obj, *, changed: bool = True) -> Written:
+        """Remove an object that nothing holds any more, and give back what it had. `changed`: `last` is not what the
+        entry says."""
+        written = await self.storing.remove(resource, entry, last if changed else None)
         await resource.strategy.after_delete(last, self.server)
         return written
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from shipwheel.apiserver.reads import Selection
 from shipwheel.apiserver.rendering import Rendering
 from shipwheel.apiserver.turns import Turns
-from shipwheel.client.httpserver import Answer, Request, Response, Stream, StreamWriter
+from shipwheel.client.httpserver import Request, Response, Stream, StreamWriter
 
 STREAM_FROM = 128 * 1024
 """Lists of more stored bytes than this are streamed."""
@@ -24,7 +24,7 @@ _ENCODED = [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
 
 async def answer_list(
     request: Request, selection: Selection, rendering: Rendering, now: datetime, turns: Turns
-) -> Answer:
+) -> Response | Stream:
     """The entries of a selection in the form that was asked for."""
     compress = "gzip" in request.header("accept-encoding")
     if _is_short(selection):

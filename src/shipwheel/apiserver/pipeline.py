@@ -42,7 +42,7 @@ from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
 from shipwheel.apiserver.listing import answer_list
 from shipwheel.apiserver.listoptions import list_options
 from shipwheel.apiserver.metadata import new_uid
-from shipwheel.apiserver.reads import Reader
+from shipwheel.apiserver.reads import Reader, Selection
 from shipwheel.apiserver.rendering import (
     PLAIN_TEXT,
     Rendering,
@@ -298,8 +298,10 @@ class Pipeline:
     ) -> Answer:
         if info.verb == "deletecollection":
             removed = await self.writer.delete_collection(request, resource, version, namespace, options)
-            body = form.list([each.entry for each in removed], {"resourceVersion": ""}, self.clock.now())
-            return Response(200, body, content_type=form.content_type, headers=_warnings(options))
+            selection = Selection([each.entry for each in removed], {"resourceVersion": ""})
+            answer = await answer_list(request, selection, form, self.clock.now(), self.reader.turns)
+            answer.headers = [*(answer.headers or ()), *(_warnings(options) or ())]
+            return answer
         if info.verb == "delete":
             written = await self.writer.delete(request, resource, version, namespace, info.name, options)
             return self._deleted(request, resource, form, written, options)

@@ -57,13 +57,15 @@ class Storing:
             return cached
         return make_entry(resource, below, value, written.mod_revision)
 
-    async def remove(self, resource: Resource, entry: Entry, last: Obj, expected: int) -> Written:
-        """Take an object out for good, unless it was changed since `expected` (Mismatch). `last` is its last state."""
+    async def remove(self, resource: Resource, entry: Entry, last: Obj | None) -> Written:
+        """Take an object out for good, unless it was changed since (Mismatch). `last` is its last state, None when that
+        is the entry's."""
         key = f"{REGISTRY}{resource.prefix}/{entry.key}"
-        removed = await _guard(self.store.delete(key, expected=expected))
+        removed = await _guard(self.store.delete(key, expected=entry.revision))
         revision = removed.mod_revision if removed is not None else entry.revision
         await self.seen(revision)
-        return Written(self.imagined(resource, last, revision), gone=True)
+        gone = entry.at(revision) if last is None else self.imagined(resource, last, revision)
+        return Written(gone, gone=True)
 
     async def catch_up(self, mismatch: Mismatch) -> None:
         """See what made a write fail, before it is tried again."""

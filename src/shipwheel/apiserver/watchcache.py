@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 REGISTRY = "/registry/"
 _LOAD_PAGE = 5000
+HISTORY = 4096
+HISTORY_BYTES = 16 << 20
+"""How many changes of a kind are remembered; for what is older, the store is asked."""
 
 
 class Change:
@@ -106,16 +109,18 @@ class Watcher:
 class ResourceCache:
     """All objects of one kind, in the order of their keys, their recent changes, and who watches them."""
 
-    def __init__(self, resource: Resource, *, history: int = 4096) -> None:
+    def __init__(self, resource: Resource, *, history: int = HISTORY) -> None:
         self.resource = resource
         self.prefix = f"{REGISTRY}{resource.prefix}/"
         self.entries: dict[str, Entry] = {}
         self.keys: list[str] = []
         self.changed_at = 0
         """The revision of the newest change."""
-        self.recent: deque[Change] = deque(maxlen=history)
+        self.recent: deque[Change] = deque()
         self.recent_since = 0
         """`recent` holds every change after this revision."""
+        self._history = history
+        self._recent_bytes = 0
         self.watchers: set[Watcher] = set()
         self._pinned: dict[str, dict[str, set[Watcher]]] = {}
         self._free: set[Watcher] = set()
@@ -145,9 +150,12 @@ class ResourceCache:
             del self.keys[bisect.bisect_left(self.keys, key)]
             change = Change(event.revision, before, before.at(event.revision), True)
         self.changed_at = event.revision
-        if len(self.recent) == self.recent.maxlen:
-            self.recent_since = self.recent[0].revision
         self.recent.append(change)
+        self._recent_bytes += len(change.after.tail)
+        while len(self.recent) > self._history or (self._recent_bytes > HISTORY_BYTES and len(self.recent) > 1):
+            forgotten = self.recent.popleft()
+            self.recent_since = forgotten.revision
+            self._recent_bytes -= len(forgotten.after.tail)
         if self.watchers:
             for watcher in self._interested(change):
                 watcher.offer(change)

@@ -41,6 +41,8 @@ from shipwheel.apiserver.registry import PATCH_ATTEMPTS, Registry
 from shipwheel.apiserver.storing import Written
 from shipwheel.client.httpserver import Request
 
+DELETE_WORKERS = 16
+"""How many of a collection's objects are deleted at once."""
 _VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 
 
@@ -255,12 +257,11 @@ class Writer:
             options = _with_dry_run(options)
         wanted = list_options(request, resource, version)
         selection = await self.reader.select(resource, namespace, wanted)
-        gate = asyncio.Semaphore(16)
         written: list[Written | None] = [None] * len(selection.entries)
+        rest = iter(enumerate(selection.entries))
 
-        async def remove(position: int) -> None:
-            entry = selection.entries[position]
-            async with gate:
+        async def remove() -> None:
+            for position, entry in rest:
                 try:
                     written[position] = await self.registry.delete(
                         resource, version, entry.namespace, entry.name, dict(body), options
@@ -271,8 +272,8 @@ class Writer:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for position in range(len(selection.entries)):
-                    group.create_task(remove(position))
+                for _ in range(DELETE_WORKERS):
+                    group.create_task(remove())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         return [each for each in written if each is not None]
