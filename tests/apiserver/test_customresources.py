@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -53,3 +54,76 @@ async def test_a_default_is_seen_in_what_was_stored_before_it(admin: Client) -> 
             await asyncio.sleep(0.01)
     assert (found["a"], found["b"]) == ("A", "mine")
     assert (await admin.list(kind))["items"][0]["a"] == "A"
+
+
+def two_versions(plural: str) -> Obj:
+    """A kind of which each version has fields, subresources and selectable fields of its own."""
+    crd = definition(plural)
+    first = crd["spec"]["versions"][0]
+    numbers = {"type": "object", "properties": {"replicas": {"type": "integer"}}}
+    properties = {"a": {"type": "string"}, "b": {"type": "string"}, "spec": numbers, "status": numbers}
+    first["schema"] = {"openAPIV3Schema": {"type": "object", "properties": properties}}
+    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    first["subresources"] = {"status": {}, "scale": scale}
+    first["selectableFields"] = [{"jsonPath": ".a"}]
+    second = {"name": "v2", "served": True, "storage": False}
+    second["schema"] = {"openAPIV3Schema": {"type": "object", "properties": {"a": {"type": "string"}}}}
+    crd["spec"]["versions"].append(second)
+    crd["spec"]["scope"] = "Namespaced"
+    return crd
+
+
+async def test_each_version_has_its_own_selectable_fields(admin: Client, namespace: str) -> None:
+    kind = await serve(admin, two_versions("pickers"))
+    other = kind._replace(version="v2")
+    for name in ("x", "y"):
+        made: Obj = {"apiVersion": "example.com/v1", "kind": "Picker", "metadata": {"name": name}, "a": name}
+        await admin.create(kind, made, namespace)
+    found = await admin.list(kind, namespace, field_selector="a=y")
+    assert [each["metadata"]["name"] for each in found["items"]] == ["y"]
+    with pytest.raises(ApiError) as caught:
+        await admin.list(other, namespace, field_selector="a=y")
+    assert (caught.value.code, caught.value.message) == (400, "field label not supported: a")
+
+
+async def apply(
+    admin: Client, kind: GroupVersionResource, config: Obj, namespace: str, manager: str, **more: Any
+) -> Obj:
+    return await admin.patch(kind, "x", namespace, config, kind="apply", field_manager=manager, **more)
+
+
+async def test_owners_are_kept_across_versions_and_by_scale(admin: Client, namespace: str) -> None:
+    kind = await serve(admin, two_versions("owners"))
+    about = {"kind": "Owner", "metadata": {"name": "x"}}
+    await apply(admin, kind, {**about, "apiVersion": "example.com/v1", "a": "1"}, namespace, "one")
+    changed = {**about, "apiVersion": "example.com/v2", "a": "2"}
+    with pytest.raises(ApiError) as caught:
+        await apply(admin, kind._replace(version="v2"), changed, namespace, "two")
+    assert caught.value.reason == "Conflict"
+    assert 'conflict with "one": .a' in caught.value.message
+    await apply(admin, kind._replace(version="v2"), changed, namespace, "two", force=True)
+    scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "x"}, "spec": {"replicas": 3}}
+    await apply(admin, kind, scale, namespace, "three", subresource="scale")
+    found = await admin.get(kind, "x", namespace)
+    assert (found["a"], found["spec"]) == ("2", {"replicas": 3})
+    owners = [
+        (each["manager"], each["operation"], each["apiVersion"], each.get("subresource", ""), each["fieldsV1"])
+        for each in found["metadata"]["managedFields"]
+    ]
+    assert sorted(owners, key=str) == [
+        ("three", "Apply", "example.com/v1", "scale", {"f:spec": {"f:replicas": {}}}),
+        ("two", "Apply", "example.com/v2", "", {"f:a": {}}),
+    ]
+    await apply(admin, kind, {**about, "apiVersion": "example.com/v1", "b": "2"}, namespace, "one")
+    found = await admin.get(kind._replace(version="v2"), "x", namespace)
+    assert "b" not in found
+
+
+async def test_a_field_that_a_definition_lost_is_seen_no_more(admin: Client) -> None:
+    kind = await serve(admin, definition("losers"))
+    await admin.create(kind, {"apiVersion": "example.com/v1", "kind": "Loser", "metadata": {"name": "x"}, "b": "gone"})
+    gone = {"op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/b"}
+    await admin.patch(DEFINITIONS, "losers.example.com", "", [gone], kind="json")
+    async with asyncio.timeout(10):
+        while "b" in await admin.get(kind, "x"):
+            await asyncio.sleep(0.01)

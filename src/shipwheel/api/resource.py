@@ -252,6 +252,8 @@ class Subresource:
     read: Callable[[Obj], Obj] | None = None
     update: Callable[[Obj, Obj], Obj] | None = None
     """(view, object) -> changed object."""
+    applied: Callable[[Obj], Obj] | None = None
+    """What an applied view says of the object: it is the object's fields that have owners."""
     strategy: Strategy | None = None
     """Its `prepare_for_update` and `validate_update` replace the resource's. None: for `status`, the resource's
     `*_status_update`; for others the resource's own."""

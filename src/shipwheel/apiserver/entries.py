@@ -14,7 +14,7 @@ import orjson
 
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Resource
-from shipwheel.api.schema import apply_defaults, has_defaults
+from shipwheel.api.schema import apply_defaults, has_defaults, prune
 
 _METADATA = b'"metadata":{'
 NAMES = frozenset({"metadata.name", "metadata.namespace"})
@@ -101,8 +101,8 @@ def make_entry(resource: Resource, key: str, value: bytes, revision: int) -> Ent
     start = len(head)
     if not (value.startswith(head) and value.startswith(_METADATA, start)):
         value = _normalize(resource, value)
-    if resource.custom and has_defaults(resource.storage.schema):
-        value = _complete(resource, value)
+    if resource.custom:
+        value = _reshape(resource, value)
     body = value[start + len(_METADATA) :]
     return Entry(resource, key, b'"metadata":{"resourceVersion":"%d",%b' % (revision, body), revision)
 
@@ -126,10 +126,16 @@ def _normalize(resource: Resource, value: bytes) -> bytes:
     return orjson.dumps(ordered)
 
 
-def _complete(resource: Resource, value: bytes) -> bytes:
-    """Fill in what a custom object did not have yet when it was stored: its definition may have got a default since."""
+def _reshape(resource: Resource, value: bytes) -> bytes:
+    """A custom object by the rules of today: since it was stored, its definition may have got defaults and lost
+    fields."""
+    schema = resource.storage.schema
     obj: Obj = orjson.loads(value)
-    apply_defaults(resource.storage.schema, obj)
+    pruned = prune(schema, obj)
+    if has_defaults(schema):
+        apply_defaults(schema, obj)
+    elif not pruned:
+        return value
     return orjson.dumps(obj)
 
 

@@ -222,9 +222,10 @@ class Registry:
                     raise Mismatch(name, None) from None
                 raise
         old = entry.decode()
-        old_view = present(resource, version, entry.decode(), subresource)
+        applied = applying and subresource is not None and subresource.applied is not None
+        old_view = present(resource, version, entry.decode(), None if applied else subresource)
         wanted = produce(old_view)
-        if subresource is not None and subresource.update is not None:
+        if subresource is not None and subresource.update is not None and not applied:
             new = put_view(resource, subresource, wanted, old, options)
         else:
             known = old_view if wanted is not old_view else present(resource, version, entry.decode())

@@ -238,7 +238,7 @@ class ApiServer:
     async def authenticate_token(
         self, token: str, audiences: Sequence[str]
     ) -> tuple[UserInfo | None, Sequence[str], str]:
-        reason = "[invalid bearer token]"
+        reason = "invalid bearer token"
         for authenticator in self.authenticator.tokens:
             try:
                 found = await authenticator.authenticate(token, audiences)

@@ -219,6 +219,9 @@ class Writer:
                     why = f"the provided object specified uid {given}, and no existing object was found"
                     raise conflict(resource.group_resource, name, f"uid mismatch: {why}")
                 require_name(fresh.get("metadata") or {}, name)
+            if subresource is not None and subresource.applied is not None:
+                about = {"apiVersion": str(version.group_version), "kind": resource.kind}
+                fresh = {**about, "metadata": fresh.get("metadata") or {}, **subresource.applied(fresh)}
             return ownership.apply(resource, version, old, fresh, options, self.registry.clock.now(), sub)
 
         return await self.registry.update(

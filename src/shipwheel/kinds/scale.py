@@ -27,7 +27,13 @@ def scale_subresource(resource: GroupResource, selector: Callable[[Obj], str] | 
     def update(view: Obj, obj: Obj) -> Obj:
         return rescale(view, obj, resource)
 
-    return Subresource("scale", READ_WRITE, kind=SCALE, schema=catalog.schema_for(SCALE), read=read, update=update)
+    return Subresource(
+        "scale", READ_WRITE, kind=SCALE, schema=catalog.schema_for(SCALE), read=read, update=update, applied=_applied
+    )
+
+
+def _applied(config: Obj) -> Obj:
+    return {"spec": {"replicas": (config.get("spec") or {}).get("replicas") or 0}}
 
 
 def _label_selector(obj: Obj) -> str:

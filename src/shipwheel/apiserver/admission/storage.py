@@ -9,6 +9,7 @@ from shipwheel.apiserver.admission.chain import Attempt, Plugin
 
 CLAIM_FINALIZER = "kubernetes.io/pvc-protection"
 VOLUME_FINALIZER = "kubernetes.io/pv-protection"
+CLASS_FINALIZER = "kubernetes.io/vac-protection"
 _DEFAULT = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
 
 
@@ -49,11 +50,12 @@ class StorageObjectInUseProtection(Plugin):
     async def mutate(self, attempt: Attempt) -> None:
         if attempt.operation != "CREATE" or attempt.obj is None:
             return
-        for plural, finalizer in (
-            ("persistentvolumeclaims", CLAIM_FINALIZER),
-            ("persistentvolumes", VOLUME_FINALIZER),
+        for group, plural, finalizer in (
+            ("", "persistentvolumeclaims", CLAIM_FINALIZER),
+            ("", "persistentvolumes", VOLUME_FINALIZER),
+            ("storage.k8s.io", "volumeattributesclasses", CLASS_FINALIZER),
         ):
-            if attempt.concerns("", plural):
+            if attempt.concerns(group, plural):
                 finalizers = attempt.obj["metadata"].get("finalizers") or []
                 if finalizer not in finalizers:
                     attempt.obj["metadata"]["finalizers"] = [*finalizers, finalizer]

@@ -72,12 +72,13 @@ def to_resource(crd: Obj) -> Resource:
         strategy=CustomStrategy(),
         columns=_columns(storage),
         subresources=subresources,
-        selectable={
-            each["jsonPath"].removeprefix("."): _selectable(each["jsonPath"])
-            for each in storage.get("selectableFields") or ()
-        },
+        selectable={path.removeprefix("."): _selectable(path) for each in versions for path in _selectable_paths(each)},
         custom=True,
     )
+
+
+def _selectable_paths(version: Obj) -> list[str]:
+    return [each["jsonPath"] for each in version.get("selectableFields") or ()]
 
 
 def _schema_of(version: Obj) -> Schema:
@@ -100,6 +101,7 @@ def _version(group: str, version: Obj, stored: Schema, *, is_storage: bool) -> V
         deprecation=deprecation,
         columns=_columns(version),
         subresources=frozenset(name for name in ("status", "scale") if declared.get(name) is not None),
+        field_labels={path.removeprefix("."): path.removeprefix(".") for path in _selectable_paths(version)},
     )
 
 
@@ -152,7 +154,12 @@ def _scale(declared: Obj) -> Subresource:
         place[steps[-1]] = (view.get("spec") or {}).get("replicas", 0)
         return obj
 
-    return Subresource("scale", READ_WRITE, kind=SCALE, schema=catalog.schema_for(SCALE), read=read, update=update)
+    def applied(config: Obj) -> Obj:
+        return update(config, {})
+
+    return Subresource(
+        "scale", READ_WRITE, kind=SCALE, schema=catalog.schema_for(SCALE), read=read, update=update, applied=applied
+    )
 
 
 def _columns(version: Obj) -> tuple[Column, ...]:
