@@ -66,6 +66,8 @@ def _process(log: Path, *command: str) -> Iterator[int]:
         try:
             yield process.pid
         finally:
+            if process.poll() is not None:
+                print(f"{command[1:3]} has ended:", log.read_text()[-2000:], sep="\n", file=sys.stderr)
             process.terminate()
             process.wait()
 

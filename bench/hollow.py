@@ -46,14 +46,10 @@ async def run(kubeconfig: str, nodes: int) -> None:
 
 async def _register(client: Client, name: str) -> None:
     now = rfc3339(datetime.now(UTC))
-    node = await client.create(
-        NODES, {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, "spec": {}}
-    )
+    await client.create(NODES, {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, "spec": {}})
     ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now}
-    status = {
-        "capacity": _ROOM, "allocatable": _ROOM, "conditions": [{**ready, "lastTransitionTime": now}],
-    }  # fmt: skip
-    await client.update(NODES, {**node, "status": status}, subresource="status")
+    status = {"capacity": _ROOM, "allocatable": _ROOM, "conditions": [{**ready, "lastTransitionTime": now}]}
+    await client.patch(NODES, name, "", {"status": status}, subresource="status")
 
 
 async def _renew_leases(client: Client, names: list[str]) -> None:

@@ -138,7 +138,7 @@ class _Manager:
             if each.uses is None or each.uses in served:
                 usable.append(each)
             else:
-                log.info("skipped controller %s: the server does not have %s", each.name, each.uses)
+                log.info("skipped controller %s: the server does not have %s", each.name, each.uses.group_resource)
         return usable
 
     def _context(self, descriptor: Descriptor, factory: InformerFactory, clients: AccountClients) -> Context:

@@ -99,7 +99,9 @@ def status_of(rs: Obj, active: Sequence[Obj], terminating: Sequence[Obj] | None,
         "replicas": len(active),
         "fullyLabeledReplicas": sum(template_labels.matches(labels_of(pod)) for pod in active),
         "readyReplicas": len(ready),
-        "availableReplicas": sum(podutil.is_available(pod, min_ready, now) for pod in ready),
+        "availableReplicas": sum(podutil.is_available(pod, min_ready, now) for pod in ready)
+        if min_ready
+        else len(ready),
         "observedGeneration": rs["metadata"].get("generation") or 0,
     }
     if terminating is not None:
