@@ -78,6 +78,8 @@ class FakeApi:
         self.writes = 0
         self.requests: list[tuple[str, str]] = []
         self.random = random.Random(self.faults.seed)
+        self.writer: Connection | None = None
+        """Whose request is being carried out."""
         self._changed = asyncio.Event()
 
     def client(self) -> Client:
@@ -368,13 +370,19 @@ class Connection:
     def __init__(self, api: FakeApi) -> None:
         self._api = api
         self.cut = False
+        self.refused = False
+        """Its requests fail: it is at the wrong side of a broken network."""
 
     async def request(
         self, method: str, target: str, headers: Headers, body: bytes, *, timeout: float | None
     ) -> Response:
         await asyncio.sleep(0)
         await self._alive()
-        response = self._api.respond(method, target, headers, body)
+        self._api.writer = self
+        try:
+            response = self._api.respond(method, target, headers, body)
+        finally:
+            self._api.writer = None
         await self._alive()
         return response
 
@@ -388,6 +396,8 @@ class Connection:
     async def _alive(self) -> None:
         if self.cut:
             await asyncio.Event().wait()
+        if self.refused:
+            raise ConnectionFailed("no route to host")
 
 
 class _Watch:
