@@ -36,8 +36,14 @@ class Scene:
         self.objects: dict[tuple[str, str, str], Obj] = {}
         self.put("serviceaccounts", "ns", "sa", uid="u1")
         self.issuer = TokenIssuer(key, issuer=ISSUER, clock=self.clock)
+        self.used: list[str] = []
         self.authenticator = ServiceAccountAuthenticator(
-            [trusted or key], issuers=[ISSUER], api_audiences=API, lookup=self.lookup, clock=self.clock
+            [trusted or key],
+            issuers=[ISSUER],
+            api_audiences=API,
+            lookup=self.lookup,
+            clock=self.clock,
+            note_use=lambda secret: self.used.append(secret["metadata"]["name"]),
         )
 
     def put(self, resource: str, namespace: str, name: str, *, uid: str, **rest: object) -> Obj:
@@ -186,6 +192,21 @@ class TestLegacy:
         await scene.refused(token, "Token has been invalidated")
         del scene.objects["secrets", "ns", "s"]
         await scene.refused(token, "Token has been invalidated")
+
+    async def test_says_when_it_is_used(self) -> None:
+        scene = Scene()
+        await scene.who(scene.legacy())
+        assert scene.used == ["s"]
+        await scene.who(scene.token())
+        assert scene.used == ["s"]
+
+    async def test_that_was_declared_invalid(self) -> None:
+        scene = Scene()
+        token = scene.legacy()
+        label = {"kubernetes.io/legacy-token-invalid-since": "2026-01-01"}
+        scene.objects["secrets", "ns", "s"]["metadata"]["labels"] = label
+        await scene.refused(token, "the token in secret ns/s for service account ns/sa has been marked invalid")
+        assert scene.used == ["s"], "that somebody still wants it is worth knowing"
 
     async def test_is_for_the_api_alone(self) -> None:
         scene = Scene()

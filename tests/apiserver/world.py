@@ -101,6 +101,7 @@ async def running(directory: Path, data_file: Path, clock: Clock | None = None) 
     tls = server_tls(config.tls_cert_file, config.tls_private_key_file, client_ca=authorities)
     tasks = [asyncio.create_task(server.cache.run()), asyncio.create_task(server.custom_resources.run())]
     tasks.append(asyncio.create_task(server.ip_addresses.run()))
+    tasks.append(asyncio.create_task(server.token_uses.run()))
     try:
         port = await http.listen("127.0.0.1", 0, tls=tls)
         await server.prepare_cluster()

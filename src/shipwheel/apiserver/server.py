@@ -45,6 +45,7 @@ from shipwheel.apiserver.requestinfo import RequestInfo
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.service_means import ServiceMeans
 from shipwheel.apiserver.service_repair import ServiceRepair
+from shipwheel.apiserver.token_uses import TokenUses
 from shipwheel.apiserver.watchcache import WatchCache
 from shipwheel.apiserver.writes import Writer
 from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
@@ -74,6 +75,7 @@ class ApiServer:
         self.nodes = NodeAuthorizer(self.cache)
         self.authorizer = self._make_authorizer()
         self.issuer = self._make_issuer()
+        self.token_uses = TokenUses(self)
         self.tokens = self._make_tokens()
         self.authenticator = self._make_authenticator()
         self.admission: Admission = make_admission(self, config)
@@ -134,6 +136,7 @@ class ApiServer:
             api_audiences=self.config.api_audiences or self.config.service_account_issuer,
             lookup=self.peek,
             clock=self.clock,
+            note_use=self.token_uses.note,
         )
 
     def _make_authenticator(self) -> Authenticator:
@@ -356,6 +359,7 @@ async def run(
                 tasks.create_task(server.custom_resources.run(), name="custom-resources")
                 tasks.create_task(server.ip_addresses.run(), name="ip-addresses")
                 tasks.create_task(server.service_repair.run(), name="service-repair")
+                tasks.create_task(server.token_uses.run(), name="token-uses")
         finally:
             server.health.ready = False
             server.reader.draining.set()

@@ -26,6 +26,7 @@ from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.resource import UserInfo
 
 SERVICE_ACCOUNTS = GroupResource("", "serviceaccounts")
+_INVALID_SINCE = "kubernetes.io/legacy-token-invalid-since"
 _BOUND = {"pod": GroupResource("", "pods"), "secret": GroupResource("", "secrets"), "node": GroupResource("", "nodes")}
 _CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 _LEGACY_ISSUER = "kubernetes/serviceaccount"
@@ -125,7 +126,9 @@ class ServiceAccountAuthenticator:
         api_audiences: Sequence[str],
         lookup: Lookup,
         clock: Clock,
+        note_use: Callable[[Obj], None] = lambda secret: None,
     ) -> None:
+        self._note_use = note_use
         self._keys = [key for pem in public_key_pems for key in _load_public(pem)]
         self._issuers = frozenset(issuers)
         self._api_audiences = api_audiences
@@ -216,6 +219,13 @@ class ServiceAccountAuthenticator:
         if not hmac.compare_digest(copy, token.encode()):
             raise ValueError("Token does not match server's copy")
         self._require(SERVICE_ACCOUNTS, namespace, name, uid)
+        self._note_use(held)
+        if (held["metadata"].get("labels") or {}).get(_INVALID_SINCE):
+            raise ValueError(
+                f"the token in secret {namespace}/{secret} for service account {namespace}/{name} has been marked "
+                "invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the "
+                f"'{_INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+            )
         return _user(namespace, name, uid, {})
 
     def _require(self, resource: GroupResource, namespace: str, name: str, uid: str | None) -> None:
