@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
-from shipwheel.client.events import EventRecorder
+from shipwheel.client.events import EventKind, EventRecorder
 from shipwheel.client.informer import Handler, Informer, InformerFactory, drop_managed_fields
 from shipwheel.client.ratelimit import TokenBucket
 from shipwheel.client.resources import NODES, PODS, RUNTIME_CLASSES, SERVICES
@@ -107,13 +107,23 @@ class ApiView:
 
     # Events
 
-    def record(self, pod: Obj, container: Obj | None, kind: str, reason: str, message: str) -> None:
+    def record(
+        self,
+        pod: Obj,
+        container: Obj | None,
+        kind: str,
+        reason: str,
+        message: str,
+        *,
+        annotations: dict[str, str] | None = None,
+    ) -> None:
         """Record an event about a pod, or one of its containers."""
         log.debug("%s %s: %s", podspec.describe(pod), reason, message)
         if self.recorder is not None:
             path = podspec.field_path(pod, container["name"]) if container is not None else ""
             about = {"apiVersion": "v1", "kind": "Pod", **pod}
-            self.recorder.event(about, "Warning" if kind == "Warning" else "Normal", reason, message, field_path=path)
+            level: EventKind = "Warning" if kind == "Warning" else "Normal"
+            self.recorder.event(about, level, reason, message, annotations=annotations, field_path=path)
 
     def record_node(self, kind: str, reason: str, message: str) -> None:
         """Record an event about the node. Its uid is its name there, as upstream has it."""

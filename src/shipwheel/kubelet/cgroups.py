@@ -19,6 +19,7 @@ from pathlib import Path
 from shipwheel.api.meta import Obj
 from shipwheel.kubelet import resources
 from shipwheel.kubelet.resources import CgroupValues
+from shipwheel.kubelet.server import cgroup_stats
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,15 @@ class NoCgroups:
     async def remove(self, uid: str) -> None:
         return
 
+    def make_classes(self) -> None:
+        return
+
+    def hold(self, path: str, values: CgroupValues) -> None:
+        return
+
+    def pods_memory(self) -> tuple[int, int] | None:
+        return None
+
 
 class CgroupTree:
     """`root` is the cgroup below which all pods are; `mount` where the file systems are mounted."""
@@ -135,8 +145,7 @@ class CgroupTree:
 
     async def ensure(self, pod: Obj, *, only_grow: bool = False) -> None:
         if not self._ready:
-            self._make_classes()
-            self._ready = True
+            self.make_classes()
         uid = pod["metadata"]["uid"]
         path = pod_path(self._root, pod)
         values = self.values_for(pod)
@@ -158,12 +167,19 @@ class CgroupTree:
     async def remove(self, uid: str) -> None:
         """OSError when a process in it does not go."""
         self._applied.pop(uid, None)
-        self._burstable.pop(uid, None)
+        if self._burstable.pop(uid, None) is not None:
+            self._weigh_burstable()
         name = f"pod{uid}"
         paths = [f"{self._root}/kubepods{kind}/{name}" for kind in ("", "/burstable", "/besteffort")]
         directories = [place for path in paths for place in self._places(path) if place.is_dir()]
         for directory in directories:
             await self._remove_tree(directory)
+
+    def pods_memory(self) -> tuple[int, int] | None:
+        """(bytes in use, the most there may be) of all pods together; None where it cannot be told."""
+        path = f"{self._root}/kubepods"
+        usage = cgroup_stats.read({"": path} if self._v2 else {"memory": path}, self._mount)
+        return (usage.working_set, usage.memory_limit) if usage.memory_limit else None
 
     def pods(self) -> set[str]:
         """The uids of the pods that have a cgroup."""
@@ -200,11 +216,19 @@ class CgroupTree:
         first = self._mount / path.lstrip("/") if self._v2 else self._mount / "memory" / path.lstrip("/")
         return first.is_dir()
 
-    def _make_classes(self) -> None:
+    def make_classes(self) -> None:
+        """Make the cgroups that all pods' are in, and hold them to what pods may have. OSError."""
         for path in ("/kubepods", "/kubepods/burstable", "/kubepods/besteffort"):
             self._make(self._root + path)
         self._write(f"{self._root}/kubepods", self._node)
         self._write(f"{self._root}/kubepods/besteffort", CgroupValues(resources.MINIMUM_SHARES))
+        self._ready = True
+
+    def hold(self, path: str, values: CgroupValues) -> None:
+        """Hold a cgroup of somebody else's to these values; OSError when there is none."""
+        if not self._exists(path):
+            raise FileNotFoundError(f"cgroup {path} does not exist")
+        self._write(path, values)
 
     def _weigh_classes(self, pod: Obj) -> None:
         """The burstable class weighs what its pods asked for together."""
@@ -212,6 +236,9 @@ class CgroupTree:
             return
         asked = resources.pod_requests(pod).get("cpu")
         self._burstable[pod["metadata"]["uid"]] = asked.milli_value() if asked else 0
+        self._weigh_burstable()
+
+    def _weigh_burstable(self) -> None:
         shares = resources.cpu_shares(sum(self._burstable.values()))
         self._write(f"{self._root}/kubepods/burstable", CgroupValues(shares))
 

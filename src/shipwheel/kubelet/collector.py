@@ -13,8 +13,9 @@ from shipwheel.api.meta import Obj
 from shipwheel.kubelet import garbage, podspec
 from shipwheel.kubelet.container_config import pod_log_directory
 from shipwheel.kubelet.eviction import Observation
-from shipwheel.kubelet.garbage import ImagePolicy, ImageRecord
+from shipwheel.kubelet.garbage import ImagePolicy, ImageRecord, Sweep
 from shipwheel.kubelet.log_rotation import is_larger, rotate
+from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import PodObservation
 from shipwheel.kubelet.runtime.base import Image, Runtime, RuntimeFault
 
@@ -43,6 +44,7 @@ class Collector:
     pods: Callable[[], Iterable[tuple[Obj, PodObservation]]]
     image_disk: Callable[[], Observation | None]
     record_node: Callable[[str, str, str], None]
+    measures: KubeletMetrics
     pod_logs: str
     image_policy: ImagePolicy = field(default_factory=ImagePolicy)
     log_policy: LogPolicy = field(default_factory=LogPolicy)
@@ -102,6 +104,9 @@ class Collector:
         )
         if not sweep.remove and not sweep.wanted:
             return 0
+        return await self._remove_images(sweep, disk)
+
+    async def _remove_images(self, sweep: Sweep, disk: Observation) -> int:
         sizes = {image.id: image.size for image in self.images}
         freed = 0
         for image_id in sweep.remove:
@@ -109,12 +114,15 @@ class Collector:
             try:
                 await self.runtime.remove_image(image_id)
                 freed += sizes[image_id]
+                self.measures.collected_images.labels("age" if image_id in sweep.aged else "space").inc()
             except RuntimeFault as fault:
                 log.warning("removing image %s: %s", image_id, fault.message)
         if freed < sweep.wanted:
+            used, size = 100 - disk.available * 100 // disk.capacity, _size(disk.capacity)
             text = (
-                "Failed to garbage collect required amount of images. "
-                f"Attempted to free {sweep.wanted} bytes, but only found {freed} bytes eligible to free."
+                f"Insufficient free disk space on the node's image filesystem ({used}% of {size} used). "
+                f"Failed to free sufficient space by deleting unused images (freed {freed} bytes). "
+                "Investigate disk usage, as it could be used by active images, logs, volumes, or other data."
             )
             self.record_node("Warning", "FreeDiskSpaceFailed", text)
         await self.list_images()
@@ -122,10 +130,12 @@ class Collector:
 
     # Containers
 
-    async def collect_containers(self) -> None:
-        """Remove containers that ended long ago, with their logs, and sandboxes that nothing needs."""
+    async def collect_containers(self, *, everything: bool = False) -> None:
+        """Remove containers that ended long ago, with their logs, and sandboxes that nothing needs. `everything`: also
+        the last ones of pods that have ended."""
         for pod, observed in self.pods():
-            left = garbage.remains(observed)
+            over = everything and podspec.is_terminal(podspec.phase_of(pod))
+            left = garbage.remains(observed, keep=0 if over else 1)
             for container_id in left.containers:
                 await self._remove_container(pod, observed, container_id)
             for sandbox_id in left.sandboxes:
@@ -140,7 +150,7 @@ class Collector:
 
     async def reclaim_disk(self) -> int:
         """Free whatever can be freed without ending a pod; the bytes of it."""
-        await self.collect_containers()
+        await self.collect_containers(everything=True)
         return await self.collect_images(everything=True)
 
     # Logs
@@ -170,3 +180,15 @@ class Collector:
             return
         if rotated:
             log.info("rotated the log %s", file)
+
+
+def _size(count: int) -> str:
+    """Bytes as messages have them: `1.5 GiB`."""
+    size, units = float(count), ("KiB", "MiB", "GiB", "TiB")
+    if size < 1024:
+        return f"{count} B"
+    for unit in units:
+        size /= 1024
+        if size < 1024 or unit == units[-1]:
+            return f"{size:.1f} {unit}"
+    raise AssertionError

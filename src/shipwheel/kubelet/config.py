@@ -16,9 +16,9 @@ from shipwheel.api.meta import Obj
 from shipwheel.api.patch import apply_merge_patch
 from shipwheel.client.flags import LOG_FLAGS, Flag, format_duration, parse_duration
 from shipwheel.kubelet import features, fixed_settings, node_allocatable
-from shipwheel.kubelet.eviction import HARD_DEFAULTS, Threshold, ThresholdError, parse_thresholds
 from shipwheel.kubelet.fixed_settings import Fixed
 from shipwheel.kubelet.settings import KubeletConfig
+from shipwheel.kubelet.thresholds import HARD_DEFAULTS, Threshold, ThresholdError, parse_thresholds
 
 KIND, VERSION = "KubeletConfiguration", "kubelet.config.k8s.io/v1beta1"
 
@@ -300,7 +300,11 @@ def thresholds_of(config: KubeletConfig) -> tuple[Threshold, ...]:
         hard = {**HARD_DEFAULTS, **hard}
     try:
         return parse_thresholds(
-            hard, config.eviction_soft, config.eviction_soft_grace_period, config.eviction_minimum_reclaim
+            hard,
+            config.eviction_soft,
+            config.eviction_soft_grace_period,
+            config.eviction_minimum_reclaim,
+            allocatable=node_allocatable.PODS in config.enforce_node_allocatable,
         )
     except ThresholdError as error:
         raise ConfigError(str(error)) from error

@@ -3,137 +3,37 @@
 A signal falls below its threshold; the node reports a condition at once and keeps it for a while (`transition`) after
 the signal has recovered. A hard threshold is acted on at once, a soft one after its grace period. At most one
 pod ends at a time: first those that use more than they asked for, then by priority, then by how much more they use.
+
+Images and containers' own files may be on a disk of their own: what is on the one does not help the other.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from shipwheel.api import quantity
 from shipwheel.api.meta import Obj
-from shipwheel.api.quantity import BINARY_SI, ZERO, Quantity
-from shipwheel.client.flags import parse_duration
+from shipwheel.api.quantity import BINARY_SI, DECIMAL_SI, ZERO, Format, Quantity
+from shipwheel.kinds.podresources import pod_limits
+from shipwheel.kinds.taints import tolerates
 from shipwheel.kubelet import podspec
-from shipwheel.kubelet.resources import pod_requests, requests_of
+from shipwheel.kubelet.resources import pod_level, pod_requests, requests_of
+from shipwheel.kubelet.thresholds import CONDITIONS, RESOURCES, Threshold
 
-CONDITIONS: Mapping[str, str] = {
-    "memory.available": "MemoryPressure",
-    "allocatableMemory.available": "MemoryPressure",
-    "nodefs.available": "DiskPressure",
-    "nodefs.inodesFree": "DiskPressure",
-    "imagefs.available": "DiskPressure",
-    "imagefs.inodesFree": "DiskPressure",
-    "pid.available": "PIDPressure",
-}
-"""The condition that a signal raises."""
-RESOURCES: Mapping[str, str] = {
-    "memory.available": "memory",
-    "allocatableMemory.available": "memory",
-    "nodefs.available": "ephemeral-storage",
-    "nodefs.inodesFree": "inodes",
-    "imagefs.available": "ephemeral-storage",
-    "imagefs.inodesFree": "inodes",
-    "pid.available": "pids",
-}
-HARD_DEFAULTS: Mapping[str, str] = {
-    "memory.available": "100Mi",
-    "nodefs.available": "10%",
-    "nodefs.inodesFree": "5%",
-    "imagefs.available": "15%",
-    "imagefs.inodesFree": "5%",
-}
 REASON = "Evicted"
 IMMEDIATE_GRACE = 1
 """Seconds that a pod gets which must go at once."""
-
-
-class ThresholdError(ValueError):
-    """A threshold that cannot be used; the message is upstream's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """`share` of the capacity or, without it, `amount` (bytes, inodes, processes)."""
-
-    signal: str
-    amount: int = 0
-    share: float = 0.0
-    grace: float | None = None
-    """Seconds; None for a hard threshold."""
-    reclaim_amount: int = 0
-    reclaim_share: float = 0.0
-    """What must be free beyond the threshold once it has been crossed."""
-
-    def limit(self, capacity: int, *, after: bool = False) -> int:
-        limit = int(capacity * self.share) if self.share else self.amount
-        if after:
-            limit += int(capacity * self.reclaim_share) if self.reclaim_share else self.reclaim_amount
-        return limit
-
-    @property
-    def shown(self) -> str:
-        return f"{self.share:.6g}" if self.share else str(Quantity.of(self.amount, BINARY_SI))
-
-
-def parse_thresholds(
-    hard: Mapping[str, str],
-    soft: Mapping[str, str],
-    soft_grace: Mapping[str, str],
-    reclaim: Mapping[str, str],
-) -> tuple[Threshold, ...]:
-    """ThresholdError for a signal, an amount or a combination that makes no sense."""
-    reclaims = {signal: _amount(signal, text) for signal, text in reclaim.items()}
-    graces = {signal: _grace(signal, text) for signal, text in soft_grace.items()}
-    found = []
-    for listed, is_soft in ((hard, False), (soft, True)):
-        for signal, text in listed.items():
-            if signal not in CONDITIONS:
-                raise ThresholdError(f"unsupported eviction signal {signal}")
-            amount, share = _amount(signal, text)
-            if not amount and not share:
-                continue
-            if is_soft and signal not in graces:
-                raise ThresholdError(f"grace period must be specified for the soft eviction threshold {signal}")
-            more_amount, more_share = reclaims.get(signal, (0, 0.0))
-            grace = graces[signal] if is_soft else None
-            found.append(Threshold(signal, amount, share, grace, more_amount, more_share))
-    return tuple(found)
-
-
-def _amount(signal: str, text: str) -> tuple[int, float]:
-    """(amount, share)"""
-    try:
-        if text.endswith("%"):
-            share = float(text[:-1]) / 100
-            if not 0 <= share <= 1:
-                raise ThresholdError(f"eviction percentage threshold {signal} must be >= 0% and <= 100%: {text}")
-            return 0, share
-        amount = quantity.value(text)
-    except (quantity.QuantityError, ValueError) as error:
-        raise ThresholdError(f"eviction threshold {signal}: {error}") from error
-    if amount < 0:
-        raise ThresholdError(f"eviction threshold {signal} must be positive: {text}")
-    return amount, 0.0
-
-
-def _grace(signal: str, text: str) -> float:
-    if signal not in CONDITIONS:
-        raise ThresholdError(f"unsupported eviction signal {signal}")
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise ThresholdError(str(error)) from error
-    if seconds < 0:
-        raise ThresholdError(f"invalid eviction grace period specified: {signal}, must be a positive value")
-    return seconds
+_MEMORY_TAINT = {"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     available: int
     capacity: int
+    format: Format = BINARY_SI
+    """How what is available is shown: counts are decimal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,43 +57,71 @@ def look(
     now: float,
 ) -> tuple[PressureState, frozenset[str], list[Threshold]]:
     """(state, conditions that hold, thresholds to act on, the most urgent first)."""
-    crossed = [
-        each
-        for each in thresholds
-        if _is_crossed(each, observations) or (each in state.acted_on and _is_crossed(each, observations, after=True))
-    ]
-    first_seen = {each: state.first_seen.get(each, now) for each in crossed}
-    pressed = {CONDITIONS[each.signal]: now for each in crossed}
+    lingering = crossed(state.acted_on, observations, after=True)
+    over = [each for each in thresholds if each in crossed([each], observations) or each in lingering]
+    first_seen = {each: state.first_seen.get(each, now) for each in over}
+    pressed = {CONDITIONS[each.signal]: now for each in over}
     last_pressed = {**state.last_pressed, **pressed}
     held = frozenset(kind for kind, when in last_pressed.items() if kind in pressed or now - when < transition)
-    due = [each for each in crossed if now - first_seen[each] >= (each.grace or 0.0)]
+    due = [each for each in over if now - first_seen[each] >= (each.grace or 0.0)]
     due.sort(key=lambda each: (RESOURCES[each.signal] != "memory", each.grace is not None))
     kept = {kind: when for kind, when in last_pressed.items() if kind in held}
     return PressureState(first_seen, kept, frozenset(due)), held, due
 
 
-def _is_crossed(threshold: Threshold, observations: Mapping[str, Observation], *, after: bool = False) -> bool:
-    seen = observations.get(threshold.signal)
-    return seen is not None and seen.available < threshold.limit(seen.capacity, after=after)
+def crossed(
+    thresholds: Iterable[Threshold], observations: Mapping[str, Observation], *, after: bool = False
+) -> list[Threshold]:
+    """Those below which a signal is; with `after` those below which it is while their minimum is to be reclaimed."""
+    return [
+        each
+        for each in thresholds
+        if (seen := observations.get(each.signal)) is not None
+        and seen.available < each.limit(seen.capacity, after=after)
+    ]
+
+
+class Stored(NamedTuple):
+    """What takes room on a disk."""
+
+    bytes: int = 0
+    inodes: int = 0
+
+
+Part = Literal["layers", "logs", "volumes"]
 
 
 @dataclass(frozen=True, slots=True)
 class PodUsage:
-    """What a pod uses. Bytes and counts; by container name in `containers`."""
+    """What a pod uses. Bytes and counts."""
 
     memory: int = 0
-    disk: int = 0
-    inodes: int = 0
     processes: int = 0
     containers: Mapping[str, int] = field(default_factory=dict)
-    """Of the memory."""
-    container_disks: Mapping[str, int] = field(default_factory=dict)
-    volumes: Mapping[str, int] = field(default_factory=dict)
-    """Bytes in volumes on the node's disk, by name."""
+    """Of the memory, by container."""
+    layers: Mapping[str, Stored] = field(default_factory=dict)
+    """What containers wrote over their images."""
+    logs: Mapping[str, Stored] = field(default_factory=dict)
+    volumes: Mapping[str, Stored] = field(default_factory=dict)
+    """On the node's disk, by name."""
+    in_memory: Mapping[str, Stored] = field(default_factory=dict)
+    """Volumes that are not on the disk."""
+
+    def stored(self, parts: Iterable[Part] = ("layers", "logs", "volumes")) -> Stored:
+        found = [each for part in parts for each in getattr(self, part).values()]
+        return Stored(sum(each.bytes for each in found), sum(each.inodes for each in found))
 
 
-def rank(pods: Iterable[Obj], usage: Mapping[str, PodUsage], resource: str) -> list[Obj]:
+def parts_on(signal: str, *, separate: bool) -> tuple[Part, ...]:
+    """What of a pod is on the disk that a signal is about. `separate`: images have a disk of their own."""
+    if not separate:
+        return "layers", "logs", "volumes"
+    return ("layers",) if signal.startswith("imagefs.") else ("logs", "volumes")
+
+
+def rank(pods: Iterable[Obj], usage: Mapping[str, PodUsage], signal: str, *, separate: bool = False) -> list[Obj]:
     """The pods, the first to go first. Those of whose usage nothing is known come before all others."""
+    resource, parts = RESOURCES[signal], parts_on(signal, separate=separate)
 
     def key(pod: Obj) -> tuple[bool, bool, int, float]:
         used = usage.get(pod["metadata"]["uid"])
@@ -206,74 +134,95 @@ def rank(pods: Iterable[Obj], usage: Mapping[str, PodUsage], resource: str) -> l
         if resource == "memory":
             asked, uses = requests.get("memory", ZERO).value(), used.memory
         elif resource == "inodes":
-            asked, uses = 0, used.inodes
+            asked, uses = 0, used.stored(parts).inodes
         else:
-            asked, uses = requests.get("ephemeral-storage", ZERO).value(), used.disk
+            asked, uses = requests.get("ephemeral-storage", ZERO).value(), used.stored(parts).bytes
         return True, not uses > asked, priority, float(asked - uses)
 
     return sorted((pod for pod in pods if not podspec.is_critical(pod)), key=key)
 
 
-def message(pod: Obj, threshold: Threshold, seen: Observation | None, used: PodUsage | None) -> str:
-    """What the pod's status and its event tell."""
+def message(
+    pod: Obj, threshold: Threshold, seen: Observation | None, used: PodUsage | None
+) -> tuple[str, dict[str, str]]:
+    """(what the pod's status and its event tell, the event's annotations)."""
     resource = RESOURCES[threshold.signal]
     text = f"The node was low on resource: {resource}. "
     if seen is not None:
-        limit = str(Quantity.of(threshold.limit(seen.capacity), BINARY_SI))
-        available = str(Quantity.of(seen.available, BINARY_SI))
-        text += f"Threshold quantity: {limit}, available: {available}. "
+        available = Quantity.of(seen.available, seen.format)
+        text += f"Threshold quantity: {threshold.shown(seen.capacity)}, available: {available}. "
     if used is None:
-        return text
-    by_container = used.containers if resource == "memory" else used.container_disks
-    if resource not in ("memory", "ephemeral-storage"):
-        return text
+        return text, {}
+    annotations: dict[str, str] = {}
+    whole = pod_level(pod, "requests").get(resource)
+    if resource == "memory" and whole is not None:
+        name, shown = pod["metadata"]["name"], str(Quantity.of(used.memory, BINARY_SI))
+        text += f"Pod {name} was using {shown}, request is {whole}, has larger consumption of {resource}. "
+        annotations |= {"offending_pod": name, "offending_pod_usage": shown}
+    offending = _offending(pod, resource, used)
+    for name, uses, asked in offending:
+        text += f"Container {name} was using {uses}, request is {asked}, has larger consumption of {resource}. "
+    return text, annotations | {
+        "offending_containers": ",".join(name for name, _, _ in offending),
+        "offending_containers_usage": ",".join(uses for _, uses, _ in offending),
+        "starved_resource": resource,
+    }
+
+
+def _offending(pod: Obj, resource: str, used: PodUsage) -> list[tuple[str, str, str]]:
+    """(name, what it uses, what it asked for) of the containers that use more than they asked for."""
+    if resource == "memory":
+        uses: Mapping[str, int] = used.containers
+    elif resource == "ephemeral-storage":
+        uses = {name: layer.bytes + used.logs.get(name, Stored()).bytes for name, layer in used.layers.items()}
+    else:
+        return []
+    found = []
     for container in (*podspec.containers(pod), *podspec.init_containers(pod)):
-        uses = by_container.get(container["name"])
         asked = requests_of(container).get(resource, ZERO)
-        if uses is not None and uses > asked.value():
-            shown = Quantity.of(uses, BINARY_SI)
-            text += (
-                f"Container {container['name']} was using {shown}, request is {asked}, "
-                f"has larger consumption of {resource}. "
-            )
-    return text
+        amount = uses.get(container["name"])
+        if amount is not None and amount > asked.value():
+            found.append((container["name"], str(Quantity.of(amount, BINARY_SI)), str(asked)))
+    return found
 
 
-def over_storage_limit(pod: Obj, used: PodUsage) -> tuple[str, str] | None:
+def over_storage_limit(pod: Obj, used: PodUsage, *, separate: bool = False) -> tuple[str, str] | None:
     """(what is metered, why): for what it stores on the node a pod must go, whatever room there is. None when it may
     stay."""
+    everything = {**used.volumes, **used.in_memory}
     for volume in pod["spec"].get("volumes") or ():
         limit = (volume.get("emptyDir") or {}).get("sizeLimit")
         if limit is None:
             continue
         size = quantity.parse(limit)
-        if size.sign() > 0 and used.volumes.get(volume["name"], 0) > size.value():
+        if size.sign() > 0 and everything.get(volume["name"], Stored()).bytes > size.value():
             why = f'Usage of EmptyDir volume "{volume["name"]}" exceeds the limit "{size}". '
             return "emptydirfs.limit", why
-    every = podspec.containers(pod)
-    limits = {
-        each["name"]: quantity.parse(limit)
-        for each in every
-        if (limit := ((each.get("resources") or {}).get("limits") or {}).get("ephemeral-storage")) is not None
-    }
-    if limits and len(limits) == len(every):
-        total = Quantity(sum(each.nanos for each in limits.values()), next(iter(limits.values())).format)
-        if used.disk > total.value():
-            why = f"Pod ephemeral local storage usage exceeds the total limit of containers {total}. "
-            return "ephemeralpodfs.limit", why
-    for name, size in limits.items():
-        if used.container_disks.get(name, 0) > size.value():
+    total = pod_limits(pod).get("ephemeral-storage")
+    if total is not None and used.stored().bytes > total.value():
+        why = f"Pod ephemeral local storage usage exceeds the total limit of containers {total}. "
+        return "ephemeralpodfs.limit", why
+    for container in podspec.containers(pod):
+        name, limit = container["name"], _limits(container).get("ephemeral-storage")
+        size = quantity.parse(limit or "0")
+        uses = used.logs.get(name, Stored()).bytes
+        if not separate:
+            uses += used.layers.get(name, Stored()).bytes
+        if size.sign() > 0 and uses > size.value():
             why = f'Container {name} exceeded its local ephemeral storage limit "{size}". '
             return "ephemeralcontainerfs.limit", why
     return None
 
 
+def _limits(container: Obj) -> Mapping[str, str]:
+    return (container.get("resources") or {}).get("limits") or {}
+
+
 def stores_with_limits(pod: Obj) -> bool:
     """Whether anything limits what the pod may store on the node."""
-    return any(
-        (each.get("emptyDir") or {}).get("sizeLimit") is not None for each in pod["spec"].get("volumes") or ()
-    ) or any(
-        "ephemeral-storage" in ((each.get("resources") or {}).get("limits") or {}) for each in podspec.containers(pod)
+    volumes, containers = pod["spec"].get("volumes") or (), (*podspec.containers(pod), *podspec.init_containers(pod))
+    return any((each.get("emptyDir") or {}).get("sizeLimit") is not None for each in volumes) or any(
+        "ephemeral-storage" in _limits(each) for each in containers
     )
 
 
@@ -281,15 +230,10 @@ def refuses(conditions: frozenset[str], pod: Obj, qos: str) -> str:
     """Why a node under pressure does not take a new pod; empty when it does."""
     if not conditions or podspec.is_critical(pod):
         return ""
-    if conditions == {"MemoryPressure"}:
-        tolerated = any(
-            each.get("key") in (None, "", "node.kubernetes.io/memory-pressure")
-            and each.get("effect") in (None, "", "NoSchedule")
-            and (each.get("operator") == "Exists" or each.get("key"))
-            for each in pod["spec"].get("tolerations") or ()
-        )
-        if qos != "BestEffort" or tolerated:
-            return ""
+    if conditions == {"MemoryPressure"} and (
+        qos != "BestEffort" or tolerates(pod["spec"].get("tolerations") or (), _MEMORY_TAINT) is not None
+    ):
+        return ""
     return f"The node had condition: [{' '.join(sorted(conditions))}]. "
 
 
@@ -301,11 +245,6 @@ def grace_for(pod: Obj, threshold: Threshold, maximum: int) -> int:
     return maximum if declared is None else min(maximum, declared)
 
 
-def reserved_by(thresholds: Iterable[Threshold], capacity: Mapping[str, int]) -> dict[str, int]:
-    """What hard thresholds keep from pods, by resource: it is no part of what can be allocated."""
-    kept: dict[str, int] = {}
-    for threshold in thresholds:
-        resource = {"memory.available": "memory", "nodefs.available": "ephemeral-storage"}.get(threshold.signal)
-        if threshold.grace is None and resource:
-            kept[resource] = math.ceil(threshold.limit(capacity.get(resource, 0)))
-    return kept
+def counted(available: int, capacity: int) -> Observation:
+    """Of inodes or processes."""
+    return Observation(available, capacity, DECIMAL_SI)

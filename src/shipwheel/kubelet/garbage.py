@@ -36,6 +36,8 @@ class Sweep:
     """Images to remove, by id, and what that should free: bytes."""
 
     remove: Sequence[str] = ()
+    aged: Sequence[str] = ()
+    """Those of them that go because nobody has used them for too long."""
     wanted: int = 0
     freed: int = 0
 
@@ -67,7 +69,7 @@ def images_to_remove(
     now: float,
     everything: bool = False,
 ) -> Sweep:
-    """`everything`: the disk is under pressure, so whatever is not used goes, however young it is."""
+    """`everything`: the disk is under pressure, so whatever is not used goes, unless it is too young."""
     free = [
         image
         for image in images
@@ -75,7 +77,8 @@ def images_to_remove(
     ]
     oldest_first = sorted(free, key=lambda each: (records[each.id].last_used, records[each.id].first_seen))
     if everything:
-        return Sweep([each.id for each in oldest_first], sum(each.size for each in oldest_first))
+        grown = [each for each in oldest_first if now - records[each.id].first_seen >= policy.minimum_age]
+        return Sweep([each.id for each in grown], (), sum(each.size for each in grown))
     chosen: list[Image] = []
     if policy.maximum_age:
         chosen = [
@@ -83,6 +86,7 @@ def images_to_remove(
             for each in oldest_first
             if now - max(records[each.id].last_used, records[each.id].first_seen) > policy.maximum_age
         ]
+    aged = [each.id for each in chosen]
     used_percent = 100 - available * 100 // capacity if capacity else 0
     wanted = 0
     if policy.high_percent < 100 and used_percent >= policy.high_percent:
@@ -95,7 +99,7 @@ def images_to_remove(
                 continue
             chosen.append(image)
             freed += image.size
-    return Sweep([each.id for each in chosen], wanted, sum(each.size for each in chosen))
+    return Sweep([each.id for each in chosen], aged, wanted, sum(each.size for each in chosen))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.ratelimit import TokenBucket
-from shipwheel.kubelet import cgroups, logind, node_status, podspec
+from shipwheel.kubelet import cgroups, eviction, logind, node_allocatable, node_status, podspec
 from shipwheel.kubelet.admission import Admission, Rules
 from shipwheel.kubelet.allocation import Allocations
 from shipwheel.kubelet.api_view import ApiView
@@ -33,7 +33,7 @@ from shipwheel.kubelet.credential_providers import load as load_providers
 from shipwheel.kubelet.credentials import Entry, node_entries
 from shipwheel.kubelet.dns import DnsSettings, parse_resolv_conf
 from shipwheel.kubelet.downward import PodFacts
-from shipwheel.kubelet.eviction import Observation, reserved_by
+from shipwheel.kubelet.eviction import Observation
 from shipwheel.kubelet.executor import Executor, Paths
 from shipwheel.kubelet.garbage import ImagePolicy
 from shipwheel.kubelet.images import ImageManager
@@ -57,7 +57,6 @@ from shipwheel.kubelet.measures import KubeletMetrics, ProbeMetrics, measured
 from shipwheel.kubelet.messages import termination_message
 from shipwheel.kubelet.mirror import Mirrors
 from shipwheel.kubelet.node import Identity, Node
-from shipwheel.kubelet.node_allocatable import pods_cgroup, reservations
 from shipwheel.kubelet.node_certificates import NodeCertificates
 from shipwheel.kubelet.node_status import NodeFacts, Reservations
 from shipwheel.kubelet.objects import NoObjects, ObjectCache
@@ -75,7 +74,8 @@ from shipwheel.kubelet.settings import KubeletConfig
 from shipwheel.kubelet.shutdown import NodeShutdown, periods
 from shipwheel.kubelet.static_pods import StaticPods
 from shipwheel.kubelet.status_manager import StatusManager
-from shipwheel.kubelet.usage import observe_node
+from shipwheel.kubelet.thresholds import ALLOCATABLE, reserved_by
+from shipwheel.kubelet.usage import observe_node, separate_images
 from shipwheel.kubelet.user_namespaces import UserNamespaces, kubelet_ids
 from shipwheel.kubelet.volumes.base import Host
 from shipwheel.kubelet.volumes.cluster import ApiCluster
@@ -186,7 +186,7 @@ class Kubelet:
         self.host_ips: Sequence[str] = node_status.host_ips(listed or [default_address()])
         self._measures.node_name.labels(self.node_name).set(1)
         self._simulated = simulated
-        self._sources_read = False
+        self._sources_read = asyncio.Event()
         self._started_at = int(clock.now().timestamp() * 1e9)
         self._thresholds = () if simulated else thresholds_of(config)
         self._image_root: Path | None = None
@@ -319,7 +319,7 @@ class Kubelet:
         """What workers work with."""
         config = self.config
         paths = Paths(self.root, Path(config.container_logs_dir) if config.container_logs_dir else None)
-        own_cgroups = self._make_cgroups()
+        self._cgroups = self._make_cgroups()
         resolver = parse_resolv_conf(Path(config.resolv_conf).read_text()) if config.resolv_conf else None
         executor = Executor(
             runtime=self.runtime,
@@ -327,7 +327,7 @@ class Kubelet:
             images=self._images,
             volumes=self.volumes,
             objects=self._objects,
-            cgroups=own_cgroups,
+            cgroups=self._cgroups,
             clock=self.clock,
             record=self.record,
             measures=self._measures,
@@ -357,7 +357,7 @@ class Kubelet:
             allocations=Allocations(self.root),
             volumes=self.volumes,
             objects=self._objects,
-            cgroups=own_cgroups,
+            cgroups=self._cgroups,
             managers=self._managers,
             clock=self.clock,
             record=self.record,
@@ -383,7 +383,7 @@ class Kubelet:
             enforce_cpu=config.cpu_cfs_quota,
             cpu_period=self._settings.cpu_period,
             pids=config.pod_pids_limit if config.pod_pids_limit > 0 else None,
-            node=pods_cgroup(config, node_status.capacity(self.node_facts()), pids=process_limit()),
+            node=node_allocatable.pods_cgroup(config, node_status.capacity(self.node_facts()), pids=process_limit()),
             own_cpus=self._managers.has_own_cpus,
         )
 
@@ -395,6 +395,7 @@ class Kubelet:
             pods=lambda: [(worker.pod, worker.observed) for worker in self.table],
             image_disk=lambda: self._signals().get("imagefs.available"),
             record_node=self.api.record_node,
+            measures=self._measures,
             pod_logs=config.pod_logs_dir,
             image_policy=ImagePolicy(
                 config.image_gc_high,
@@ -416,15 +417,19 @@ class Kubelet:
             thresholds=self._thresholds,
             transition=self.config.eviction_pressure_transition_period,
             maximum_grace=self.config.eviction_max_pod_grace_period,
+            local_storage=self.config.local_storage_isolation,
             observe=self._signals,
+            separate_images=lambda: separate_images(self.root, self._image_root),
             sampler=self.sampler,
             pods=self.table.holding,
             reclaim_disk=self._collector.reclaim_disk,
             end=self.table.end,
-            record=self.record,
+            record=lambda pod, message, annotations: self.api.record(
+                pod, None, "Warning", eviction.REASON, message, annotations=annotations
+            ),
             record_node=self.api.record_node,
             changed=self._hurry,
-            evicted=lambda signal: self._measures.evictions.labels(signal).inc(),
+            measures=self._measures,
         )
 
     def _make_node(self) -> Node | None:
@@ -450,6 +455,7 @@ class Kubelet:
     async def run(self) -> None:
         self.root.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._mounter.make_shared(self.root)
+        self._hold_to_reservations()
         await self.state.meet()
         await self._collector.list_images()
         disks = await self.runtime.image_filesystems()
@@ -463,7 +469,7 @@ class Kubelet:
                 ("runtime", self.state.run()),
                 ("images", self._watch_images()),
                 ("garbage", self._collector.run()),
-                ("pressure", self._pressure.run()),
+                ("pressure", self._watch_pressure()),
                 ("pods", self.table.run(self._wait_for_sources)),
                 ("managers", self._managers.run()),
                 ("static pods", self._static.run()),
@@ -487,6 +493,30 @@ class Kubelet:
             group.create_task(self._take_plugins(), name="plugins")
             self.api.record_node("Normal", "Starting", "Starting kubelet.")
 
+    def _hold_to_reservations(self) -> None:
+        """Make the cgroups of pods, and hold them and others to what was reserved. ConfigError when that fails for the
+        cgroups of others."""
+        lacking = node_allocatable.overcommitted(node_status.capacity(self.node_facts()), self._reservations())
+        if lacking:
+            raise ConfigError(lacking)
+        failed = "FailedNodeAllocatableEnforcement"
+        try:
+            self._cgroups.make_classes()
+            self.api.record_node("Normal", "NodeAllocatableEnforced", "Updated Node Allocatable limit across pods")
+        except OSError as error:
+            root = self.config.cgroup_root or "/"
+            text = f'Failed to update Node Allocatable Limits "{root}": {error}'
+            self.api.record_node("Warning", failed, text)
+        for each in node_allocatable.enforcements(self.config):
+            try:
+                self._cgroups.hold(each.cgroup, each.values)
+            except OSError as error:
+                text = f'Failed to enforce {each.kind.title()} Reserved Cgroup Limits on "{each.cgroup}": {error}'
+                self.api.record_node("Warning", failed, text)
+                raise ConfigError(text) from error
+            text = f"Updated limits on {each.kind} reserved cgroup {each.cgroup}"
+            self.api.record_node("Normal", "NodeAllocatableEnforced", text)
+
     async def _take_plugins(self) -> None:
         """CSI drivers, as they come and go."""
         assert self.client is not None
@@ -508,7 +538,12 @@ class Kubelet:
         """Return when every source of pods was read once: what runs beside them is wanted by nobody."""
         await self._static.wait_read()
         await self.api.wait_pods()
-        self._sources_read = True
+        self._sources_read.set()
+
+    async def _watch_pressure(self) -> None:
+        """Once all pods are known: those that run already are not to be refused like new ones."""
+        await self._sources_read.wait()
+        await self._pressure.run()
 
     async def _watch_images(self) -> None:
         while True:
@@ -580,11 +615,11 @@ class Kubelet:
 
     def _reservations(self) -> Reservations:
         capacity = {"memory": self.machine.memory, "ephemeral-storage": self.machine.storage}
-        return reservations(self.config, reserved_by(self._thresholds, capacity))
+        return node_allocatable.reservations(self.config, reserved_by(self._thresholds, capacity))
 
     def _active(self) -> dict[str, frozenset[str]] | None:
         """The containers of pods that hold resources; None until all pods are known."""
-        if not self._sources_read:
+        if not self._sources_read.is_set():
             return None
         return {
             pod["metadata"]["uid"]: frozenset(each["name"] for each in podspec.all_containers(pod))
@@ -612,7 +647,12 @@ class Kubelet:
         return [*node_entries(self.root, Path.home()), *await self._providers.entries(image)]
 
     def _signals(self) -> dict[str, Observation]:
-        return observe_node(self.root, self._image_root, self.machine.memory)
+        found = observe_node(self.root, self._image_root, self.machine.memory)
+        memory = self._cgroups.pods_memory()
+        if memory is not None:
+            used, limit = memory
+            found[ALLOCATABLE] = Observation(max(0, limit - used), limit)
+        return found
 
     def _handler(self, pod: Obj) -> RuntimeHandler:
         """What the pod's runtime handler can do; nothing where it has none."""

@@ -127,6 +127,13 @@ class KubeletMetrics:
             "[ALPHA] Cumulative number of pod evictions by eviction signal",
             ("eviction_signal",),
         )
+        self.eviction_age = histogram(
+            "kubelet_eviction_stats_age_seconds",
+            "[ALPHA] Time between when stats are collected, and when pod is evicted based on those stats by eviction "
+            "signal",
+            SECONDS,
+            ("eviction_signal",),
+        )
         self.preemptions = gauge(
             "kubelet_preemptions",
             "[ALPHA] Cumulative number of pod preemptions by preemption resource",
@@ -162,6 +169,11 @@ class KubeletMetrics:
             "[ALPHA] Duration in seconds to pull an image.",
             _PULL,
             ("image_size_in_bytes",),
+        )
+        self.collected_images = counter(
+            "kubelet_image_garbage_collected_total",
+            "[ALPHA] Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
+            ("reason",),
         )
         self.running_pods = gauge("kubelet_running_pods", "[ALPHA] Number of pods that have a running pod sandbox")
         self.running_containers = gauge(

@@ -1,6 +1,7 @@
 """Acting when the node runs short: free what nobody needs, and if that is not enough end a pod.
 
-`eviction` decides; here the node is looked at every ten seconds and what was decided is done.
+`eviction` decides; here the node is looked at every ten seconds and what was decided is done. After a pod was told to
+go the next look waits until it has gone, as long as that takes no more than half a minute.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pathlib import Path
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj
 from shipwheel.kubelet import eviction, podspec
-from shipwheel.kubelet.eviction import Observation, PodUsage, PressureState, Threshold
+from shipwheel.kubelet.eviction import Observation, PodUsage, PressureState
+from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.pod_worker import Ending
 from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.server.sampling import Sampler
-from shipwheel.kubelet.services import Record
 from shipwheel.kubelet.status import disruption_target
+from shipwheel.kubelet.thresholds import RESOURCES, Threshold
 from shipwheel.kubelet.usage import pod_usage
 
 log = logging.getLogger(__name__)
@@ -26,9 +28,11 @@ log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 10.0
 FRESH_SECONDS = 10.0
 """How old what pods use may be when one of them has to go."""
+CLEAN_UP_SECONDS = 30.0
+CLEAN_UP_POLL_SECONDS = 1.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Pressure:
     """`conditions` are those that hold now."""
 
@@ -36,34 +40,49 @@ class Pressure:
     thresholds: Sequence[Threshold]
     transition: float
     maximum_grace: int
+    local_storage: bool = True
+    """Whether limits on local storage are enforced."""
     observe: Callable[[], Mapping[str, Observation]]
+    separate_images: Callable[[], bool]
+    """Whether images are on a disk of their own."""
     sampler: Sampler
     pods: Callable[[], Sequence[Obj]]
     """Those of which something may run."""
     reclaim_disk: Callable[[], Awaitable[int]]
-    """Remove what nobody needs; the bytes that freed."""
+    """Remove containers and images that nobody needs; the bytes that freed."""
     end: Callable[[str, Ending], None]
     """End the pod of this uid."""
-    record: Record
+    record: Callable[[Obj, str, dict[str, str]], None]
+    """Record that a pod was evicted: why, and the event's annotations."""
     record_node: Callable[[str, str, str], None]
     changed: Callable[[], None]
     """The node's conditions are not what they were."""
-    evicted: Callable[[str], None]
-    """A pod was evicted for this signal."""
+    measures: KubeletMetrics
     conditions: frozenset[str] = frozenset()
     _state: PressureState = field(default_factory=PressureState)
-    _ending: set[str] = field(default_factory=set)
-    """Pods on their way out: no other goes before they are gone."""
 
     async def run(self) -> None:
+        if not self.thresholds and not self.local_storage:
+            return
         while True:
+            evicted: Sequence[str] = ()
             try:
-                await self.look()
+                evicted = await self.look()
             except RuntimeFault as fault:
                 log.warning("looking for pressure on the node: %s", fault.message)
-            await self.clock.sleep(INTERVAL_SECONDS)
+            if evicted:
+                await self._wait_for_end(evicted)
+            else:
+                await self.clock.sleep(INTERVAL_SECONDS)
 
-    async def look(self) -> None:
+    async def _wait_for_end(self, evicted: Sequence[str]) -> None:
+        waited = 0.0
+        while waited < CLEAN_UP_SECONDS and {pod["metadata"]["uid"] for pod in self.pods()} & set(evicted):
+            await self.clock.sleep(CLEAN_UP_POLL_SECONDS)
+            waited += CLEAN_UP_POLL_SECONDS
+
+    async def look(self) -> Sequence[str]:
+        """Look, and act. The pods that were told to go, by uid."""
         observations = self.observe()
         self._state, held, due = eviction.look(
             self.thresholds,
@@ -76,58 +95,62 @@ class Pressure:
             self.conditions = held
             self.changed()
         active = [pod for pod in self.pods() if not podspec.is_terminal(podspec.phase_of(pod))]
-        self._ending &= {pod["metadata"]["uid"] for pod in active}
-        if await self._enforce_storage_limits(active) or not due or self._ending:
-            return
-        await self._relieve(due[0], observations, active)
+        if self.local_storage and (evicted := await self._enforce_storage_limits(active)):
+            return evicted
+        return await self._relieve(due[0], observations, active) if due else ()
 
-    async def _usage(self) -> dict[str, PodUsage]:
+    async def _usage(self, signal: str = "") -> dict[str, PodUsage]:
         sample = await self.sampler.sample(max_age=FRESH_SECONDS)
+        if signal:
+            age = self.clock.now().timestamp() - sample.taken_at / 1e9
+            self.measures.eviction_age.labels(signal).observe(max(age, 0.0))
         return {each.pod["metadata"]["uid"]: pod_usage(each) for each in sample.pods}
 
-    async def _enforce_storage_limits(self, active: Sequence[Obj]) -> bool:
+    async def _enforce_storage_limits(self, active: Sequence[Obj]) -> Sequence[str]:
         limited = [pod for pod in active if eviction.stores_with_limits(pod)]
         if not limited:
-            return False
+            return ()
         usage = await self._usage()
-        ended = False
+        evicted = []
         for pod in limited:
-            used = usage.get(pod["metadata"]["uid"])
-            over = eviction.over_storage_limit(pod, used) if used is not None else None
-            if over is not None and not podspec.is_critical(pod):
+            uid = pod["metadata"]["uid"]
+            used = usage.get(uid)
+            over = None
+            if used is not None and not podspec.is_critical(pod):
+                over = eviction.over_storage_limit(pod, used, separate=self.separate_images())
+            if over is not None:
                 signal, why = over
-                self._evict(pod, signal, why, eviction.IMMEDIATE_GRACE, condition=False)
-                ended = True
-        return ended
+                self._evict(pod, signal, why, {}, Ending(eviction.REASON, why, eviction.IMMEDIATE_GRACE))
+                evicted.append(uid)
+        return evicted
 
     async def _relieve(
         self, threshold: Threshold, observations: Mapping[str, Observation], active: Sequence[Obj]
-    ) -> None:
-        resource = eviction.RESOURCES[threshold.signal]
-        log.warning("the node is low on %s (%s)", resource, threshold.signal)
+    ) -> Sequence[str]:
+        signal, resource, separate = threshold.signal, RESOURCES[threshold.signal], self.separate_images()
+        log.warning("the node is low on %s (%s)", resource, signal)
         self.record_node("Warning", "EvictionThresholdMet", f"Attempting to reclaim {resource}")
-        if eviction.CONDITIONS[threshold.signal] == "DiskPressure" and await self.reclaim_disk():
-            now = self.observe().get(threshold.signal)
-            if now is not None and now.available >= threshold.limit(now.capacity, after=True):
-                return
-        usage = await self._usage()
-        for pod in eviction.rank(active, usage, resource):
+        # With a disk of their own, nothing of containers and images is on the node's.
+        if signal.startswith("imagefs.") or (signal.startswith("nodefs.") and not separate):
+            await self.reclaim_disk()
+            if not eviction.crossed(self.thresholds, self.observe(), after=True):
+                log.info("there is enough %s without ending a pod", resource)
+                return ()
+        usage = await self._usage(signal)
+        for pod in eviction.rank(active, usage, signal, separate=separate):
             used = usage.get(pod["metadata"]["uid"])
-            text = eviction.message(pod, threshold, observations.get(threshold.signal), used)
+            text, annotations = eviction.message(pod, threshold, observations.get(signal), used)
             grace = eviction.grace_for(pod, threshold, self.maximum_grace)
-            self._evict(pod, threshold.signal, text, grace, condition=True)
-            return
+            target = disruption_target(pod, text, self.clock.now())
+            self._evict(pod, signal, text, annotations, Ending(eviction.REASON, text, grace, target))
+            return [pod["metadata"]["uid"]]
         log.error("the node is low on %s, and there is no pod to evict", resource)
+        return ()
 
-    def _evict(self, pod: Obj, signal: str, message: str, grace: int, *, condition: bool) -> None:
-        uid = pod["metadata"]["uid"]
-        if uid in self._ending:
-            return
-        self._ending.add(uid)
-        self.evicted(signal)
-        self.record(pod, None, "Warning", eviction.REASON, message)
-        target = disruption_target(pod, message, self.clock.now()) if condition else None
-        self.end(uid, Ending(eviction.REASON, message, grace, target))
+    def _evict(self, pod: Obj, signal: str, message: str, annotations: dict[str, str], ending: Ending) -> None:
+        self.measures.evictions.labels(signal).inc()
+        self.record(pod, message, annotations)
+        self.end(pod["metadata"]["uid"], ending)
 
 
 def image_root(mountpoints: Sequence[str]) -> Path | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shipwheel.api.meta import Obj
+from shipwheel.kubelet.resources import CgroupValues
 from shipwheel.kubelet.runtime.base import Device, Mount
 
 
@@ -80,6 +81,15 @@ class Cgroups(Protocol):
         than it should be, for the time until its containers have shrunk."""
 
     async def remove(self, uid: str) -> None: ...
+
+    def make_classes(self) -> None:
+        """Make the cgroups that all pods' are in, and hold them to what pods may have. OSError."""
+
+    def hold(self, path: str, values: CgroupValues) -> None:
+        """Hold a cgroup of somebody else's to these values; OSError when there is none."""
+
+    def pods_memory(self) -> tuple[int, int] | None:
+        """(bytes in use, the most there may be) of all pods together; None where it cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from shipwheel.api.meta import Obj
 from shipwheel.client.flags import Type
-from shipwheel.kubelet.eviction import HARD_DEFAULTS
+from shipwheel.kubelet.thresholds import HARD_DEFAULTS
 
 Kind = Type | Literal["thresholds", "headers", "memory"]
 """`thresholds` are `signal<amount,...` on a command line, `headers` are `name:value,...`; in the file both are maps.

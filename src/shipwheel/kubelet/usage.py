@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from shipwheel.kubelet.eviction import Observation, PodUsage
+from shipwheel.kubelet.eviction import Observation, PodUsage, Stored, counted
 from shipwheel.kubelet.observed import CONTAINER_NAME
 from shipwheel.kubelet.server.sampling import PodSample
 
@@ -27,7 +27,7 @@ def observe_node(root: Path, image_root: Path | None, memory_capacity: int) -> d
             continue
         found[f"{prefix}.available"] = Observation(stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize)
         if stat.f_files:
-            found[f"{prefix}.inodesFree"] = Observation(stat.f_ffree, stat.f_files)
+            found[f"{prefix}.inodesFree"] = counted(stat.f_ffree, stat.f_files)
     processes = _processes()
     if processes is not None:
         found["pid.available"] = processes
@@ -59,26 +59,34 @@ def _processes() -> Observation | None:
         running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
     except (OSError, ValueError, IndexError):
         return None
-    return Observation(max(0, limit - running), limit)
+    return counted(max(0, limit - running), limit)
+
+
+def separate_images(root: Path, image_root: Path | None) -> bool:
+    """Whether images are on another file system than the kubelet's directory."""
+    try:
+        return image_root is not None and image_root.stat().st_dev != root.stat().st_dev
+    except OSError:
+        return False
 
 
 def pod_usage(sample: PodSample) -> PodUsage:
     """What a sample tells of a pod, as far as eviction looks at it."""
-    memory: dict[str, int] = {}
-    disks: dict[str, int] = {}
-    inodes = 0
-    for each in sample.containers:
-        name = each.container.labels.get(CONTAINER_NAME, each.container.name)
-        memory[name] = each.usage.working_set
-        disks[name] = each.rootfs_bytes + each.log_bytes
-        inodes += each.rootfs_inodes + each.log_inodes
-    volumes = {each.name: each.filesystem.used for each in sample.volumes if each.ephemeral}
+    named = {each.container.labels.get(CONTAINER_NAME, each.container.name): each for each in sample.containers}
+    volumes = {
+        ephemeral: {
+            each.name: Stored(each.filesystem.used, each.filesystem.inodes_used)
+            for each in sample.volumes
+            if each.ephemeral == ephemeral
+        }
+        for ephemeral in (True, False)
+    }
     return PodUsage(
         memory=sample.usage.working_set,
-        disk=sum(disks.values()) + sum(volumes.values()),
-        inodes=inodes + sum(each.filesystem.inodes_used for each in sample.volumes if each.ephemeral),
         processes=sample.usage.processes,
-        containers=memory,
-        container_disks=disks,
-        volumes=volumes,
+        containers={name: each.usage.working_set for name, each in named.items()},
+        layers={name: Stored(each.rootfs_bytes, each.rootfs_inodes) for name, each in named.items()},
+        logs={name: Stored(each.log_bytes, each.log_inodes) for name, each in named.items()},
+        volumes=volumes[True],
+        in_memory=volumes[False],
     )

@@ -11,6 +11,7 @@ import pytest
 
 from shipwheel.admin.containerd import Containerd, remove_sandboxes
 from shipwheel.api.meta import Obj
+from shipwheel.api.quantity import value
 from shipwheel.client import resources as r
 from shipwheel.client.grpc.channel import Channel
 from shipwheel.kubelet.managers.tables import pod_resources_messages
@@ -174,3 +175,62 @@ async def test_a_limit_slows_a_container_down(node: LiveKubelet) -> None:
         return int(lines["nr_throttled"])
 
     await node.until(lambda: throttled() > 3)
+
+
+async def test_too_much_on_the_disk(node: LiveKubelet) -> None:
+    await node.start()
+    limited = {"limits": {"ephemeral-storage": "1Mi"}}
+    write = "dd if=/dev/zero of=/big bs=1M count=5; sync; exec sleep 1000"
+    node.create("p", shell(write, resources=limited))
+    node.create(
+        "q",
+        shell(write.replace("/big", "/v/big"), volumeMounts=[{"name": "v", "mountPath": "/v"}]),
+        volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+    )
+    for name, message in (
+        ("p", "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "),
+        ("q", 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '),
+    ):
+        await node.until(lambda name=name: node.phase(name) == "Failed", seconds=120)
+        assert (node.status(name)["reason"], node.status(name)["message"]) == ("Evicted", message)
+
+
+async def test_a_node_that_runs_short(node: LiveKubelet) -> None:
+    """Nothing can be reclaimed: the node says so, ends a pod and takes no other."""
+    await node.start()
+    node.create("p", shell("exec sleep 1000"))
+    await node.until(lambda: node.is_ready("p"))
+    await node.kill()
+    await node.start(eviction_hard={"nodefs.available": "99%"})
+    await node.until(lambda: node.phase("p") == "Failed", seconds=60)
+    assert node.status("p")["reason"] == "Evicted"
+    assert node.status("p")["message"].startswith(
+        "The node was low on resource: ephemeral-storage. Threshold quantity: "
+    )
+    assert {each["type"]: each["status"] for each in node.status("p")["conditions"]}["DisruptionTarget"] == "True"
+
+    def conditions() -> dict[str, str]:
+        found = (node.api.get(r.NODES, "n1") or {})["status"]["conditions"]
+        return {each["type"]: each["status"] for each in found}
+
+    await node.until(lambda: conditions()["DiskPressure"] == "True")
+    node.create("q", shell("exec sleep 1000"))
+    await node.until(lambda: node.phase("q") == "Failed")
+    assert node.status("q")["message"] == "Pod was rejected: The node had condition: [DiskPressure]. "
+    reasons = {each["reason"] for each in node.api.list(r.EVENTS)}
+    assert {"EvictionThresholdMet", "Evicted", "NodeHasDiskPressure"} <= reasons
+
+
+async def test_all_pods_are_held_to_what_is_not_reserved(node: LiveKubelet) -> None:
+    await node.start(system_reserved={"memory": "1Gi"}, kube_reserved={"memory": "512Mi", "cpu": "100m"})
+    node.create("p", shell("exec sleep 1000"))
+    await node.until(lambda: node.is_ready("p"))
+    status = (node.api.get(r.NODES, "n1") or {})["status"]
+    kept = value(status["capacity"]["memory"]) - value(status["allocatable"]["memory"])
+    assert kept == 3 << 29
+    root = node.cgroup_root.strip("/")
+    v1 = Path("/sys/fs/cgroup/memory") / root / "kubepods/memory.limit_in_bytes"
+    v2 = Path("/sys/fs/cgroup") / root / "kubepods/memory.max"
+    limit = int((v1 if v1.exists() else v2).read_text())
+    assert limit == value(status["allocatable"]["memory"])
+    assert "NodeAllocatableEnforced" in {each["reason"] for each in node.api.list(r.EVENTS)}
