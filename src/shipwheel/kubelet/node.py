@@ -177,7 +177,7 @@ class Node:
             if each["type"] == "Ready":
                 word = "NodeReady" if each["status"] == "True" else "NodeNotReady"
             else:
-                word = each["reason"]
+                word = each["reason"].replace("Kubelet", "Node", 1)
             text = f"Node {self._identity.name} status is now: {word}"
             self._record("Normal", word, text)
 
