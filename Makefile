@@ -60,6 +60,7 @@ bench-controllers: setup
 
 bench-node: setup packages
 	$(PYTHON) -m bench node $(ARGS)
+	$(PYTHON) -m bench simulated_nodes
 
 clean: down
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("up", "store", "api", "codec", "scheduler", "controllers", "node")
+NAMES = ("up", "store", "api", "codec", "scheduler", "controllers", "node", "simulated_nodes")
 
 
 def main() -> None:
