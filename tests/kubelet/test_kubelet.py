@@ -38,6 +38,20 @@ async def test_a_heartbeat_does_not_write_the_status(tmp_path: Path) -> None:
         assert (made.api.get(r.NODES, "node1") or {})["metadata"]["resourceVersion"] != before
 
 
+async def test_a_machine_that_was_started_anew(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        await made.until(lambda: "NodeReady" in made.reasons() or made.api.get(r.NODES, "node1"))
+        await made.stop()
+        assert "Rebooted" not in made.reasons()
+        made.api.change(r.NODES, "node1", "", lambda node: node["status"]["nodeInfo"].update(bootID="before"))
+        made.start()
+        await made.until(lambda: "Rebooted" in made.reasons())
+        told = [each for each in made.api.list(r.EVENTS) if each["reason"] == "Rebooted"]
+        assert [(each["type"], each["message"]) for each in told] == [
+            ("Warning", "Node node1 has been rebooted, boot id: b")
+        ]
+
+
 async def test_a_pod_runs_and_ends(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         made.create(pod(container("a"), meta={"generation": 1}))

@@ -99,10 +99,11 @@ async def test_dns_follows_the_api(tmp_path: Path) -> None:
 async def test_the_server_says_where_it_is() -> None:
     api = FakeApi(SystemClock())
     client = api.client()
-    await publish(client, "here", ["10.244.0.1"], 53)
-    await publish(client, "here", ["10.244.0.1"], 5353)
+    for uid, port in (("old", 53), ("new", 5353)):
+        await publish(client, {"metadata": {"name": "here", "uid": uid}}, ["10.244.0.1"], port)
     (found,) = api.list(ENDPOINT_SLICES, "kube-system")
     assert found["metadata"]["labels"]["kubernetes.io/service-name"] == "kube-dns"
     assert [each["port"] for each in found["ports"]] == [5353, 5353]
+    assert [(each["kind"], each["uid"]) for each in found["metadata"]["ownerReferences"]] == [("Node", "new")]
     assert found["endpoints"][0]["addresses"] == ["10.244.0.1"]
     assert found["endpoints"][0]["nodeName"] == "here"

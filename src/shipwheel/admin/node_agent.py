@@ -107,6 +107,7 @@ async def _network(layout: Layout, settings: Settings, node: NodeSettings) -> No
     from shipwheel.api.clock import SystemClock
     from shipwheel.client.client import Client
     from shipwheel.client.kubeconfig import load_config
+    from shipwheel.client.resources import NODES
     from shipwheel.network import cni, routes
     from shipwheel.network.dns import server
     from shipwheel.network.dns.publish import publish
@@ -131,4 +132,4 @@ async def _network(layout: Layout, settings: Settings, node: NodeSettings) -> No
         dns_ready: asyncio.Future[int] = loop.create_future()
         dns = server.Config(addresses=addresses, domain=settings.domain)
         tasks.create_task(server.run(dns, client=client, clock=clock, ready=dns_ready))
-        await publish(client, node.name, addresses, await dns_ready)
+        await publish(client, await watcher.get(NODES, node.name), addresses, await dns_ready)

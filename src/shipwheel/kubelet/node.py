@@ -169,7 +169,11 @@ class Node:
         self._tell(old, new)
 
     def _tell(self, old: Obj, new: Obj) -> None:
-        """Events for conditions that changed."""
+        """Events for conditions that changed, and for a start of the machine since the last report."""
+        before_boot, boot = ((each.get("nodeInfo") or {}).get("bootID") for each in (old, new))
+        if before_boot and before_boot != boot:
+            text = f"Node {self._identity.name} has been rebooted, boot id: {boot}"
+            self._record("Warning", "Rebooted", text)
         before = {each["type"]: each["status"] for each in old.get("conditions") or ()}
         for each in new["conditions"]:
             if before.get(each["type"]) == each["status"]:

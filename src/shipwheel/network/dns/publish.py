@@ -18,15 +18,17 @@ def slice_name(node_name: str) -> str:
     return f"{SERVICE}-{node_name}"
 
 
-def endpoint_slice(node_name: str, addresses: Sequence[str], port: int) -> Obj:
-    """The slice of one node's server. Its hint keeps pods with the server of their own node while there is one
-    everywhere."""
+def endpoint_slice(node: Obj, addresses: Sequence[str], port: int) -> Obj:
+    """The slice of one node's server, which goes with the node. Its hint keeps pods with the server of their own
+    node while there is one everywhere."""
+    node_name, uid = node["metadata"]["name"], node["metadata"]["uid"]
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
             "name": slice_name(node_name),
             "namespace": NAMESPACE,
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node_name, "uid": uid}],
             "labels": {
                 "kubernetes.io/service-name": SERVICE,
                 "endpointslice.kubernetes.io/managed-by": MANAGER,
@@ -49,14 +51,15 @@ def endpoint_slice(node_name: str, addresses: Sequence[str], port: int) -> Obj:
     }
 
 
-async def publish(client: Client, node_name: str, addresses: Sequence[str], port: int) -> None:
+async def publish(client: Client, node: Obj, addresses: Sequence[str], port: int) -> None:
     """Make the node's slice say this. Raises `ApiError`, `ConnectionFailed`."""
-    wanted = endpoint_slice(node_name, addresses, port)
+    wanted = endpoint_slice(node, addresses, port)
     try:
         await client.create(ENDPOINT_SLICES, wanted)
     except ApiError as error:
         if error.reason != "AlreadyExists":
             raise
+        meta = wanted["metadata"]
         patch = {key: wanted[key] for key in ("ports", "endpoints")}
-        name, namespace = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
-        await client.patch(ENDPOINT_SLICES, name, namespace, patch)
+        patch["metadata"] = {"ownerReferences": meta["ownerReferences"]}
+        await client.patch(ENDPOINT_SLICES, meta["name"], meta["namespace"], patch)
