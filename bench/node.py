@@ -102,7 +102,7 @@ async def exec_times(client: Client, made: Cluster, rounds: int) -> tuple[list[f
         server.hostname or "",
         server.port or 443,
         f"/api/v1/namespaces/default/pods/shell/exec?{query}",
-        tls=tls_context(client.config, (b"", b"")),
+        tls=tls_context(client.config, (client.config.client_cert_data, client.config.client_key_data)),
     )
     options = StreamOptions(stdout=True)
     runtime = CriRuntime(containerd_config(made.layout, NODE).endpoint)

@@ -16,6 +16,7 @@ from shipwheel.kubelet.backoff import BackOff
 from shipwheel.kubelet.credentials import credentials_for, node_entries, secret_entries
 from shipwheel.kubelet.images import ImageFault, ImageManager, Wanted, repository, with_default_tag
 from shipwheel.kubelet.measures import KubeletMetrics
+from shipwheel.kubelet.pull_records import Opener
 from shipwheel.kubelet.runtime.base import Image, ImageCredentials, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.words import go_duration, rpc_error
 
@@ -46,8 +47,8 @@ class Desk:
         self.events: list[tuple[str, str]] = []
 
     async def ensure(self, image: str, policy: str = "IfNotPresent", *credentials: ImageCredentials) -> str:
-        async def given() -> Sequence[ImageCredentials]:
-            return credentials
+        async def given() -> Sequence[Opener]:
+            return [Opener(each) for each in credentials]
 
         wanted = Wanted("uid-1", image, policy, given)
         reference, _ = await self.manager.ensure(wanted, lambda kind, reason, text: self.events.append((reason, text)))

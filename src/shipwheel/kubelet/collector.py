@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from shipwheel.api.clock import Clock
@@ -46,6 +47,8 @@ class Collector:
     record_node: Callable[[str, str, str], None]
     measures: KubeletMetrics
     pod_logs: str
+    kept_images: Callable[[Iterable[str], datetime], None] = lambda references, listed: None
+    """Told of the images that were there at a time, after others were removed."""
     image_policy: ImagePolicy = field(default_factory=ImagePolicy)
     log_policy: LogPolicy = field(default_factory=LogPolicy)
     images: Sequence[Image] = ()
@@ -90,7 +93,9 @@ class Collector:
 
     async def collect_images(self, *, everything: bool = False) -> int:
         """Remove images that are not needed, as far as the disk demands; the bytes that freed."""
+        began = self.clock.now()
         await self.list_images()
+        self.kept_images([each.id for each in self.images], began)
         disk = self.image_disk() or Observation(0, 0)
         sweep = garbage.images_to_remove(
             self.images,

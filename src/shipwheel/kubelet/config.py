@@ -17,6 +17,7 @@ from shipwheel.api.patch import apply_merge_patch
 from shipwheel.client.flags import LOG_FLAGS, Flag, format_duration, parse_duration
 from shipwheel.kubelet import features, fixed_settings, node_allocatable
 from shipwheel.kubelet.fixed_settings import Fixed
+from shipwheel.kubelet.pull_records import POLICIES
 from shipwheel.kubelet.settings import KubeletConfig
 from shipwheel.kubelet.thresholds import HARD_DEFAULTS, Threshold, ThresholdError, parse_thresholds
 
@@ -350,6 +351,16 @@ def validate(config: KubeletConfig) -> None:
         problems.append("containerLogMaxWorkers must be greater than or equal to 1")
     if config.container_log_monitor_interval < 3:
         problems.append("containerLogMonitorInterval must be a positive time duration greater than or equal to 3s")
+    if config.image_pull_verification not in POLICIES:
+        problems.append(
+            f'option "{config.image_pull_verification}" specified for imagePullCredentialsVerificationPolicy. '
+            f"Valid options are {', '.join(POLICIES)}"
+        )
+    if config.preloaded_images and config.image_pull_verification != "NeverVerifyAllowlistedImages":
+        problems.append(
+            "can't set `preloadedImagesVerificationAllowlist` if `imagePullCredentialsVerificationPolicy` is not "
+            '"NeverVerifyAllowlistedImages"'
+        )
     if config.cloud_provider not in ("", "external"):
         problems.append(f'unsupported cloud provider "{config.cloud_provider}"')
     if config.max_pods < 0:

@@ -38,7 +38,8 @@ from shipwheel.kubelet.lifecycle import KillReason
 from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.pleg import Pleg
-from shipwheel.kubelet.runtime.base import Image, ImageCredentials, Mount, Runtime, RuntimeFault, SandboxConfig
+from shipwheel.kubelet.pull_records import Opener
+from shipwheel.kubelet.runtime.base import Image, Mount, Runtime, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.services import (
     Cgroups,
     ClaimFault,
@@ -327,13 +328,17 @@ class Executor:
         self, pod: Obj, container: Obj | None, name: str, policy: str, config: SandboxConfig
     ) -> tuple[str, Image | None]:
         """Have an image; ImageFault after events when it cannot be had now."""
-        own = [entry for secret in self.pull_secrets(pod) for entry in secret_entries(secret)]
+        own = [
+            Opener(credentials, {part: secret["metadata"].get(part, "") for part in ("uid", "namespace", "name")})
+            for secret in self.pull_secrets(pod)
+            for credentials in credentials_for(name, secret_entries(secret))
+        ]
 
-        async def credentials() -> list[ImageCredentials]:
-            return [*credentials_for(name, own), *credentials_for(name, await self._node_entries(name))]
+        async def openers() -> list[Opener]:
+            return [*own, *map(Opener, credentials_for(name, await self._node_entries(name)))]
 
         return await self._images.ensure(
-            Wanted(pod["metadata"]["uid"], name, policy, credentials, config),
+            Wanted(pod["metadata"]["uid"], name, policy, openers, config),
             lambda kind, reason, message: self._record(pod, container, kind, reason, message),
         )
 

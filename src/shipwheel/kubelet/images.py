@@ -15,10 +15,11 @@ from shipwheel.api.clock import Clock
 from shipwheel.client.ratelimit import TokenBucket
 from shipwheel.kubelet.backoff import BackOff
 from shipwheel.kubelet.measures import KubeletMetrics, image_size_bucket
-from shipwheel.kubelet.runtime.base import Image, ImageCredentials, Runtime, RuntimeFault, SandboxConfig
+from shipwheel.kubelet.pull_records import Opener, PullRecords
+from shipwheel.kubelet.runtime.base import Image, Runtime, RuntimeFault, SandboxConfig
 from shipwheel.kubelet.words import go_duration, rpc_error
 
-Credentials = Callable[[], Awaitable[Sequence[ImageCredentials]]]
+Openers = Callable[[], Awaitable[Sequence[Opener]]]
 """What may open an image, tried in turn; without any it is asked for anonymously. Called when it is to be pulled."""
 Notify = Callable[[str, str, str], None]
 """Record an event about the container: (`Normal` or `Warning`, reason, message)."""
@@ -69,7 +70,7 @@ def repository(image: str) -> str:
     return f"{first}/{rest}"
 
 
-async def _anonymous() -> Sequence[ImageCredentials]:
+async def _anonymous() -> Sequence[Opener]:
     return ()
 
 
@@ -80,7 +81,7 @@ class Wanted:
     pod_uid: str
     image: str
     policy: str
-    credentials: Credentials = _anonymous
+    openers: Openers = _anonymous
     sandbox: SandboxConfig | None = None
 
 
@@ -95,11 +96,14 @@ class ImageManager:
         *,
         parallel: int | None = 1,
         limit: TokenBucket | None = None,
+        records: PullRecords | None = None,
     ) -> None:
+        """`records` tell who may use what is there; without them everybody may."""
         self._runtime = runtime
         self._clock = clock
         self._measures = measures
         self._limit = limit
+        self._records = records
         self._slots = asyncio.Semaphore(parallel) if parallel else None
         self._backoff = BackOff()
         self._last_failure: dict[str, str] = {}
@@ -113,7 +117,7 @@ class ImageManager:
             raise
         if wanted.policy != "Always":
             present = await self._inspect(wanted, name, notify)
-            if present is not None:
+            if present is not None and await self._may_use(wanted, present):
                 text = f'Container image "{wanted.image}" already present on machine and can be accessed by the pod'
                 notify("Normal", "Pulled", text)
                 return present.id, present
@@ -126,6 +130,11 @@ class ImageManager:
             return reference, await self._runtime.image_status(reference)
         except RuntimeFault as fault:
             raise ImageFault("ImageInspectError", rpc_error(fault)) from fault
+
+    async def _may_use(self, wanted: Wanted, present: Image) -> bool:
+        if self._records is None or self._records.is_open(wanted.image, present.id):
+            return True
+        return self._records.may_use(wanted.image, present.id, await wanted.openers())
 
     def forget(self, pod_uid: str) -> None:
         self._backoff.forget(f"{pod_uid}_")
@@ -182,13 +191,30 @@ class ImageManager:
     async def _pull_with_credentials(self, wanted: Wanted, name: str) -> str:
         if self._limit is not None and not self._limit.try_take():
             raise RuntimeFault("UNKNOWN", "pull QPS exceeded")
-        attempts: Sequence[ImageCredentials | None] = await wanted.credentials() or (None,)
-        for credentials in attempts[:-1]:
+        openers: Sequence[Opener | None] = await wanted.openers() or (None,)
+        if self._records is None:
+            return (await self._pull_with_one_of(wanted, name, openers))[0]
+        self._records.begin(wanted.image)
+        try:
+            reference, opener = await self._pull_with_one_of(wanted, name, openers)
+        except BaseException:
+            self._records.failed(wanted.image)
+            raise
+        self._records.succeeded(wanted.image, reference, opener)
+        return reference
+
+    async def _pull_with_one_of(
+        self, wanted: Wanted, name: str, openers: Sequence[Opener | None]
+    ) -> tuple[str, Opener | None]:
+        """(the image's reference, what opened it); the last fault when nothing does."""
+        *others, last = openers
+        for opener in others:
             try:
-                return await self._runtime.pull_image(name, credentials, wanted.sandbox)
+                credentials = opener.credentials if opener else None
+                return await self._runtime.pull_image(name, credentials, wanted.sandbox), opener
             except RuntimeFault:
                 continue
-        return await self._runtime.pull_image(name, attempts[-1], wanted.sandbox)
+        return await self._runtime.pull_image(name, last.credentials if last else None, wanted.sandbox), last
 
     async def _size(self, reference: str) -> int:
         try:

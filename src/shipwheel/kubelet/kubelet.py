@@ -65,6 +65,7 @@ from shipwheel.kubelet.pod_table import PodTable
 from shipwheel.kubelet.pod_worker import Kit
 from shipwheel.kubelet.pressure import Pressure, image_root
 from shipwheel.kubelet.probes import Prober
+from shipwheel.kubelet.pull_records import PullRecords
 from shipwheel.kubelet.runtime.base import Container, Runtime, RuntimeFault, RuntimeHandler
 from shipwheel.kubelet.runtime_state import RuntimeState
 from shipwheel.kubelet.server.sampling import Sampler
@@ -201,10 +202,14 @@ class Kubelet:
         self._mirrors = Mirrors(client, clock, self.node_name)
         self._statuses = StatusManager(client, clock, self, self._measures)
         self._objects = ObjectCache(client, clock, self._on_object_changed) if client else NoObjects()
+        self._records = PullRecords(
+            self.root, clock, policy=config.image_pull_verification, allowed=config.preloaded_images
+        )
         self._images = ImageManager(
             runtime,
             clock,
             self._measures,
+            records=self._records,
             limit=TokenBucket(config.registry_pull_qps, config.registry_burst, clock)
             if config.registry_pull_qps
             else None,
@@ -393,6 +398,7 @@ class Kubelet:
             self.runtime,
             self.clock,
             pods=lambda: [(worker.pod, worker.observed) for worker in self.table],
+            kept_images=self._records.prune,
             image_disk=lambda: self._signals().get("imagefs.available"),
             record_node=self.api.record_node,
             measures=self._measures,
@@ -458,6 +464,7 @@ class Kubelet:
         self._hold_to_reservations()
         await self.state.meet()
         await self._collector.list_images()
+        self._records.take_over({name: image.id for image in self._collector.images for name in image.repo_tags})
         disks = await self.runtime.image_filesystems()
         self._image_root = image_root([each.mountpoint for each in disks])
         async with asyncio.TaskGroup() as group:

@@ -293,6 +293,10 @@ class KubeletConfig:
         flag="registry-burst",
         help="Maximum size of a bursty pulls. Only used if --registry-qps > 0.",
     )
+    image_pull_verification: str = _setting(
+        "NeverVerifyPreloadedImages", "string", file="imagePullCredentialsVerificationPolicy"
+    )
+    preloaded_images: tuple[str, ...] = _setting((), "stringSlice", file="preloadedImagesVerificationAllowlist")
     image_credential_provider_config: str = _setting(
         "",
         "string",
