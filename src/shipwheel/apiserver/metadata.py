@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import count
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError, bad_request, conflict
@@ -42,6 +44,13 @@ def match_name(metadata: Obj, name: str) -> None:
 
 def new_uid() -> str:
     return str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
+
+
+def serial_uids() -> Iterator[str]:
+    """UUIDs that nobody need not guess: one random beginning, and a number that counts up."""
+    beginning = new_uid()[:24]
+    for number in count(secrets.randbits(40)):
+        yield f"{beginning}{number:012x}"
 
 
 def fill_new_metadata(metadata: Obj, now: datetime) -> None:

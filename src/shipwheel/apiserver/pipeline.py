@@ -41,7 +41,7 @@ from shipwheel.apiserver.flow import Flow, lasts_long
 from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
 from shipwheel.apiserver.listing import answer_list
 from shipwheel.apiserver.listoptions import list_options
-from shipwheel.apiserver.metadata import new_uid
+from shipwheel.apiserver.metadata import serial_uids
 from shipwheel.apiserver.reads import Reader, Selection
 from shipwheel.apiserver.rendering import (
     PLAIN_TEXT,
@@ -113,6 +113,7 @@ class Pipeline:
         self.prefixes: dict[str, PathHandler] = {}
         self._renderings: dict[tuple[int, str, str, MediaType, str], Rendering] = {}
         self._generation = -1
+        self._audit_ids = serial_uids()
 
     async def __call__(self, request: Request) -> Answer:
         started = self.clock.monotonic()
@@ -129,8 +130,21 @@ class Pipeline:
             log.exception("%s %s failed", request.method, request.raw_path)
             answer = self._refusal(request, info, internal(str(error) or type(error).__name__))
         self.metrics.observe(info, request, answer, self.clock.monotonic() - started)
-        _mark(request, answer)
+        self._mark(request, answer)
         return answer
+
+    def _mark(self, request: Request, answer: Answer) -> None:
+        """What every answer says of itself: by which name the audit log knows its request, and that nobody is to keep
+        it unless it says otherwise."""
+        if isinstance(answer, Upgrade):
+            return
+        given = answer.headers or ()
+        marks = [("Audit-Id", request.header("audit-id") or next(self._audit_ids))]
+        if not any(name.lower() == "cache-control" for name, _ in given):
+            marks.append(_NO_CACHE)
+        if answer.content_type == PLAIN_TEXT:
+            marks.append(("X-Content-Type-Options", "nosniff"))
+        answer.headers = [*marks, *given]
 
     async def _through(self, request: Request, info: RequestInfo) -> Answer:
         allotted = self._allotted(request)
@@ -548,20 +562,6 @@ def forbidden_to(info: RequestInfo, user: UserInfo, reason: str, *, verb: str = 
     if reason:
         why += f": {reason}"
     return forbidden_error(GroupResource(info.group, info.resource), info.name, why)
-
-
-def _mark(request: Request, answer: Answer) -> None:
-    """What every answer says of itself: by which name the audit log knows its request, and that nobody is to keep it
-    unless it says otherwise."""
-    if isinstance(answer, Upgrade):
-        return
-    given = answer.headers or ()
-    marks = [("Audit-Id", request.header("audit-id") or new_uid())]
-    if not any(name.lower() == "cache-control" for name, _ in given):
-        marks.append(_NO_CACHE)
-    if answer.content_type == PLAIN_TEXT:
-        marks.append(("X-Content-Type-Options", "nosniff"))
-    answer.headers = [*marks, *given]
 
 
 def _uid_of(written: Written) -> str:

@@ -41,7 +41,7 @@ from shipwheel.apiserver.registry import PATCH_ATTEMPTS, Registry
 from shipwheel.apiserver.storing import Written
 from shipwheel.client.httpserver import Request
 
-DELETE_WORKERS = 16
+DELETE_WORKERS = 64
 """How many of a collection's objects are deleted at once."""
 _VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 
