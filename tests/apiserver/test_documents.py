@@ -74,3 +74,9 @@ async def test_health_one_by_one(ask: Asker) -> None:
     assert (await ask("GET", "/readyz/nothing")).status == 404
     results = (await ask("GET", "/metrics/slis")).body.decode()
     assert 'kubernetes_healthcheck{name="ping",type="readyz"} 1.0' in results
+
+
+@pytest.mark.parametrize("path", ["/api", "/api/v1"])
+async def test_the_oldest_documents_leave_out_their_version_but_in_protobuf(ask: Asker, path: str) -> None:
+    assert "apiVersion" not in orjson.loads((await ask("GET", path)).body)
+    assert (await ask("GET", path, accept="application/vnd.kubernetes.protobuf")).body.startswith(b"k8s\0")

@@ -142,9 +142,8 @@ async def note_start_of_token_tracking(server: Any) -> None:
     await ensure(server, GroupResource("", "configmaps"), {"metadata": metadata, "data": {"since": since}})
 
 
-async def make_kubernetes_service(server: Any, addresses: Sequence[str], service_ip: str, port: int) -> None:
-    """The service through which pods find this API server, and this server's addresses as its endpoints (none when it
-    is to be reached from this machine only)."""
+async def make_kubernetes_service(server: Any, service_ip: str, port: int) -> None:
+    """The service through which pods find the API servers."""
     services = GroupResource("", "services")
     family = "IPv6" if ":" in service_ip else "IPv4"
     ports = [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}]
@@ -165,8 +164,11 @@ async def make_kubernetes_service(server: Any, addresses: Sequence[str], service
             },
         },
     )
-    if not addresses:
-        return
+
+
+async def publish_endpoints(server: Any, addresses: Sequence[str], port: int) -> None:
+    """Let the service `kubernetes` lead to these addresses."""
+    family = "IPv6" if any(":" in address for address in addresses) else "IPv4"
     endpoint_ports = [{"name": "https", "port": port, "protocol": "TCP"}]
     await _replace(
         server,

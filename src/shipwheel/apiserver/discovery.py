@@ -56,7 +56,10 @@ class Discovery:
             return self._aggregated(request, path, form.version)
         known = self._documents.get(path + form.format)
         if known is None:
-            body, _ = render_object(self._document(path), form)
+            document = self._document(path)
+            if path.split("/")[1] == "api" and form.format != "protobuf":
+                del document["apiVersion"]  # as upstream has it, for the clients of its first release
+            body, _ = render_object(document, form)
             known = self._documents[path + form.format] = (body, "")
         return Response(200, known[0], content_type=form.content_type)
 
@@ -76,6 +79,7 @@ class Discovery:
         if parts == ["api"]:
             return {
                 "kind": "APIVersions",
+                "apiVersion": "v1",
                 "versions": ["v1"],
                 "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": self._address()}],
             }
@@ -106,10 +110,7 @@ class Discovery:
             listed.append(_old_entry(resource, version))
             for sub in _subresources(resource, version):
                 listed.append(_old_subresource(resource, version, sub))
-        document = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": str(gv), "resources": listed}
-        if not gv.group:
-            del document["apiVersion"]  # as upstream has it, for the clients of its first release
-        return document
+        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": str(gv), "resources": listed}
 
     # The aggregated form.
 

@@ -113,6 +113,7 @@ class Documents:
     def _health(self, name: str) -> PathHandler:
         async def answer(request: Request, user: UserInfo) -> Answer:
             single = request.path[len(name) + 2 :].strip("/")
+            await self._server.health.probe()
             return self._server.health.answer(request, name, single)
 
         return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ from shipwheel.client.httpserver import Request, Response
 from shipwheel.client.metrics import HealthMetrics
 from shipwheel.client.serving import health_answer
 from shipwheel.kinds.core.componentstatus import Health as ComponentHealth
+from shipwheel.store.base import StoreError
 
 if TYPE_CHECKING:
     from shipwheel.apiserver.server import ApiServer
 
 Check = Callable[[], str]
+_PROBE_SECONDS = 2.0
 
 _LOADED = (
     "generic-apiserver-start-informers", "start-apiextensions-informers", "start-apiextensions-controllers",
@@ -32,6 +35,8 @@ class Health:
     def __init__(self, server: ApiServer) -> None:
         self._server = server
         self.results = HealthMetrics()
+        self._reached = True
+        self._probed = float("-inf")
         self.ready = False
         """Set once the cluster's own objects are there, cleared when the server stops."""
 
@@ -47,7 +52,20 @@ class Health:
         return checks
 
     def _store(self) -> str:
-        return "" if self._server.cache.connected.is_set() else "the store cannot be reached"
+        return "" if self._server.cache.connected.is_set() and self._reached else "the store cannot be reached"
+
+    async def probe(self) -> None:
+        """Ask a store that is not our own whether it is still there, but not for every question anew."""
+        now = self._server.clock.monotonic()
+        if not self._server.store.shared or now < self._probed + _PROBE_SECONDS:
+            return
+        self._probed = now
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                await self._server.store.revision()
+            self._reached = True
+        except (StoreError, TimeoutError):
+            self._reached = False
 
     def _bootstrapped(self) -> str:
         return "" if self.ready else "not finished"

@@ -69,6 +69,7 @@ from shipwheel.client.httpserver import (
     in_task,
 )
 from shipwheel.client.streams.websocket import is_websocket
+from shipwheel.store.base import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,9 @@ class Pipeline:
             answer = self._refusal(request, info, ApiError(413, "RequestEntityTooLarge", "request entity too large"))
         except ClientGone:
             raise
+        except StoreError as error:
+            log.warning("%s %s failed: %s", request.method, request.raw_path, error)
+            answer = self._refusal(request, info, internal(str(error)))
         except Exception as error:
             log.exception("%s %s failed", request.method, request.raw_path)
             answer = self._refusal(request, info, internal(str(error) or type(error).__name__))

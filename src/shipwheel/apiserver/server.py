@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import ssl
 from collections.abc import Callable, Sequence
@@ -37,6 +36,7 @@ from shipwheel.apiserver.forward import Destination, Forwarder
 from shipwheel.apiserver.health import Health
 from shipwheel.apiserver.intake import WriteOptions
 from shipwheel.apiserver.ipaddresses import IpAddresses
+from shipwheel.apiserver.masterleases import MasterLeases
 from shipwheel.apiserver.nodes import NODES, kubelet_context, kubelet_of
 from shipwheel.apiserver.pipeline import Pipeline
 from shipwheel.apiserver.reads import Reader
@@ -51,7 +51,7 @@ from shipwheel.apiserver.writes import Writer
 from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
 from shipwheel.client.metrics import Metrics
 from shipwheel.kinds import builtin_resources
-from shipwheel.store.base import Store
+from shipwheel.store.base import Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ class ApiServer:
         )
         self.custom_resources = CustomResources(self)
         self.ip_addresses = IpAddresses(self)
+        self.master_leases = MasterLeases(self)
         self.service_repair = ServiceRepair(self)
         self._kubelet_tls: ssl.SSLContext | None = None
         self._address_tls: ssl.SSLContext | None = None
@@ -319,9 +320,8 @@ class ApiServer:
         await bootstrap.make_service_range(self, config.service_cluster_ip_range)
         await bootstrap.note_start_of_token_tracking(self)
         await bootstrap.make_service_cidr(self, config.service_cluster_ip_range)
-        advertised = ipaddress.ip_address(config.advertise_address)
-        addresses = [] if advertised.is_loopback else [str(advertised)]
-        await bootstrap.make_kubernetes_service(self, addresses, self.services.first_address, config.secure_port)
+        await bootstrap.make_kubernetes_service(self, self.services.first_address, config.secure_port)
+        await self.master_leases.renew()
         client_ca = _text_of(config.client_ca_file)
         proxy_ca = _text_of(config.requestheader_client_ca_file)
         await bootstrap.publish_client_cas(self, client_ca, proxy_ca, config.requestheader_allowed_names)
@@ -358,11 +358,13 @@ async def run(
                 tasks.create_task(_compact(server), name="compaction")
                 tasks.create_task(server.custom_resources.run(), name="custom-resources")
                 tasks.create_task(server.ip_addresses.run(), name="ip-addresses")
+                tasks.create_task(server.master_leases.run(), name="master-leases")
                 tasks.create_task(server.service_repair.run(), name="service-repair")
                 tasks.create_task(server.token_uses.run(), name="token-uses")
         finally:
             server.health.ready = False
             server.reader.draining.set()
+            await server.master_leases.leave()
             await http.close(grace=SHUTDOWN_GRACE)
             following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -380,13 +382,13 @@ async def _compact(server: ApiServer) -> None:
     interval = server.config.etcd_compaction_interval
     if interval <= 0:
         await asyncio.Event().wait()
-    before = await server.store.revision()
+    before = 0
     while True:
-        await server.clock.sleep(interval)
-        now = await server.store.revision()
-        if before > 0:
+        now = server.cache.revision
+        if 0 < before < now:
             try:
                 await server.cache.compact(before)
-            except Exception as error:
+            except StoreError as error:
                 log.warning("compaction of revision %d failed: %s", before, error)
         before = now
+        await server.clock.sleep(interval)
