@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 import pytest_asyncio
 
@@ -12,6 +13,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.client import Client, WatchEvent
 from shipwheel.client.resources import CONFIG_MAPS, PODS
+from tests.apiserver.world import Asker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -219,3 +221,30 @@ class TestWatching:
         with pytest.raises(ApiError) as caught:
             await anext(admin.watch(CONFIG_MAPS, ten, resource_version="5", bookmarks=False))
         assert (caught.value.code, caught.value.reason) == (410, "Expired")
+
+
+class TestTables:
+    TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+    async def test_a_watch_tells_of_columns_once(self, ask: Asker, ten: str) -> None:
+        query = (
+            "watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=1"
+        )
+        answer = await ask("GET", f"{CONFIG_MAPS.path(ten)}?{query}", accept=self.TABLE)
+        events = [orjson.loads(line) for line in answer.body.splitlines()]
+        assert {each["object"]["kind"] for each in events} == {"Table"}
+        assert [bool(each["object"]["columnDefinitions"]) for each in events[:10]] == [True] + [False] * 9
+        (mark,) = events[10]["object"]["rows"]
+        assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+
+    async def test_the_row_of_a_pod_that_ended_says_so(self, ask: Asker, admin: Client, namespace: str) -> None:
+        pods = f"/api/v1/namespaces/{namespace}/pods"
+        await ask("POST", pods, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+        row = orjson.loads((await ask("GET", f"{pods}/p", accept=self.TABLE)).body)["rows"][0]
+        assert "conditions" not in row
+        body = {"status": {"phase": "Failed"}}
+        await ask("PATCH", f"{pods}/p/status", body, content_type="application/merge-patch+json")
+        row = orjson.loads((await ask("GET", f"{pods}/p", accept=self.TABLE)).body)["rows"][0]
+        assert row["conditions"] == [
+            {"type": "Completed", "status": "True", "reason": "Failed", "message": "The pod failed."}
+        ]

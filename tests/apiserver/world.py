@@ -20,6 +20,7 @@ from shipwheel.client.client import Client, connect
 from shipwheel.client.httpclient import Response
 from shipwheel.client.httpserver import HttpServer, server_tls
 from shipwheel.client.kubeconfig import ClientConfig
+from shipwheel.store.base import Store
 from shipwheel.store.sqlite import SqliteStore
 
 
@@ -89,11 +90,18 @@ def read_authorities(directory: Path) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def running(directory: Path, data_file: Path, clock: Clock | None = None) -> AsyncIterator[World]:
+async def running(
+    directory: Path,
+    data_file: Path,
+    clock: Clock | None = None,
+    *,
+    config: ApiServerConfig | None = None,
+    store: Store | None = None,
+) -> AsyncIterator[World]:
     """A server that has bootstrapped, until the block ends."""
     clock = clock or SystemClock()
-    config = config_for(directory, data_file)
-    store = SqliteStore(str(data_file), clock=clock)
+    config = config or config_for(directory, data_file)
+    store = store or SqliteStore(str(data_file), clock=clock)
     server = ApiServer(config, store, clock)
     await server.start()
     http = HttpServer(server.pipeline)
@@ -109,6 +117,7 @@ async def running(directory: Path, data_file: Path, clock: Clock | None = None) 
         yield World(server, port, directory)
     finally:
         server.reader.draining.set()
+        await server.master_leases.leave()
         await http.close()
         for task in tasks:
             task.cancel()

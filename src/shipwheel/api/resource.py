@@ -277,6 +277,8 @@ class Resource:
     categories: tuple[str, ...] = ()
     strategy: Strategy = field(default_factory=Strategy)
     columns: tuple[Column, ...] = ()
+    row_conditions: Callable[[Obj], Sequence[Obj]] | None = None
+    """What an object's row in a Table says of the object as a whole (TableRowCondition)."""
     subresources: tuple[Subresource, ...] = ()
     selectable: Mapping[str, Callable[[Obj], str]] = field(default_factory=dict)
     """Field selectors beyond metadata.name and metadata.namespace."""

@@ -82,10 +82,14 @@ def row(
     include: str,
     version: str = "v1",
     beside: Obj | None = None,
+    conditions: Sequence[Obj] = (),
 ) -> Obj:
-    """`beside`: the object as it comes with the row, where `columns` read another form of it."""
-    cells = [column.value(obj, now) for column in columns]
-    return {"cells": cells, "object": _shown(obj, beside, include, version)}
+    """`beside`: the object as it comes with the row, where `columns` read another form of it. `conditions` are the
+    row's own (TableRowCondition)."""
+    made: Obj = {"cells": [column.value(obj, now) for column in columns]}
+    if conditions:
+        made["conditions"] = list(conditions)
+    return {**made, "object": _shown(obj, beside, include, version)}
 
 
 def _shown(obj: Obj, beside: Obj | None, include: str, version: str) -> Any:
@@ -131,7 +135,13 @@ _UNASKED: Any = _Unasked()
 
 
 def keep_row(
-    obj: Obj, columns: Sequence[Column], *, include: str, version: str = "v1", beside: Obj | None = None
+    obj: Obj,
+    columns: Sequence[Column],
+    *,
+    include: str,
+    version: str = "v1",
+    beside: Obj | None = None,
+    conditions: Sequence[Obj] = (),
 ) -> KeptRow | None:
     """The row at any time; None when it depends on the time otherwise than by ages."""
     pieces: list[bytes] = []
@@ -151,7 +161,8 @@ def keep_row(
                 piece += orjson.dumps(UNKNOWN)
     except _Asked:
         return None
-    pieces.append(piece + b'],"object":%b}' % orjson.dumps(_shown(obj, beside, include, version)))
+    told = b'"conditions":%b,' % orjson.dumps(conditions) if conditions else b""
+    pieces.append(piece + b'],%b"object":%b}' % (told, orjson.dumps(_shown(obj, beside, include, version))))
     return KeptRow(tuple(pieces), tuple(moments))
 
 

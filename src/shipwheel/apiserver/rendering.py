@@ -111,6 +111,10 @@ class Rendering:
     def event(self, kind: str, entry: Entry) -> bytes:
         return b'{"type":"%b","object":%b}\n' % (kind.encode(), self.one(entry))
 
+    def first_event(self, kind: str, entry: Entry) -> bytes:
+        """The event that a watch begins with, where that says more than others."""
+        return self.event(kind, entry)
+
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
         return frame(b'{"type":"BOOKMARK","object":%b}\n' % self._bookmark(revision, initial_end))
 
@@ -185,12 +189,39 @@ class TableRendering(Rendering):
         if kept is not None:
             return kept.at(seconds)
         stored, view = self._seen(entry)
-        version, include = self.form.version, self.include
-        kept = table.keep_row(stored, self.columns, include=include, version=version, beside=view)
+        version, include, say = self.form.version, self.include, self.resource.row_conditions
+        conditions = say(entry.peek()) if say is not None else ()
+        kept = table.keep_row(
+            stored, self.columns, include=include, version=version, beside=view, conditions=conditions
+        )
         if kept is not None:
             self.forms.keep(entry, self.key, kept, kept.size)
             return kept.at(seconds)
-        return orjson.dumps(table.row(stored, self.columns, now=now, include=include, version=version, beside=view))
+        made = table.row(
+            stored, self.columns, now=now, include=include, version=version, beside=view, conditions=conditions
+        )
+        return orjson.dumps(made)
+
+    def first_event(self, kind: str, entry: Entry) -> bytes:
+        return super().event(kind, entry)
+
+    def event(self, kind: str, entry: Entry) -> bytes:
+        rows = self.joined([entry], SystemClock().now())
+        return b'{"type":"%b","object":%b}\n' % (kind.encode(), self._headless(str(entry.revision), rows))
+
+    def _headless(self, revision: str, rows: bytes) -> bytes:
+        """A Table of rows alone: whoever watches has been told of the columns."""
+        empty = table.table(
+            [], self.columns, now=SystemClock().now(), include=self.include, metadata={"resourceVersion": revision},
+            version=self.form.version, headers=False,
+        )  # fmt: skip
+        return orjson.dumps(empty).removesuffix(b"]}") + rows + b"]}"
+
+    def _bookmark(self, revision: int, initial_end: bool) -> bytes:
+        """A row without content, which shows metadata alone whatever was asked for."""
+        mark = orjson.loads(super()._bookmark(revision, initial_end))
+        mark = table.partial_metadata(mark, version=self.form.version)
+        return self._headless(str(revision), orjson.dumps({"cells": [""] * len(self.columns), "object": mark}))
 
     def _seen(self, entry: Entry) -> tuple[Obj, Obj]:
         """What columns read, and what is shown. Columns read the stored form, unless the version brings its own."""

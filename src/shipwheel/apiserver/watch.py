@@ -54,6 +54,8 @@ class Watch:
         self._waiting: deque[_Event] | None = deque()
         """What changed since the watch began, until what it began with is sent; None from then on."""
         self._waiting_bytes = 0
+        self._begun = False
+        """An event has been sent."""
 
     async def run(
         self,
@@ -104,7 +106,10 @@ class Watch:
         if writer is None:
             return
         if self._waiting is None:
-            writer.write_framed(self._rendering.frame(kind, change))
+            if self._begun:
+                writer.write_framed(self._rendering.frame(kind, change))
+            else:
+                writer.write_framed(frame(self._event(kind, change.after)))
             behind = writer.buffered
         else:
             self._waiting.append(_Event(kind, change.after))
@@ -114,16 +119,22 @@ class Watch:
             self._writer = None
             writer.abort()
 
+    def _event(self, kind: str, entry: Entry) -> bytes:
+        if self._begun:
+            return self._rendering.event(kind, entry)
+        self._begun = True
+        return self._rendering.first_event(kind, entry)
+
     async def _send(self, events: deque[_Event]) -> None:
         """Send what may be much, as fast as it is read, until there is no more."""
-        writer, rendering = self._writer, self._rendering
+        writer = self._writer
         while events and writer is not None:
             async with self._turns:
                 size = 0
                 while events and size < SLICE:
                     kind, entry = events.popleft()
                     size += len(entry.tail)
-                    writer.write_framed(frame(rendering.event(kind, entry)))
+                    writer.write_framed(frame(self._event(kind, entry)))
                 if events is self._waiting:
                     self._waiting_bytes -= size
             await writer.drain()

@@ -13,7 +13,7 @@ from shipwheel.kinds.conditions import set_condition
 from shipwheel.kinds.core.affinity import merge_label_keys
 from shipwheel.kinds.core.containers import check_image_padding
 from shipwheel.kinds.core.podcalls import attach, bind, evict, exec_, log, portforward, proxy
-from shipwheel.kinds.core.podcolumns import POD_COLUMNS
+from shipwheel.kinds.core.podcolumns import POD_COLUMNS, ended
 from shipwheel.kinds.core.podmeta import (
     MIRROR,
     check_annotation_updates,
@@ -260,6 +260,7 @@ RESOURCES = (
         versions=(served("", "v1", "Pod"),),
         strategy=PodStrategy(),
         columns=POD_COLUMNS,
+        row_conditions=ended,
         subresources=(
             STATUS,
             Subresource("ephemeralcontainers", READ_WRITE, strategy=_EphemeralContainersStrategy()),

@@ -143,3 +143,20 @@ POD_COLUMNS = (
     Column("Nominated Node", text("status", "nominatedNodeName", absent=NONE), priority=1),
     Column("Readiness Gates", _readiness_gates, priority=1),
 )
+
+
+_ENDED = {
+    "Succeeded": {
+        "type": "Completed",
+        "status": "True",
+        "reason": "Succeeded",
+        "message": "The pod has completed successfully.",
+    },
+    "Failed": {"type": "Completed", "status": "True", "reason": "Failed", "message": "The pod failed."},
+}
+
+
+def ended(pod: Obj) -> list[Obj]:
+    """What the row of a pod that runs no more says of it."""
+    condition = _ENDED.get((pod.get("status") or {}).get("phase", ""))
+    return [condition] if condition else []
