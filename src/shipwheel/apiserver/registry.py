@@ -222,6 +222,10 @@ class Registry:
                     raise Mismatch(name, None) from None
                 raise
         old = entry.decode()
+        if not admit and version is resource.storage and (subresource is None or subresource.update is None):
+            # What the server itself changes in a stored object has the object's form.
+            new = produce(entry.decode())
+            return await self._replace(resource, version, entry, old, new, options, subresource, applying, admit)
         applied = applying and subresource is not None and subresource.applied is not None
         old_view = present(resource, version, entry.decode(), None if applied else subresource)
         wanted = produce(old_view)

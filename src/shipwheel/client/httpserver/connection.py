@@ -83,6 +83,8 @@ class Connection(asyncio.Protocol):
         self._tunnel: Tunnel | None = None
         self._pausers = 0
         self._drained: asyncio.Future[None] | None = None
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         self._can_write = True
         self._closing = False
         self._deaf = False
@@ -344,14 +346,36 @@ class Connection(asyncio.Protocol):
     # The transport, for those above.
 
     def transport_write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._unsent:
+            self._unsent.append(data)
+            self._send()
+        elif self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def write_soon(self, data: bytes) -> None:
+        """Write with whatever else is written before the loop turns. What watchers are told comes in batches, and
+        every single write would be encrypted, cost a system call and wake the reader."""
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(data)
+        self._unsent_bytes += len(data)
+
+    def _send(self) -> None:
+        if not self._unsent:
+            return
+        data = b"".join(self._unsent) if len(self._unsent) > 1 else self._unsent[0]
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        self.transport_write(data)
 
     @property
     def buffered(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if self._transport is None:
+            return 0
+        return self._transport.get_write_buffer_size() + self._unsent_bytes
 
     async def drain(self) -> None:
+        self._send()
         if self.gone.is_set():
             raise ClientGone("the client closed the connection")
         if not self._can_write:
@@ -371,6 +395,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def close(self) -> None:
+        self._send()
         self._closing = True
         if self._transport is not None:
             self._transport.close()

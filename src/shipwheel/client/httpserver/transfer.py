@@ -50,8 +50,8 @@ class StreamWriter:
             self._connection.transport_write(frame(data) if self._chunked else data)
 
     def write_framed(self, chunk: bytes) -> None:
-        """Write what `frame` made: one framing serves many watchers."""
-        self._connection.transport_write(chunk if self._chunked else unframe(chunk))
+        """Write what `frame` made, soon: one framing serves many watchers, one write many events."""
+        self._connection.write_soon(chunk if self._chunked else unframe(chunk))
 
     @property
     def buffered(self) -> int:
