@@ -202,3 +202,22 @@ class TestRecording:
         assert [each.getMessage() for each in caplog.records if "dropped" in each.getMessage()] == [
             "unable to record events: too many queued, dropped 10"
         ]
+
+    async def test_events_wait_while_there_is_more_important_work(self) -> None:
+        clock = ManualClock()
+        work = [1]
+        async with fake_server() as server, server.client() as client:
+            recorder = EventRecorder(client, clock, component="c", queued=4)
+            recorder.defer_to(lambda: bool(work))
+            running = asyncio.create_task(recorder.run())
+            recorder.event(POD, "Normal", "R", "first")
+            await clock.advance(60)
+            assert not server.asked
+            for number in range(3):  # too many wait
+                recorder.event(POD, "Normal", f"R{number}", "m")
+            await clock.advance(60)
+            await until(lambda: len(stored(server)) == 2)
+            work.clear()
+            await clock.advance(60)
+            await until(lambda: len(stored(server)) == 4)
+            running.cancel()

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
@@ -33,21 +34,29 @@ _AGGREGATE_SECONDS = 600.0
 _SPAM_BURST = 25
 _SPAM_QPS = 1 / 300
 _QUEUED = 1000
+_LATER_SECONDS = 0.05
 _TRIES = 12
 _RETRY_SECONDS = 10.0
 
 
 class EventRecorder:
     """Records events about objects. `component` and `host` are the events' source. `limit` is how often one may be
-    written."""
+    written, `queued` how many can wait."""
 
     def __init__(
-        self, client: Client, clock: Clock, *, component: str, host: str = "", limit: TokenBucket | None = None
+        self,
+        client: Client,
+        clock: Clock,
+        *,
+        component: str,
+        host: str = "",
+        limit: TokenBucket | None = None,
+        queued: int = _QUEUED,
     ) -> None:
         self._clock = clock
         self._component = component
         self._host = host
-        self._sink = _Sink(client, clock, limit)
+        self._sink = _Sink(client, clock, limit, queued)
 
     def event(
         self,
@@ -79,6 +88,10 @@ class EventRecorder:
         sibling._component = component
         return sibling
 
+    def defer_to(self, busy: Callable[[], bool]) -> None:
+        """Let events wait while there is more important work, as long as not many wait."""
+        self._sink.busy = busy
+
     async def run(self) -> None:
         """Write events until cancelled."""
         await self._sink.run()
@@ -91,11 +104,13 @@ class EventRecorder:
 class _Sink:
     """The queue that recorders share, and who writes it out."""
 
-    def __init__(self, client: Client, clock: Clock, limit: TokenBucket | None) -> None:
+    def __init__(self, client: Client, clock: Clock, limit: TokenBucket | None, queued: int) -> None:
         self._client = client
         self._clock = clock
         self._limit = limit
-        self._queue: asyncio.Queue[Obj] = asyncio.Queue(_QUEUED)
+        self._queue: asyncio.Queue[Obj] = asyncio.Queue(queued)
+        self._many = queued // 2
+        self.busy: Callable[[], bool] = lambda: False
         self._correlator = EventCorrelator(clock)
         self._dropped = 0
 
@@ -108,6 +123,8 @@ class _Sink:
     async def run(self) -> None:
         while True:
             event = await self._queue.get()
+            while self._queue.qsize() < self._many and self.busy():
+                await self._clock.sleep(_LATER_SECONDS)
             if self._dropped:
                 # Once for all, not once each: a flood of events should not become one of log lines.
                 log.error("unable to record events: too many queued, dropped %d", self._dropped)

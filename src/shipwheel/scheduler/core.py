@@ -135,6 +135,10 @@ class Scheduler:
         self._slow: asyncio.TaskGroup
         """For bindings that wait for volumes or for a permit."""
 
+    def is_busy(self) -> bool:
+        """There are pods to place, or bindings to write."""
+        return self.queue.size("active") > 0 or not self._bindings.empty()
+
     def refresh_metrics(self) -> None:
         self.metrics.refresh(self.queue, self.table, len(self.watch.assumed))
 

@@ -18,6 +18,9 @@ from shipwheel.client.metrics import Metrics
 from shipwheel.client.serving import ComponentServer, ServingConfig
 from shipwheel.scheduler.config import SchedulerConfig
 
+EVENTS_QUEUED = 10_000
+"""A burst of pods is a burst of events; they are written when the pods have their nodes."""
+
 
 async def run(
     config: SchedulerConfig,
@@ -38,7 +41,7 @@ async def run(
 
     clock = clock or SystemClock()
     metrics = metrics or Metrics()
-    recorder = EventRecorder(client, clock, component=config.scheduler_name)
+    recorder = EventRecorder(client, clock, component=config.scheduler_name, queued=EVENTS_QUEUED)
     scheduler = Scheduler(
         configured(config),
         client,
@@ -48,6 +51,8 @@ async def run(
         seed=config.seed if config.seed >= 0 else None,
         max_unschedulable=config.pod_max_in_unschedulable_pods_duration,
     )
+    # Who reads events can wait for them; who waits for a node cannot.
+    recorder.defer_to(scheduler.is_busy)
     server = ComponentServer(metrics=metrics, client=client, before_metrics=scheduler.refresh_metrics)
     async with asyncio.TaskGroup() as group:
         tasks = [
