@@ -11,7 +11,7 @@ from shipwheel.scheduler.framework import Diagnosis
 from shipwheel.scheduler.plugins import preemption
 
 from . import worlds
-from .build import SHAPES, handle_of, profile_of
+from .build import SHAPES, entry, handle_of, profile_of
 from .model import Obj, World, refusals
 
 
@@ -171,3 +171,38 @@ def test_whoever_is_leaving_already_is_waited_for() -> None:
     incoming["status"]["nominatedNodeName"] = "one"
     result = attempt(World([node("one")], [(leaving, "one")]), incoming)
     assert result.message == "preemption: not eligible due to a terminating pod on the nominated node."
+
+
+def test_what_is_remembered_is_what_would_be_found_anew() -> None:
+    """Nodes where nothing has changed are not asked again: the verdicts must be those of one who remembers nothing."""
+    rng = random.Random(3)
+    changed = 0
+    for _ in range(40):
+        world, incoming = crowded(rng, plain=True)
+        handle = handle_of(world)
+        profile = profile_of(handle)
+        remembering = profile.at("postFilter")[-1]
+        for step in range(8):
+            fresh = profile_of(handle).at("postFilter")[-1]
+            cycle = profile.cycle(incoming, SHAPES.of(incoming))
+            verdicts = [
+                (
+                    remembering._remembered(cycle, row, [], profile),
+                    fresh.victims_on(cycle, row, [], profile, only_room=True),
+                )
+                for row in handle.table.rows.values()
+            ]
+            assert all(ours == anew for ours, anew in verdicts)
+            where = rng.choice(world.nodes)["metadata"]["name"]
+            kind = rng.random()
+            if kind < 0.5:
+                added = worlds.pod(rng, f"added-{step}", priority=rng.choice((0, 1, 5)))
+                added["status"] = {"startTime": f"2026-01-02T00:00:{step:02}Z"}
+                handle.table.add(entry(added, where))
+            elif handle.table.entries and kind < 0.8:
+                handle.table.remove(rng.choice(sorted(handle.table.entries)))
+            elif handle.table.entries:
+                known = handle.table.entries[rng.choice(sorted(handle.table.entries))]
+                handle.table.renew(known, {**known.obj, "status": {"startTime": "2027-01-01T00:00:00Z"}})
+            changed += len(verdicts)
+    assert changed > 100

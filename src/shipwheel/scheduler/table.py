@@ -184,6 +184,8 @@ class NodeTable:
         self.touched: list[int] = []
         """Rows whose room has changed, in order; begun anew with each `touched_epoch`."""
         self.touched_epoch = 0
+        self.stamps: list[int] = []
+        """By row, another number after each change of what runs there."""
 
     # Nodes
 
@@ -249,6 +251,7 @@ class NodeTable:
             self.size += 1
             self.nodes.append(None)
             self.pods.append({})
+            self.stamps.append(0)
         self.rows[name] = row
         self.alive[row] = True
         self.count += 1
@@ -290,6 +293,7 @@ class NodeTable:
             self.touched = []
             self.touched_epoch += 1
         self.touched.append(row)
+        self.stamps[row] += 1
 
     def _set_allocatable(self, row: int, allocatable: Mapping[str, int]) -> None:
         self._touch(row)
@@ -395,6 +399,13 @@ class NodeTable:
             self._orphans.setdefault(entry.node, {})[entry.key] = entry
         else:
             self._count(entry, row, 1)
+
+    def renew(self, entry: PodEntry, obj: Obj) -> None:
+        """A pod that counts already has changed in ways that do not count."""
+        entry.obj = obj
+        row = self.rows.get(entry.node)
+        if row is not None:
+            self.stamps[row] += 1
 
     def remove(self, key: str) -> PodEntry | None:
         """Count a pod no more."""

@@ -165,7 +165,7 @@ class ClusterWatch:
         )
         before = known.obj if known is not None else None
         if known is not None and same:
-            known.obj = pod
+            self._table.renew(known, pod)
         else:
             self._table.add(PodEntry(key, pod, shape, node))
         if was_assumed or known is None or known.nominated:

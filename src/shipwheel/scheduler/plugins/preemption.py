@@ -23,12 +23,15 @@ from shipwheel.api.meta import Obj
 from shipwheel.api.selectors import LabelSelector, SelectorError, from_label_selector
 from shipwheel.scheduler.events import Interest
 from shipwheel.scheduler.framework import Cycle, Diagnosis, Handle, PostFilterResult, Profile, Refusal
+from shipwheel.scheduler.plugins.resources import NATIVE
+from shipwheel.scheduler.pods import Shape
 from shipwheel.scheduler.table import PodEntry
 
 NO_VICTIMS = "No preemption victims found for incoming pod"
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
 PREEMPTION_BY_SCHEDULER = "PreemptionByScheduler"
 _ROOM = {"NodeResourcesFit"}
+_REMEMBERED = 50_000
 _FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
 
 
@@ -62,6 +65,8 @@ class DefaultPreemption:
         percentage, absolute = args.get("minCandidateNodesPercentage"), args.get("minCandidateNodesAbsolute")
         self._percentage = 10 if percentage is None else percentage
         self._absolute = 100 if absolute is None else absolute
+        self._known: dict[tuple[Shape, int], tuple[tuple[int, int], Candidate | list[str]]] = {}
+        """What was found for pods of a shape on a row, as long as nothing changes there."""
 
     def post_filter(self, cycle: Cycle, diagnosis: Diagnosis, profile: Profile) -> PostFilterResult:
         """The node to promise and the pods to take away, or why there are none."""
@@ -101,7 +106,11 @@ class DefaultPreemption:
         found: list[Candidate] = []
         reasons: list[Refusal] = []
         for row in (*rows[start:], *rows[:start]):
-            chosen = self.victims_on(cycle, row, budgets, profile, only_room=only_room)
+            chosen = (
+                self._remembered(cycle, row, budgets, profile)
+                if only_room
+                else self.victims_on(cycle, row, budgets, profile, only_room=False)
+            )
             if isinstance(chosen, Candidate):
                 found.append(chosen)
                 if len(found) >= enough and any(not each.violations for each in found):
@@ -111,6 +120,16 @@ class DefaultPreemption:
                 mask[row] = True
                 reasons += [Refusal(mask, reason) for reason in chosen]
         return found, reasons
+
+    def _remembered(self, cycle: Cycle, row: int, budgets: Sequence[Budget], profile: Profile) -> Candidate | list[str]:
+        """`victims_on`, where only the room on the node matters: pods of one template ask the same again and again."""
+        key, state = (cycle.shape, row), (cycle.table.stamps[row], self._handle.listers.budgets.version)
+        known = self._known.get(key)
+        if known is None or known[0] != state:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            known = self._known[key] = (state, self.victims_on(cycle, row, budgets, profile, only_room=True))
+        return known[1]
 
     def victims_on(
         self, cycle: Cycle, row: int, budgets: Sequence[Budget], profile: Profile, *, only_room: bool
@@ -232,9 +251,9 @@ class _Trial:
 
 
 def _only_room(cycle: Cycle, diagnosis: Diagnosis) -> bool:
-    """Whether other pods matter to this one only by the room they take."""
+    """Whether other pods matter to this one only by the room they take, and of what every node has."""
     shape = cycle.shape
-    return not (
+    return shape.requests.keys() <= set(NATIVE) and not (
         shape.required_affinity
         or shape.required_anti_affinity
         or shape.hard_spread
