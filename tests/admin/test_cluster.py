@@ -15,6 +15,7 @@ from shipwheel.admin import addons, choices, cluster, command_lines, fleet, iden
 from shipwheel.admin.cluster import ClusterError, NotAble, Wanted
 from shipwheel.admin.commands import COMMANDS
 from shipwheel.admin.layout import Layout, NodeSettings, Settings
+from shipwheel.admin.nodes import resolvers_of_nodes
 from shipwheel.client.kubeconfig import load_config, read_file
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -182,6 +183,22 @@ def test_addresses_run_out(settings: Settings) -> None:
     small = replace(settings, node_cidr="10.112.0.0/30", nodes=())
     with pytest.raises(ClusterError, match="no address is left"):
         choices.with_node(choices.with_node(small))
+
+
+@pytest.mark.parametrize(
+    ("machines", "nodes"),
+    [
+        ("nameserver 192.0.2.53\noptions ndots:1\n", "nameserver 192.0.2.53\noptions ndots:1"),
+        ("nameserver 127.0.0.53\noptions edns0", "nameserver 10.112.0.1\noptions edns0"),
+        (
+            "# two\nnameserver 127.0.0.1\nnameserver ::1\nsearch a.example",
+            "# two\nnameserver 10.112.0.1\nsearch a.example",
+        ),
+        ("", ""),
+    ],
+)
+def test_resolvers_that_nodes_can_reach(machines: str, nodes: str) -> None:
+    assert resolvers_of_nodes(machines, "10.112.0.1") == nodes
 
 
 def test_up_never_takes_nodes_away(settings: Settings) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,16 @@ def test_every_pod_reaches_every_other(three: Cluster) -> None:
         seen = {three.kubectl("exec", name, "--", "timeout", "10", "wget", "-qO-", "http://web/") for _ in range(12)}
         assert len(seen) > 1, "its Service leads to more than one node"
         assert three.kubectl("logs", name).startswith("serving on port 80")
+        with subprocess.Popen(
+            [str(three.kubectl_program), "port-forward", name, ":80"],
+            stdout=subprocess.PIPE, text=True, env=three.environment,
+        ) as forwarder:  # fmt: skip
+            assert forwarder.stdout is not None
+            found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+) -> 80", forwarder.stdout.readline())
+            assert found
+            with urlopen(f"http://127.0.0.1:{found[1]}{PAGE}", timeout=30) as answer:
+                assert answer.read().decode() == f"Hello from {name}\n"
+            forwarder.terminate()
 
 
 def test_node_ports_answer_on_every_node(three: Cluster) -> None:

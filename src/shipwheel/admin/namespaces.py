@@ -18,8 +18,8 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -45,6 +45,8 @@ class Namespaces:
     """Of their own: the first process's number, and what is said of the machine."""
     hidden: tuple[Path, ...] = ()
     """Mounts below these are others', and are not taken along."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """What other files than those about the machine itself say in it, by path."""
     fresh: tuple[Path, ...] = ()
     """Directories of its own, empty at every start."""
 
@@ -133,6 +135,7 @@ class Namespaces:
             "/etc/machine-id": machine_id,
             "/sys/class/dmi/id/product_uuid": str(uuid.UUID(machine_id)),
             "/proc/sys/kernel/random/boot_id": str(uuid.uuid4()),
+            **self.files,
         }.items():
             if os.path.exists(place):
                 ours = self.directory / Path(place).name

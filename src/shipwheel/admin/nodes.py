@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from shipwheel.admin.containerd import ContainerdConfig
     from shipwheel.admin.namespaces import Namespaces
     from shipwheel.network import cni
+
+
+RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 def containerd_config(layout: Layout, node: str) -> ContainerdConfig:
@@ -58,8 +62,25 @@ def boot(layout: Layout, settings: Settings, node: NodeSettings) -> Namespaces:
         for directory in (layout.run / node.name, network_config(layout, settings, node.name).state_dir):
             shutil.rmtree(directory, ignore_errors=True)
         bridge.ensure(layout, settings)
-        bridge.connect(layout, node, namespaces.boot(layout.node(node.name) / "machine-id"))
+        files = {str(RESOLV_CONF): resolvers_of_nodes(read_text(RESOLV_CONF), settings.gateway)}
+        first = replace(namespaces, files=files).boot(layout.node(node.name) / "machine-id")
+        bridge.connect(layout, node, first)
     return namespaces
+
+
+def resolvers_of_nodes(resolv_conf: str, gateway: str) -> str:
+    """A resolv.conf as nodes in namespaces have it: what is on the machine's loopback is out of their reach, and the
+    machine itself (`gateway`) asks in their place."""
+    lines = [
+        f"nameserver {gateway}" if line.startswith(("nameserver 127.", "nameserver ::1")) else line
+        for line in resolv_conf.splitlines()
+    ]
+    return "\n".join(dict.fromkeys(lines))
+
+
+def read_text(path: Path) -> str:
+    """Empty where there is no such file."""
+    return path.read_text() if path.exists() else ""
 
 
 def kill(layout: Layout, node: str) -> None:
