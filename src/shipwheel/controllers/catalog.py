@@ -271,6 +271,25 @@ CONTROLLERS: tuple[Descriptor, ...] = (
 )
 
 
+_CLOUD = "there is no cloud provider"
+_GATED = "it is disabled by a feature gate"
+ABSENT: dict[str, str] = {
+    "service-lb-controller": _CLOUD,
+    "service": _CLOUD,
+    "node-route-controller": _CLOUD,
+    "route": _CLOUD,
+    "cloud-node-lifecycle-controller": _CLOUD,
+    "cloud-node-lifecycle": _CLOUD,
+    "kube-apiserver-serving-clustertrustbundle-publisher-controller": _GATED,
+    "podcertificaterequest-cleaner-controller": _GATED,
+    "podgroup-protection-controller": _GATED,
+    "resourcepoolstatusrequest-controller": _GATED,
+    "storage-version-migrator-controller": _GATED,
+    "svm": _GATED,
+}
+"""Names that upstream knows but does not run by itself either, and why."""
+
+
 def select(wanted: Sequence[str], known: Iterable[Descriptor] = CONTROLLERS) -> list[Descriptor]:
     """The controllers that `--controllers` asks for; ValueError for a name that there is none of.
 
@@ -279,6 +298,7 @@ def select(wanted: Sequence[str], known: Iterable[Descriptor] = CONTROLLERS) -> 
     """
     known = list(known)
     names = {name for each in known for name in (each.name, each.alias) if name}
+    names |= ABSENT.keys()
     unknown = [name for name in wanted if name != "*" and name.removeprefix("-") not in names]
     if unknown:
         raise ValueError(f'"{unknown[0]}" is not in the list of known controllers')

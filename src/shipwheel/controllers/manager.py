@@ -24,7 +24,7 @@ from shipwheel.client.leader import ElectionConfig, LeaderElector
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.serving import Check, ComponentServer, ServingConfig
 from shipwheel.controllers.accounts import AccountClients
-from shipwheel.controllers.catalog import Descriptor, select
+from shipwheel.controllers.catalog import ABSENT, Descriptor, select
 from shipwheel.controllers.config import ControllerManagerConfig
 from shipwheel.controllers.framework import Context, Controller
 
@@ -132,6 +132,9 @@ class _Manager:
 
     async def _usable(self) -> list[Descriptor]:
         """The selected controllers without those that need a resource that the server lacks."""
+        for name in self._config.controllers:
+            if name in ABSENT:
+                log.info("skipped controller %s: %s", name, ABSENT[name])
         served = (await self._client.resources()).by_gvr
         usable = []
         for each in self._selected:
