@@ -137,7 +137,7 @@ def _without_type(obj: Obj) -> bytes:
 class YamlRendering(Rendering):
     content_type = "application/yaml"
     watch_content_type = "application/yaml;stream=watch"
-    slice = SLICE // 8
+    slice = SLICE // 16
 
     def one(self, entry: Entry) -> bytes:
         return codec.encode_yaml(self.view(entry))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import ssl
 from collections.abc import Callable, Sequence
@@ -350,6 +351,7 @@ async def run(
         try:
             await http.listen(config.bind_address, config.secure_port, tls=tls)
             await server.prepare_cluster()
+            gc.freeze()  # kinds and schemas stay for good: looking through them for garbage would hold requests up
             server.health.ready = True
             if ready is not None:
                 ready(server)
