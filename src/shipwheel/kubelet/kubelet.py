@@ -229,6 +229,7 @@ class Kubelet:
                 memory_capacity=self.machine.memory,
                 cluster=ApiCluster(client) if client else None,
                 node_name=self.node_name,
+                record=lambda pod, kind, reason, message: self.record(pod, None, kind, reason, message),
             ),
             self.root,
             plugins=[*PLUGINS, CsiVolumes(self._csi).plugin()],
@@ -531,8 +532,11 @@ class Kubelet:
         while self.node is None or self.node.object is None:
             await self.clock.sleep(PLUGIN_SECONDS)
         await handler.ensure_csi_node(self.clock)
+        watcher = PluginWatcher(self.root / "plugins_registry", self.clock, {"CSIPlugin": handler})
         try:
-            await PluginWatcher(self.root / "plugins_registry", self.clock, {"CSIPlugin": handler}).run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(watcher.run(), name="plugin watcher")
+                group.create_task(handler.follow_limits(self.clock), name="volume limits")
         finally:
             await self._csi.close()
 

@@ -31,6 +31,7 @@ class Stored:
         self.drivers: dict[str, Obj] = {}
         self.secrets: dict[str, Obj] = {}
         self.grown: list[tuple[str, str]] = []
+        self.growing: list[tuple[str, str, str]] = []
 
     def bind(self, claim: str, source: Obj, **spec: Any) -> None:
         """A claim bound to a volume of the same name with `pv-` before it."""
@@ -72,6 +73,9 @@ class Stored:
 
     async def resized(self, claim: Obj, capacity: str) -> None:
         self.grown.append((claim["metadata"]["name"], capacity))
+
+    async def resizing(self, claim: Obj, state: str, error: str = "") -> None:
+        self.growing.append((claim["metadata"]["name"], state, error))
 
 
 class Recorder(NoMounter):

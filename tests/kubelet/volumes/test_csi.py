@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import tempfile
 from collections.abc import AsyncIterator
@@ -15,7 +17,7 @@ from shipwheel.api.errors import ApiError, not_found
 from shipwheel.api.meta import GroupResource, GroupVersionResource, Obj
 from shipwheel.client.grpc.channel import GrpcError
 from shipwheel.client.grpc.server import GrpcServer, Method
-from shipwheel.client.resources import CSI_NODES, NODES
+from shipwheel.client.resources import CSI_DRIVERS, CSI_NODES, NODES
 from shipwheel.kubelet.downward import PodFacts
 from shipwheel.kubelet.volumes.base import Host, VolumeError, VolumesFailed
 from shipwheel.kubelet.volumes.csi import state
@@ -51,6 +53,7 @@ class Driver:
         self.capabilities = capabilities
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.fails: dict[str, str] = {}
+        self.limit = 8
         self.socket = ""
 
     def methods(self) -> dict[str, Method]:
@@ -77,7 +80,7 @@ class Driver:
         if name == "NodeGetInfo":
             return {
                 "node_id": "id-1",
-                "max_volumes_per_node": 8,
+                "max_volumes_per_node": self.limit,
                 "accessible_topology": {"segments": {"zone": "z1"}},
             }
         if name == "NodeGetCapabilities":
@@ -313,6 +316,74 @@ async def test_a_volume_that_has_grown(node: Node) -> None:
     assert node.cluster.grown == [("data", "2Gi")]
 
 
+def grow(node: Node, resize: str = "NodeResizePending") -> None:
+    status = node.cluster.claims["data"]["status"]
+    status["capacity"] = {"storage": "1Gi"}
+    status["allocatedResourceStatuses"] = {"storage": resize}
+    volume = node.cluster.volumes["pv-data"]["spec"]
+    volume["capacity"] = {"storage": "2Gi"}
+    volume["csi"]["nodeExpandSecretRef"] = {"namespace": "ns", "name": "grow"}
+    node.cluster.secrets["grow"] = {"data": {"key": base64.b64encode(b"value").decode()}}
+
+
+async def test_growth_is_told_step_by_step(node: Node) -> None:
+    await node.manager.mount_pod(claiming())
+    grow(node)
+    await node.manager.refresh(claiming())
+    assert node.driver.last("Expand")["secrets"] == {"key": "value"}
+    assert node.cluster.growing == [("data", "NodeResizeInProgress", "")]
+    assert node.cluster.grown == [("data", "2Gi")]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("INTERNAL", [("data", "", "rpc error: code = Internal desc = no")]),
+        ("OUT_OF_RANGE", [("data", "NodeResizeInfeasible", "rpc error: code = OutOfRange desc = no")]),
+        ("UNAVAILABLE", []),
+    ],
+)
+async def test_growth_that_fails(node: Node, code: str, told: list[tuple[str, str, str]]) -> None:
+    await node.manager.mount_pod(claiming())
+    grow(node, "NodeResizeInProgress")
+    node.driver.fails["NodeExpandVolume"] = code
+    with pytest.raises(VolumesFailed, match=r"MountVolume\.NodeExpandVolume failed"):
+        await node.manager.refresh(claiming())
+    assert (node.cluster.growing, node.cluster.grown) == (told, [])
+
+
+async def test_growth_that_has_to_wait_for_the_volume_to_be_free(node: Node) -> None:
+    await node.manager.mount_pod(claiming())
+    grow(node)
+    node.driver.fails["NodeExpandVolume"] = "FAILED_PRECONDITION"
+    await node.manager.refresh(claiming())
+    assert node.cluster.grown == []
+
+
+async def test_growth_that_is_not_the_nodes_affair(node: Node) -> None:
+    await node.manager.mount_pod(claiming())
+    for resize in ("ControllerResizeInProgress", "NodeResizeInfeasible"):
+        grow(node, resize)
+        await node.manager.refresh(claiming())
+    assert "Expand" not in node.driver.asked()
+
+
+async def test_a_volume_for_one_pod_only(node: Node) -> None:
+    node.cluster.volumes["pv-data"]["spec"]["accessModes"] = ["ReadWriteOncePod"]
+    other = claiming()
+    other["metadata"] = {**other["metadata"], "uid": "uid-2", "name": "other"}
+    await node.manager.mount_pod(claiming())
+    await node.manager.mount_pod(claiming())
+    with pytest.raises(VolumesFailed) as caught:
+        await node.manager.mount_pod(other)
+    assert caught.value.messages == (
+        'MountVolume.SetUp failed for volume "pv-data" : volume uses the ReadWriteOncePod access mode and is already '
+        "in use by another pod",
+    )
+    await node.manager.unmount_pod("uid-1")
+    await node.manager.mount_pod(other)
+
+
 async def test_a_block_device(node: Node) -> None:
     node.cluster.volumes["pv-data"]["spec"]["volumeMode"] = "Block"
     pod = claiming()
@@ -359,10 +430,13 @@ class Api:
         self.node: Obj = {"metadata": {"name": "node-1", "uid": "n", "labels": {}}}
         self.csi_node: Obj | None = None
         self.conflicts = 0
+        self.csi_driver: Obj = {"spec": {}}
 
     async def get(self, resource: GroupVersionResource, name: str) -> Obj:
         if resource == NODES:
             return self.node
+        if resource == CSI_DRIVERS:
+            return self.csi_driver
         assert resource == CSI_NODES
         if self.csi_node is None:
             raise not_found(GroupResource("storage.k8s.io", "csinodes"), name)
@@ -504,6 +578,31 @@ async def test_others_may_write_the_csinode_meanwhile(place: Place) -> None:
 
     await handler.add(PluginInfo("CSIPlugin", DRIVER, place.driver.socket, ("v1.2.0",)))
     assert [each["name"] for each in place.api.csi_node["spec"]["drivers"]] == ["other", DRIVER]
+
+
+async def test_limits_are_asked_for_again(place: Place) -> None:
+    from shipwheel.kubelet.volumes.csi.registration import PluginInfo
+
+    handler = CsiHandler(place.drivers, place.api, "node-1")  # type: ignore[arg-type]
+    await handler.add(PluginInfo("CSIPlugin", DRIVER, place.driver.socket, ("v1.2.0",)))
+
+    def limit() -> int:
+        assert place.api.csi_node is not None
+        return place.api.csi_node["spec"]["drivers"][0]["allocatable"]["count"]
+
+    following = asyncio.ensure_future(handler.follow_limits(place.clock))
+    place.driver.limit = 5
+
+    await asyncio.sleep(0)
+    await place.clock.advance(10)
+    assert limit() == 8, "nobody asked for it"
+    place.api.csi_driver = {"spec": {"nodeAllocatableUpdatePeriodSeconds": 10}}
+    async with asyncio.timeout(10):
+        while limit() != 5:
+            await place.clock.advance(10)
+            await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_every_node_has_a_csinode(place: Place) -> None:

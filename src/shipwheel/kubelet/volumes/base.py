@@ -66,6 +66,10 @@ class Cluster(Protocol):
     async def resized(self, claim: Obj, capacity: str) -> None:
         """Say in a claim's status that its file system has grown."""
 
+    async def resizing(self, claim: Obj, state: str, error: str = "") -> None:
+        """Say in a claim's status how far the growth of its file system is (KEP-1790): `NodeResizeInProgress`,
+        `NodeResizeInfeasible`; empty to leave that as it is, and only tell the error."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -81,6 +85,8 @@ class Host:
     cluster: Cluster | None = None
     """None where there is no API server (static pods only)."""
     node_name: str = ""
+    record: Callable[[Obj, str, str, str], None] = lambda pod, kind, reason, message: None
+    """Record an event about a pod."""
 
 
 @dataclass(frozen=True, slots=True)

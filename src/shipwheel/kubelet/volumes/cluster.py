@@ -5,6 +5,7 @@ They are asked for when a pod is mounted, which is rare; nothing is kept.
 
 from __future__ import annotations
 
+from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.client import Client
@@ -15,6 +16,9 @@ from shipwheel.client.resources import (
     SECRETS,
     VOLUME_ATTACHMENTS,
 )
+
+_RESIZE_ERROR = "NodeResizeError"
+_RESIZE = ("FileSystemResizePending", "Resizing", "ControllerResizeError", _RESIZE_ERROR)
 
 
 class ApiCluster:
@@ -39,15 +43,29 @@ class ApiCluster:
         return await self._client.get(SECRETS, name, namespace)
 
     async def resized(self, claim: Obj, capacity: str) -> None:
+        conditions = [each for each in claim["status"].get("conditions") or () if each["type"] not in _RESIZE]
+        change: Obj = {"capacity": {"storage": capacity}, "conditions": conditions}
+        if (claim["status"].get("allocatedResourceStatuses") or {}).get("storage"):
+            change["allocatedResourceStatuses"] = {"storage": None}
+        await self._change_status(claim, change)
+
+    async def resizing(self, claim: Obj, state: str, error: str = "") -> None:
+        change: Obj = {"allocatedResourceStatuses": {"storage": state}} if state else {}
+        if error:
+            others = [each for each in claim["status"].get("conditions") or () if each["type"] != _RESIZE_ERROR]
+            failed = {
+                "type": _RESIZE_ERROR,
+                "status": "True",
+                "lastTransitionTime": rfc3339(self._client.clock.now()),
+                "message": f"failed to expand pvc with {error}",
+            }
+            change["conditions"] = [*others, failed]
+        await self._change_status(claim, change)
+
+    async def _change_status(self, claim: Obj, change: Obj) -> None:
         meta = claim["metadata"]
-        done = ("FileSystemResizePending", "Resizing")
-        conditions = [each for each in claim["status"].get("conditions") or () if each["type"] not in done]
         await self._client.patch(
-            PERSISTENT_VOLUME_CLAIMS,
-            meta["name"],
-            meta["namespace"],
-            {"status": {"capacity": {"storage": capacity}, "conditions": conditions}},
-            subresource="status",
+            PERSISTENT_VOLUME_CLAIMS, meta["name"], meta["namespace"], {"status": change}, subresource="status"
         )
 
     async def _or_none(self, resource: GroupVersionResource, name: str) -> Obj | None:

@@ -133,6 +133,7 @@ class VolumeManager:
         plugin, request = found
         name = request.spec_name
         try:
+            self._check_alone(request)
             await plugin.set_up(request, self._host)
         except VolumeError as error:
             return f'{error.operation} failed for volume "{name}" : {error}'
@@ -141,6 +142,14 @@ class VolumeManager:
         except OSError as error:
             return f'MountVolume.SetUp failed for volume "{name}" : {_os_words(error)}'
         return ""
+
+    def _check_alone(self, request: Request) -> None:
+        """A volume for one pod only is nobody else's on this node. Raises VolumeError."""
+        if request.pv is None or request.pv["spec"].get("accessModes") != ["ReadWriteOncePod"]:
+            return
+        part = request.path.relative_to(self._pod_directory(request.pod))
+        if any(each != request.path for each in self._pods.glob(f"*/{part}")):
+            raise VolumeError("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
 
     async def unmount_pod(self, uid: str) -> None:
         """Unmount the pod's volumes and delete those that were its own. Harmless when there are none. Raises

@@ -148,13 +148,23 @@ class CsiDriver:
     async def unpublish(self, volume: str, path: str) -> None:
         await self._call("NodeUnpublishVolume", volume_id=volume, target_path=path)
 
-    async def expand(self, volume: str, path: str, size: int, options: VolumeOptions, *, staging_path: str) -> None:
+    async def expand(
+        self,
+        volume: str,
+        path: str,
+        size: int,
+        options: VolumeOptions,
+        *,
+        staging_path: str,
+        secrets: Mapping[str, str],
+    ) -> None:
         await self._call(
             "NodeExpandVolume",
             volume_id=volume,
             volume_path=path,
             staging_target_path=staging_path,
             capacity_range={"required_bytes": size},
+            secrets=secrets,
             volume_capability=capability_of(options, await self.capabilities()),
         )
 
@@ -175,6 +185,9 @@ class CsiDrivers:
         driver = self._drivers.pop(name, None)
         if driver is not None:
             await driver.close()
+
+    def names(self) -> list[str]:
+        return sorted(self._drivers)
 
     def get(self, name: str) -> CsiDriver:
         """Raises VolumeError."""

@@ -23,6 +23,8 @@ from shipwheel.kubelet.volumes.csi.driver import CsiDriver, CsiDrivers, VolumeOp
 _ATTACH_SECONDS = 10.0
 _ATTACH_POLL = 0.2
 _MOUNT_DEVICE = "MountVolume.MountDevice"
+_INFEASIBLE = dict.fromkeys(("OUT_OF_RANGE", "NOT_FOUND", "INVALID_ARGUMENT"), "NodeResizeInfeasible")
+"""Why a volume cannot grow, ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,20 +242,44 @@ class CsiVolumes:
         known = ((claim.get("status") or {}).get("capacity") or {}).get("storage", "0")
         if quantity.value(size) <= quantity.value(known) or quantity.value(known) == 0:
             return
+        resize = ((claim.get("status") or {}).get("allocatedResourceStatuses") or {}).get("storage", "")
+        if resize not in ("", "NodeResizePending", "NodeResizeInProgress"):
+            return
         capabilities = await _told(driver.capabilities())
-        if "EXPAND_VOLUME" in capabilities:
-            staging = str(volume.staging) if "STAGE_UNSTAGE_VOLUME" in capabilities else ""
-            try:
-                await driver.expand(
-                    volume.handle,
-                    str(volume.target),
-                    quantity.value(size),
-                    volume.options(),
-                    staging_path=staging,
-                )
-            except GrpcError as error:
-                raise VolumeError(str(error), operation="MountVolume.NodeExpandVolume") from error
+        if "EXPAND_VOLUME" in capabilities and not await self._grow(volume, driver, host, quantity.value(size), resize):
+            return
         await _cluster(host).resized(claim, size)
+
+    async def _grow(self, volume: _Volume, driver: CsiDriver, host: Host, size: int, resize: str) -> bool:
+        """Have the driver do it; False when it will not while the volume is in use."""
+        claim, cluster = volume.request.claim, _cluster(host)
+        assert claim is not None
+        if resize == "NodeResizePending":
+            await cluster.resizing(claim, "NodeResizeInProgress")
+        staged = "STAGE_UNSTAGE_VOLUME" in await driver.capabilities()
+        try:
+            await driver.expand(
+                volume.handle,
+                str(volume.target),
+                size,
+                volume.options(),
+                staging_path=str(volume.staging) if staged else "",
+                secrets=await _secrets(host, volume.source.get("nodeExpandSecretRef"), "NodeExpandSecretRef"),
+            )
+        except GrpcError as error:
+            if is_final(error):
+                await cluster.resizing(claim, _INFEASIBLE.get(error.code, ""), str(error))
+            if error.code == "FAILED_PRECONDITION":
+                return False
+            raise VolumeError(str(error), operation="MountVolume.NodeExpandVolume") from error
+        name = volume.request.spec_name
+        host.record(
+            volume.request.pod,
+            "Normal",
+            "FileSystemResizeSuccessful",
+            f'MountVolume.NodeExpandVolume succeeded for volume "{name}" {host.node_name}',
+        )
+        return True
 
     # Going
 

@@ -20,7 +20,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.grpc.channel import Channel, GrpcError
-from shipwheel.client.resources import CSI_NODES, NODES
+from shipwheel.client.resources import CSI_DRIVERS, CSI_NODES, NODES
 from shipwheel.kubelet.volumes.base import VolumeError
 from shipwheel.kubelet.volumes.csi.driver import CsiDriver, CsiDrivers, NodeInfo
 from shipwheel.kubelet.volumes.csi.tables import messages
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 10.0
+LIMITS_SECONDS = 10.0
 _TIMEOUT = 10.0
 _NODE_ID = "csi.volume.kubernetes.io/nodeid"
 _MAX_LIMIT = 2**31 - 1
@@ -181,6 +182,32 @@ class CsiHandler(PluginHandler):
         except (ApiError, ConnectionFailed) as error:
             log.warning("CSI driver %s could not be taken from node %s: %s", info.name, self._node, error)
 
+    async def follow_limits(self, clock: Clock) -> None:
+        """Ask drivers anew how many volumes the node can have, as often as their CSIDriver objects say (KEP-4876)."""
+        asked: dict[str, float] = {}
+        while True:
+            await clock.sleep(LIMITS_SECONDS)
+            for name in self._drivers.names():
+                try:
+                    await self._ask_limit(name, asked, clock.monotonic())
+                except (ApiError, ConnectionFailed, GrpcError, VolumeError) as error:
+                    log.warning("the limit of CSI driver %s could not be brought up to date: %s", name, error)
+
+    async def _ask_limit(self, name: str, asked: dict[str, float], now: float) -> None:
+        try:
+            declared = await self._client.get(CSI_DRIVERS, name)
+        except ApiError as error:
+            if error.code == 404:
+                return
+            raise
+        period = declared["spec"].get("nodeAllocatableUpdatePeriodSeconds")
+        if not period or now < asked.get(name, float("-inf")) + period:
+            return
+        asked[name] = now
+        info = await self._drivers.get(name).node_info()
+        async with self._lock:
+            await self._change_csi_node(lambda drivers: with_limit(drivers, name, info))
+
     async def _announce(self, name: str, info: NodeInfo) -> None:
         async with self._lock:
             await self._change_node(lambda node: announce_driver(node, name, info))
@@ -235,6 +262,16 @@ def csi_node_driver(name: str, info: NodeInfo) -> Obj:
     if info.max_volumes > 0:
         driver["allocatable"] = {"count": min(info.max_volumes, _MAX_LIMIT)}
     return driver
+
+
+def with_limit(drivers: list[Obj], name: str, info: NodeInfo) -> list[Obj]:
+    """The drivers, one of them with its present limit."""
+    limit = csi_node_driver(name, info).get("allocatable")
+    changed = []
+    for each in drivers:
+        kept = {key: value for key, value in each.items() if key != "allocatable"}
+        changed.append(each if each["name"] != name else {**kept, **({"allocatable": limit} if limit else {})})
+    return changed
 
 
 def without(drivers: list[Obj], name: str) -> list[Obj]:
