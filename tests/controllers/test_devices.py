@@ -1,29 +1,22 @@
-"""Resource claims and tainted devices; ranges of Service addresses; storage versions."""
+"""Resource claims and tainted devices."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import ip_address
 
 import pytest
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.meta import Obj, condition
 from shipwheel.client.resources import (
-    IP_ADDRESSES,
-    LEASES,
     PODS,
     RESOURCE_CLAIM_TEMPLATES,
     RESOURCE_CLAIMS,
     RESOURCE_SLICES,
-    SERVICE_CIDRS,
-    STORAGE_VERSIONS,
 )
 from shipwheel.controllers.devices import DeviceTaintEvictionController, ResourceClaimController
 from shipwheel.controllers.devices.consumers import FINALIZER, Unknown, claim_keys, claim_name, make_claim
 from shipwheel.controllers.devices.eviction import evicting_taints, eviction_time
-from shipwheel.controllers.service_cidr import ServiceCidrController, can_go, holds
-from shipwheel.controllers.storage_versions import StorageVersionGarbageCollector, with_servers
 from tests.controllers import objects
 from tests.controllers.fakeapi import Faults
 from tests.controllers.objects import NOW, ago
@@ -185,100 +178,3 @@ async def test_pods_leave_a_tainted_device():
         found = condition(cluster.api.get(PODS, "p", "default"), "DisruptionTarget")
         assert found["reason"] == "DeletionByDeviceTaintManager"
         assert cluster.events("DeviceTaintManagerEviction") == [("DeviceTaintManagerEviction", "Marking for deletion")]
-
-
-# Ranges of Service addresses
-
-
-def cidr(name: str, *ranges: str) -> Obj:
-    return {"metadata": {"name": name}, "spec": {"cidrs": list(ranges)}}
-
-
-def address(text: str) -> Obj:
-    return {"metadata": {"name": text, "labels": {"ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}}}
-
-
-@pytest.mark.parametrize(
-    ("others", "addresses", "expected"),
-    [
-        ([], [], True),
-        ([], ["10.0.0.5"], False),
-        ([cidr("wide", "10.0.0.0/16")], ["10.0.0.5"], True),
-        ([cidr("part", "10.0.0.0/25")], ["10.0.0.5"], True),
-        ([cidr("part", "10.0.0.0/25")], ["10.0.0.200"], False),
-        ([cidr("far", "10.9.0.0/24")], ["10.0.0.5"], False),
-        ([], ["10.9.0.5"], True),
-    ],
-)
-def test_when_a_range_may_go(others, addresses, expected):
-    mine = cidr("mine", "10.0.0.0/24")
-    assert can_go(mine, [mine, *others], [address(each) for each in addresses]) is expected
-
-
-def test_the_ends_of_a_range_are_not_given_out():
-    mine = cidr("mine", "10.0.0.0/24")
-    assert [holds(mine, ip_address(f"10.0.0.{last}")) for last in (0, 1, 254, 255)] == [False, True, True, False]
-
-
-async def test_a_range_waits_for_its_last_address():
-    cluster = World((ServiceCidrController,))
-    async with cluster.running():
-        cluster.api.create(SERVICE_CIDRS, cidr("mine", "10.0.0.0/24"))
-        cluster.api.create(IP_ADDRESSES, address("10.0.0.5"))
-        await cluster.until(lambda: bool(condition(cluster.api.get(SERVICE_CIDRS, "mine"), "Ready")))
-        assert (
-            condition(cluster.api.get(SERVICE_CIDRS, "mine"), "Ready")["message"] == "Kubernetes Service CIDR is ready"
-        )
-        cluster.api.delete(SERVICE_CIDRS, "mine")
-        await cluster.pass_time(30, step=5)
-        ready = condition(cluster.api.get(SERVICE_CIDRS, "mine"), "Ready")
-        assert (ready["status"], ready["reason"]) == ("False", "Terminating")
-        cluster.api.delete(IP_ADDRESSES, "10.0.0.5")
-        await cluster.until(lambda: not cluster.api.get(SERVICE_CIDRS, "mine"))
-
-
-async def test_a_range_being_deleted_waits_until_all_servers_know():
-    cluster = World((ServiceCidrController,))
-    async with cluster.running():
-        cluster.api.create(SERVICE_CIDRS, cidr("mine", "10.0.0.0/24"))
-        await cluster.settle(1)
-        cluster.api.delete(SERVICE_CIDRS, "mine")
-        await cluster.pass_time(9)
-        assert cluster.api.get(SERVICE_CIDRS, "mine")
-        await cluster.pass_time(3)
-        assert not cluster.api.get(SERVICE_CIDRS, "mine")
-
-
-# Storage versions
-
-
-def version(*servers: tuple[str, str]) -> Obj:
-    entries = [{"apiServerID": name, "encodingVersion": encoding} for name, encoding in servers]
-    return {"metadata": {"name": "apps.deployments"}, "status": {"storageVersions": entries}}
-
-
-def test_what_the_servers_agree_on():
-    agreed = with_servers(version(), version(("a", "v1"), ("b", "v1"))["status"]["storageVersions"], "now")
-    assert agreed["commonEncodingVersion"] == "v1"
-    assert condition({"status": agreed}, "AllEncodingVersionsEqual")["reason"] == "CommonEncodingVersionSet"
-    differ = with_servers(version(), version(("a", "v1"), ("b", "v2"))["status"]["storageVersions"], "now")
-    assert "commonEncodingVersion" not in differ
-    assert condition({"status": differ}, "AllEncodingVersionsEqual")["status"] == "False"
-
-
-async def test_servers_that_have_gone_are_taken_out():
-    cluster = World((StorageVersionGarbageCollector,))
-    for name in ("a", "b"):
-        labels = {"apiserver.kubernetes.io/identity": "kube-apiserver"}
-        cluster.api.create(LEASES, {"metadata": {"name": name, "namespace": "kube-system", "labels": labels}})
-    cluster.api.create(STORAGE_VERSIONS, version(("a", "v1"), ("b", "v2")))
-    async with cluster.running():
-        await cluster.settle(2)
-        assert len(cluster.api.get(STORAGE_VERSIONS, "apps.deployments")["status"]["storageVersions"]) == 2
-        cluster.api.delete(LEASES, "b", "kube-system")
-        await cluster.settle(2)
-        status = cluster.api.get(STORAGE_VERSIONS, "apps.deployments")["status"]
-        assert [each["apiServerID"] for each in status["storageVersions"]] == ["a"]
-        assert status["commonEncodingVersion"] == "v1"
-        cluster.api.delete(LEASES, "a", "kube-system")
-        await cluster.until(lambda: not cluster.api.get(STORAGE_VERSIONS, "apps.deployments"))
