@@ -10,7 +10,7 @@ from shipwheel.api import errors
 from shipwheel.api.meta import Obj
 from shipwheel.client.resources import CONFIG_MAPS, NAMESPACES, REPLICA_SETS, SECRETS
 from shipwheel.controllers.garbage_collector import GarbageCollector
-from shipwheel.controllers.garbage_collector.graph import Graph, Identity
+from shipwheel.controllers.garbage_collector.graph import EVERYWHERE, Graph, Identity
 from tests.controllers.fakeapi import Faults
 from tests.controllers.world import World, without_faults
 
@@ -46,14 +46,14 @@ class TestGraph:
         graph.observe(identity("parent"), meta())
         graph.observe(identity("child"), meta("parent"))
         assert names(graph.remove("uid-parent").examine) == {"child"}
-        assert graph.is_absent("uid-parent")
+        assert graph.is_absent(identity("parent"))
 
     def test_an_owner_that_was_gone_is_not_after_it_is_seen(self):
         graph = Graph()
         graph.observe(identity("child"), meta("parent"))
         graph.remove("uid-parent")
         graph.observe(identity("parent"), meta())
-        assert not graph.is_absent("uid-parent")
+        assert not graph.is_absent(identity("parent"))
 
     def test_foreground_deletion_examines_the_dependents_and_then_the_owner(self):
         graph = Graph()
@@ -74,6 +74,42 @@ class TestGraph:
         todo = graph.observe(identity("child"), meta("parent"))
         assert [dependent.name for dependent, _ in todo.misplaced] == ["child"]
         assert names(todo.examine) == {"child"}
+
+    def test_an_owner_of_another_name_is_no_owner_but_nothing_to_report(self):
+        graph = Graph()
+        graph.observe(identity("parent"), meta())
+        reference = {"apiVersion": "v1", "kind": "Secret", "name": "parent", "uid": "uid-parent"}
+        todo = graph.observe(identity("child"), {"ownerReferences": [reference]})
+        assert todo.misplaced == []
+        assert names(todo.examine) == {"child"}
+
+    def test_an_owner_that_dependents_describe_differently_is_looked_for_everywhere(self):
+        """One in another namespace says that it has the same owner; it must not be the death of the right one's."""
+        graph = Graph()
+        graph.observe(identity("forged", "a"), meta("parent"))
+        graph.observe(identity("child", "b"), meta("parent"))
+        assert graph.get("uid-parent").identity == identity("parent", "a")
+        todo = graph.miss(identity("parent", "a"))
+        assert names(todo.examine) == {"forged", "parent"}
+        assert graph.get("uid-parent").identity == identity("parent", "b")
+        assert not graph.is_absent(identity("parent", "b"))
+        assert names(graph.miss(identity("parent", "b")).examine) == {"child"}
+        assert graph.get("uid-parent") is None
+
+    def test_an_owner_without_a_namespace_is_missed_in_all(self):
+        graph = Graph()
+        for namespace in ("a", "b"):
+            graph.observe(identity(f"child-{namespace}", namespace), meta("parent"))
+        todo = graph.miss(identity("parent", EVERYWHERE))
+        assert names(todo.examine) == {"child-a", "child-b"}
+        assert graph.get("uid-parent") is None
+
+    def test_one_that_was_seen_is_not_missed(self):
+        graph = Graph()
+        graph.observe(identity("child", "b"), meta("parent"))
+        graph.observe(identity("parent", "b"), meta())
+        assert graph.miss(identity("parent", "b")).examine == []
+        assert graph.get("uid-parent") is not None
 
     def test_a_reference_taken_away_unlinks(self):
         graph = Graph()
@@ -202,6 +238,22 @@ async def test_a_cluster_wide_owner_may_own_what_is_in_a_namespace():
         create(cluster, "child", owner)
         await cluster.pass_time(20, step=5)
         assert exists(cluster, "child")
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_who_claims_an_owner_from_elsewhere_harms_nobody(seed):
+    """The owner's watch is late, and an object in another namespace has named it first."""
+    cluster = world(Faults(lag=1.0, seed=seed))
+    async with cluster.running():
+        await cluster.settle(2)
+        owner = cluster.api.create(SECRETS, {"metadata": {"name": "owner", "namespace": "b"}})
+        reference = {"apiVersion": "v1", "kind": "Secret", "name": "owner", "uid": owner["metadata"]["uid"]}
+        for name, namespace in (("forged", "a"), ("child", "b")):
+            body = {"metadata": {"name": name, "namespace": namespace, "ownerReferences": [reference]}}
+            cluster.api.create(CONFIG_MAPS, body)
+        await cluster.until(lambda: cluster.api.get(CONFIG_MAPS, "forged", "a") is None, within=300, step=1)
+        await cluster.pass_time(60, step=5)
+        assert cluster.api.get(CONFIG_MAPS, "child", "b")
 
 
 async def test_an_owner_of_an_unknown_kind_is_not_taken_for_gone():

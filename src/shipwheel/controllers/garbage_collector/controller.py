@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import (
@@ -26,6 +26,7 @@ from shipwheel.client.informer import EventType, Handler, Informer
 from shipwheel.client.kubeconfig import ConfigError
 from shipwheel.controllers.framework import Context, Loop, is_not_found
 from shipwheel.controllers.garbage_collector.graph import (
+    EVERYWHERE,
     FOREGROUND,
     ORPHAN,
     Graph,
@@ -35,6 +36,7 @@ from shipwheel.controllers.garbage_collector.graph import (
     ToDo,
     fits,
     owners_of,
+    place_of,
     waits_for_dependents,
     wants_orphans,
 )
@@ -222,8 +224,7 @@ class GarbageCollector:
     async def _examine_node(self, node: Node) -> None:
         latest = await self._fetch(node.identity)
         if latest is None or latest["metadata"]["uid"] != node.identity.uid:
-            # Nobody of that name and uid: if the watch has not told us it never will.
-            self._take_up(self._graph.remove(node.identity.uid))
+            self._take_up(self._missing(node))
             return
         if node.virtual:
             # It exists, but no watch has shown it yet; what it owns is safe.
@@ -251,6 +252,14 @@ class GarbageCollector:
                 policy = "Foreground"
             await self._delete(node.identity, meta, policy)
 
+    def _missing(self, node: Node) -> ToDo:
+        """Nobody of that name and uid is there. Of what was seen there, the watch would never tell us if it has not."""
+        if not node.virtual:
+            return self._graph.remove(node.identity.uid)
+        if self._resource_of(node.identity.api_version, node.identity.kind).namespaced:
+            return self._graph.miss(node.identity)
+        return self._graph.miss(replace(node.identity, namespace=EVERYWHERE))
+
     async def _judge(self, dependent: Identity, owners: Iterable[OwnerRef]) -> _Verdict:
         solid: list[OwnerRef] = []
         dangling: list[OwnerRef] = []
@@ -268,16 +277,15 @@ class GarbageCollector:
     async def _owner_meta(self, dependent: Identity, reference: OwnerRef) -> Obj | None:
         """The owner's metadata as the server has it; None when it is gone, or was never where the reference
         says."""
-        if self._graph.is_absent(reference.uid):
-            return None
         known = self._graph.get(reference.uid)
         if known is not None and not known.virtual and not fits(reference, dependent, known.identity):
             return None
         resource = self._resource_of(reference.api_version, reference.kind)
         if resource.namespaced and not dependent.namespace:
             return None  # a cluster-scoped object cannot have an owner in a namespace
-        namespace = dependent.namespace if resource.namespaced else ""
-        place = Identity(reference.api_version, reference.kind, namespace, reference.name, reference.uid)
+        place = place_of(reference, dependent.namespace if resource.namespaced else EVERYWHERE)
+        if self._graph.is_absent(place):
+            return None
         owner = await self._fetch(place)
         if owner is None or owner["metadata"]["uid"] != reference.uid:
             return None

@@ -8,12 +8,16 @@ for before anything is concluded.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from shipwheel.api.meta import Obj
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
+EVERYWHERE = "*"
+"""In place of a namespace, where a kind has none."""
+_REMEMBERED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ def wants_orphans(meta: Obj) -> bool:
 class Graph:
     def __init__(self) -> None:
         self._nodes: dict[str, Node] = {}
-        self._absent: dict[str, None] = {}
+        self._gone: dict[str, None] = {}
+        self._absent: dict[Identity, None] = {}
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -101,9 +106,10 @@ class Graph:
     def get(self, uid: str) -> Node | None:
         return self._nodes.get(uid)
 
-    def is_absent(self, uid: str) -> bool:
-        """An owner with this uid is known to be gone. Uids are never used twice."""
-        return uid in self._absent
+    def is_absent(self, place: Identity) -> bool:
+        """An owner with this uid is known to be gone (uids are never used twice), or not to be in this place (whose
+        namespace is EVERYWHERE for kinds without namespaces)."""
+        return place.uid in self._gone or place in self._absent
 
     def observe(self, identity: Identity, meta: Obj) -> ToDo:
         """An object exists, and this is its metadata now."""
@@ -112,7 +118,8 @@ class Graph:
         owners = owners_of(meta)
         if node is None:
             node = self._nodes[identity.uid] = Node(identity)
-            self._absent.pop(identity.uid, None)
+            self._gone.pop(identity.uid, None)
+            self._absent.pop(identity, None)
             self._link(node, owners, todo)
         elif node.virtual:
             self._materialize(node, identity, todo)
@@ -123,11 +130,11 @@ class Graph:
         self._follow_deletion(node, meta, todo)
         return todo
 
-    def remove(self, uid: str, *, only_if_virtual: bool = False) -> ToDo:
+    def remove(self, uid: str) -> ToDo:
         """An object is gone: its dependents may have nobody left, and who waited for it may go on."""
         todo = ToDo()
         node = self._nodes.get(uid)
-        if node is None or (only_if_virtual and not node.virtual):
+        if node is None:
             return todo
         del self._nodes[uid]
         for reference in node.owners:
@@ -139,28 +146,51 @@ class Graph:
                 if owner.virtual and not owner.dependents:
                     del self._nodes[reference.uid]
         if node.dependents:
-            self._absent[uid] = None
-            if len(self._absent) > 500:
-                del self._absent[next(iter(self._absent))]
+            _remember(self._gone, uid)
         todo.examine += node.dependents
         return todo
+
+    def miss(self, place: Identity) -> ToDo:
+        """An owner that was only heard of is not where it was looked for.
+
+        Dependents may have described it differently, one of them rightly: so those that meant this place are
+        examined, and for the sake of the others it is looked for where they say.
+        """
+        todo = ToDo()
+        node = self._nodes.get(place.uid)
+        if node is None or not node.virtual:
+            return todo
+        _remember(self._absent, place)
+        others: list[Identity] = []
+        for dependent in node.dependents:
+            for reference in dependent.owners:
+                if reference.uid == place.uid:
+                    meant = place_of(reference, dependent.identity.namespace)
+                    if place in (meant, replace(meant, namespace=EVERYWHERE)):
+                        todo.examine.append(dependent)
+                    elif not self._is_missed(meant):
+                        others.append(meant)
+        if others:
+            node.identity = min(others, key=str)
+            todo.examine.append(node)
+        else:
+            del self._nodes[place.uid]
+        return todo
+
+    def _is_missed(self, meant: Identity) -> bool:
+        return self.is_absent(meant) or replace(meant, namespace=EVERYWHERE) in self._absent
 
     def _link(self, node: Node, owners: Iterable[OwnerRef], todo: ToDo) -> None:
         for reference in owners:
             owner = self._nodes.get(reference.uid)
             if owner is None:
                 # It may not exist, or not here: examining it will tell.
-                place = Identity(
-                    reference.api_version,
-                    reference.kind,
-                    node.identity.namespace,
-                    reference.name,
-                    reference.uid,
-                )
+                place = place_of(reference, node.identity.namespace)
                 owner = self._nodes[reference.uid] = Node(place, virtual=True)
                 todo.examine.append(owner)
             elif not owner.virtual and not fits(reference, node.identity, owner.identity):
-                todo.misplaced.append((node.identity, reference))
+                if owner.identity.namespace not in ("", node.identity.namespace):
+                    todo.misplaced.append((node.identity, reference))
                 todo.examine.append(node)
             owner.dependents.add(node)
 
@@ -181,7 +211,7 @@ class Graph:
             if owner.deleting_dependents and (uid not in after or no_longer_blocks):
                 todo.examine.append(owner)
         self._link(node, [owner for uid, owner in after.items() if uid not in before], todo)
-        if any(self.is_absent(uid) for uid in after):
+        if any(self._is_missed(place_of(owner, node.identity.namespace)) for owner in owners):
             todo.examine.append(node)
 
     def _materialize(self, node: Node, identity: Identity, todo: ToDo) -> None:
@@ -191,7 +221,8 @@ class Graph:
         for dependent in node.dependents:
             for reference in dependent.owners:
                 if reference.uid == identity.uid and not fits(reference, dependent.identity, identity):
-                    todo.misplaced.append((dependent.identity, reference))
+                    if identity.namespace not in ("", dependent.identity.namespace):
+                        todo.misplaced.append((dependent.identity, reference))
                     todo.examine.append(dependent)
 
     @staticmethod
@@ -212,3 +243,15 @@ def fits(reference: OwnerRef, dependent: Identity, owner: Identity) -> bool:
     return (
         reference.kind == owner.kind and reference.name == owner.name and owner.namespace in ("", dependent.namespace)
     )
+
+
+def place_of(reference: OwnerRef, namespace: str) -> Identity:
+    """Where a dependent in a namespace means its owner to be."""
+    return Identity(reference.api_version, reference.kind, namespace, reference.name, reference.uid)
+
+
+def _remember(known: dict[Any, None], entry: Any) -> None:
+    """Keep the newest few hundred: who refers to something that is long gone has it asked for again."""
+    known[entry] = None
+    if len(known) > _REMEMBERED:
+        del known[next(iter(known))]
