@@ -292,8 +292,8 @@ class Resource:
     """Made by a CustomResourceDefinition: unknown fields follow the schema, list items carry their kind."""
     call: Callable[[Server, Call], Awaitable[Any]] | None = None
     """For kinds that are only answered, never stored (the reviews): create goes here."""
-    ttl: Callable[[Obj], int] | None = None
-    """Seconds after which an object goes away by itself (events)."""
+    expires: bool = False
+    """Objects go away by themselves, some time after they were last written (events)."""
     system_namespace_exempt: bool = False
     html_safe: bool = False
     """Its JSON is escaped as Go does it: clients compare it byte by byte (controller revisions)."""

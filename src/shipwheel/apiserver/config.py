@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shipwheel.client.flags import Flag, FlagError
@@ -61,6 +61,8 @@ class ApiServerConfig:
     request_timeout: float = 60.0
     min_request_timeout: int = 1800
     event_ttl: float = 3600.0
+    serve_removed_api_versions: bool = True
+    runtime_config: Mapping[str, str] = field(default_factory=dict)
     feature_gates: Mapping[str, bool] | None = None
 
 
@@ -128,6 +130,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag("min-request-timeout", "int", 1800, "How many seconds a watch lasts at least whose client does not say.",
          group="Generic"),
     Flag("event-ttl", "duration", 3600.0, "How long events are kept."),
+    Flag("serve-removed-api-versions", "bool", True,
+         "Serve API versions that upstream has removed, with a warning; false: only those of the current release."),
+    Flag("runtime-config", "mapStringString", {},
+         "API versions to turn on or off: api/all, api/ga, api/beta, api/alpha, GROUP/VERSION[/RESOURCE]=true|false."),
     Flag("allow-privileged", "bool", True, "Whether privileged containers may be asked for."),
     Flag("data-file", "string", "", "The file of the embedded store (without --etcd-servers)."),
     Flag("feature-gates", "mapStringBool", {}, "Features to turn on or off."),

@@ -56,12 +56,14 @@ Produce = Callable[[Obj | None], Obj]
 
 
 class Registry:
-    def __init__(self, store: Store, cache: WatchCache, admission: Admission, clock: Clock, server: Any) -> None:
+    def __init__(
+        self, store: Store, cache: WatchCache, admission: Admission, clock: Clock, server: Any, *, event_ttl: float
+    ) -> None:
         self.cache = cache
         self.admission = admission
         self.clock = clock
         self.server = server
-        self.storing = Storing(store, cache)
+        self.storing = Storing(store, cache, event_ttl=event_ttl)
         self.deleter = Deleter(self.storing, admission, clock, server)
         self.delete = self.deleter.delete
 

@@ -44,6 +44,7 @@ from shipwheel.apiserver.reads import Reader
 from shipwheel.apiserver.registry import Registry
 from shipwheel.apiserver.requestinfo import RequestInfo
 from shipwheel.apiserver.requestmetrics import RequestMetrics
+from shipwheel.apiserver.served import served_resources
 from shipwheel.apiserver.service_means import ServiceMeans
 from shipwheel.apiserver.service_repair import ServiceRepair
 from shipwheel.apiserver.token_uses import TokenUses
@@ -51,7 +52,6 @@ from shipwheel.apiserver.watchcache import WatchCache
 from shipwheel.apiserver.writes import Writer
 from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
 from shipwheel.client.metrics import Metrics
-from shipwheel.kinds import builtin_resources
 from shipwheel.store.base import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,9 @@ class ApiServer:
         self.config = config
         self.store = store
         self.clock = clock
-        self.scheme = Scheme(builtin_resources())
+        self.scheme = Scheme(
+            served_resources(removed=config.serve_removed_api_versions, runtime_config=config.runtime_config)
+        )
         self.cache = WatchCache(store)
         self.reader = Reader(self.cache, clock, min_watch_seconds=config.min_request_timeout)
         self.metrics = Metrics()
@@ -80,7 +82,7 @@ class ApiServer:
         self.tokens = self._make_tokens()
         self.authenticator = self._make_authenticator()
         self.admission: Admission = make_admission(self, config)
-        self.registry = Registry(store, self.cache, self.admission, clock, self)
+        self.registry = Registry(store, self.cache, self.admission, clock, self, event_ttl=config.event_ttl)
         self.health = Health(self)
         self.flow = Flow(
             max_requests=config.max_requests_inflight,

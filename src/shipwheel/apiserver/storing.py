@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,9 @@ class Written:
 class Storing:
     """Objects of the storage version, put into the store and taken out of it."""
 
-    def __init__(self, store: Store, cache: WatchCache) -> None:
+    def __init__(self, store: Store, cache: WatchCache, *, event_ttl: float) -> None:
+        """`event_ttl` is how many seconds objects of kinds that expire are kept; 0: for ever."""
+        self.event_ttl = math.ceil(event_ttl)
         self.store = store
         self.cache = cache
 
@@ -48,7 +51,7 @@ class Storing:
         obj["kind"], obj["apiVersion"] = resource.kind, resource.storage.api_version
         value = _encoded(resource, obj)
         key = resource.key(metadata.get("namespace", ""), metadata["name"])
-        ttl = resource.ttl(obj) if resource.ttl is not None else 0
+        ttl = self.event_ttl if resource.expires else 0
         written = await _guard(self.store.put(key, value, expected=expected, ttl=ttl))
         await self.seen(written.mod_revision)
         below = key[len("/registry/") + len(resource.prefix) + 1 :]

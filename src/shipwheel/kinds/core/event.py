@@ -18,7 +18,6 @@ from shipwheel.kinds.checks import Errors, check_immutable, check_rule, check_su
 from shipwheel.kinds.columns import age_column, text
 from shipwheel.kinds.declare import older, served
 
-TTL = 3600
 _SHORT = 128
 _NOTE = 1024
 _UNSET = "needs to be unset"
@@ -243,6 +242,6 @@ RESOURCES = (
             "source": _source_component,
             "type": lambda event: event.get("type", ""),
         },
-        ttl=lambda event: TTL,
+        expires=True,
     ),
 )
