@@ -114,10 +114,13 @@ class TestChanging:
         again = await admin.update(CONFIG_MAPS, first)
         assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
 
-    async def test_without_a_resource_version_the_last_one_wins(self, admin: Client, namespace: str) -> None:
+    @pytest.mark.parametrize("version", ["", "0"])
+    async def test_without_a_resource_version_the_last_one_wins(
+        self, admin: Client, namespace: str, version: str
+    ) -> None:
         await admin.create(CONFIG_MAPS, config_map("a", x="1"), namespace)
         body = config_map("a", x="2")
-        body["metadata"]["namespace"] = namespace
+        body["metadata"] |= {"namespace": namespace, "resourceVersion": version}
         assert (await admin.update(CONFIG_MAPS, body))["data"] == {"x": "2"}
 
     async def test_generation_counts_changes_of_the_spec(self, admin: Client, namespace: str) -> None:

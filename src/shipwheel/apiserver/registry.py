@@ -259,7 +259,7 @@ class Registry:
         match_namespace(resource, metadata, namespace)
         require_name(metadata, name)
         expected_version = metadata.get("resourceVersion")
-        if expected_version:
+        if expected_version and expected_version != "0":  # 0 is none at all
             if expected_version != old_metadata["resourceVersion"]:
                 raise conflict(resource.group_resource, name, MODIFIED)
         elif not strategy.allow_unconditional_update and not applying:
