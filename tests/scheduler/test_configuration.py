@@ -227,6 +227,11 @@ def test_a_policy_without_anything_is_the_old_default() -> None:
         ({"hardPodAffinitySymmetricWeight": 101}, "hardPodAffinitySymmetricWeight: Invalid value: 101"),
         ({"colour": 1}, 'unknown field "colour"'),
         ({"kind": "Pod"}, "kind: Invalid value"),
+        ({"predicates": [{"name": "HostName", "argument": {"labelsPresence": {}}}]}, "predicates[0].argument: Invalid"),
+        (
+            {"priorities": [{"name": "EqualPriority", "weight": 1, "argument": {"labelPreference": {}}}]},
+            'priorities[0].argument: Invalid value: "": EqualPriority takes none',
+        ),
     ],
 )
 def test_bad_policies(change: dict[str, Any], message: str) -> None:

@@ -164,6 +164,7 @@ async def test_the_pod_waits_for_devices_to_be_ready() -> None:
         await world.until(lambda: world.events("BindingConditionsPending"))
         assert world.events("BindingConditionsPending") == ["waiting for binding conditions for device on node one"]
         assert world.where("p") == "" and reserved(world, "c") == ["p"]
+        assert world.pod("p")["status"]["nominatedNodeName"] == "one", "others can plan with it"
 
         def report(obj: Obj) -> None:
             known = {"driver": "gpu.example.com", "pool": "pool", "device": "a"}

@@ -432,6 +432,8 @@ class Scheduler:
 
     async def _bind(self, binding: Binding) -> None:
         profile, cycle, node = binding.profile, binding.cycle, binding.node
+        if cycle.slow:
+            await self._reporter.expected(cycle.pod, node)
         waiting = self._handle.waiting.get(cycle.key)
         if waiting is not None:
             try:

@@ -135,7 +135,10 @@ def _filters(reader: Reader, given: list[Any] | None) -> list[str]:
         names = []
         for index, each in enumerate(given):
             path = f"predicates[{index}]"
-            name = reader.fields(each, path, {"name": str, "argument": dict}).get("name", "")
+            predicate = reader.fields(each, path, {"name": str, "argument": dict})
+            name = predicate.get("name", "")
+            if predicate.get("argument"):
+                reader.errors.append(invalid(f"{path}.argument", "", "predicates of one's own are not supported"))
             if name not in PREDICATES:
                 reader.errors.append(not_supported(f"{path}.name", name, sorted(PREDICATES)))
             else:
@@ -171,6 +174,8 @@ def _scores(reader: Reader, given: list[Any] | None) -> tuple[dict[str, int], di
 
 def _strategy(reader: Reader, name: str, argument: Obj | None, path: str, args: dict[str, Obj]) -> None:
     """How room is scored; one plugin does it, so only one of its priorities can be asked for."""
+    if argument and name != "RequestedToCapacityRatioPriority":
+        reader.errors.append(invalid(f"{path}.argument", "", f"{name} takes none"))
     if name not in _STRATEGIES:
         return
     if "NodeResourcesFit" in args:

@@ -66,6 +66,15 @@ class Reporter:
         message = f"Successfully assigned {namespace_of(pod)}/{name_of(pod)} to {node}"
         self._recorder.for_component(scheduler_name).event(pod, "Normal", "Scheduled", message)
 
+    async def expected(self, pod: Obj, node: str) -> None:
+        """The pod will have this node when it has what it waits for (KEP-5278); others should plan with that."""
+        if ((pod.get("status") or {}).get("nominatedNodeName") or "") == node:
+            return
+        try:
+            await self._patch(pod, {"nominatedNodeName": node})
+        except _FAILURES as error:
+            log.warning("the node that %s is to have could not be written: %s", key_of(pod), error)
+
     def failed(self, pod: Obj, scheduler_name: str, reason: str, message: str, nominated: str | None = None) -> None:
         """An attempt has failed: `reason` is Unschedulable or SchedulerError. `nominated` is the node that the pod
         is promised from now on, "" for none; None leaves it as it is."""
