@@ -228,9 +228,9 @@ def _to_update(stateful: Obj, revision: str, replicas: Sequence[Obj], now: datet
 
 
 def most_unavailable(stateful: Obj) -> int:
-    """How many pods may be unavailable in a roll-out: one, unless the strategy says more."""
+    """How many pods may be unavailable in a roll-out: one, unless the strategy says more (percentages round down)."""
     limit = (_strategy(stateful).get("rollingUpdate") or {}).get("maxUnavailable")
-    return 1 if limit is None else max(scaled_value(limit, replicas_of(stateful), round_up=True), 1)
+    return 1 if limit is None else max(scaled_value(limit, replicas_of(stateful), round_up=False), 1)
 
 
 def _revision_of(pod: Obj) -> str:
