@@ -42,6 +42,7 @@ def warnings(headers: list[tuple[bytes, bytes]]) -> list[str]:
          "(core.ConfigMap): unknown conversion"),
         ({"kind": "Foo", "apiVersion": "no/v1"}, 'Foo in version "v1" cannot be handled as a ConfigMap: no kind "Foo" '
          'is registered for version "no/v1" in scheme "pkg/api/legacyscheme/scheme.go:30"'),
+        ({"apiVersion": "/"}, "unexpected GroupVersion string: /"),
         ({"kind": 1}, "couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field "
          ".kind of type string"),
         ({"metadata": {"name": "x", "namespace": "other"}},
@@ -153,6 +154,7 @@ async def test_collections_of_all_namespaces_are_not_deleted(ask: Asker) -> None
         (STRATEGIC, b"x", "invalid character 'x' looking for beginning of value"),
         (APPLY, b"{kind: ConfigMap}", "invalid object type: /, Kind=ConfigMap"),
         (APPLY, b"{apiVersion: v1, kind: Secret}", "invalid object type: /v1, Kind=Secret"),
+        (APPLY, b"{apiVersion: /, kind: Secret}", "unexpected GroupVersion string: /"),
     ],
 )  # fmt: skip
 async def test_patches(ask: Asker, namespace: str, content_type: str, patch: bytes, message: str) -> None:

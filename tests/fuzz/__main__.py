@@ -46,6 +46,7 @@ NAMES = ("a", "b", "default", "kubernetes", "kube-system", "v1.apps", "widgets.e
 AS_UPSTREAM = (
     b"target.name: Required value",
     b"failed to create typed patch object",
+    b"failed to create typed live object",
     b"list element types are not identical",
     b"does not contain declared merge key",
 )

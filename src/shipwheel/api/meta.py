@@ -49,7 +49,8 @@ class GroupVersionKind(NamedTuple):
 
     @classmethod
     def of(cls, obj: Obj) -> GroupVersionKind:
-        gv = GroupVersion.parse(obj.get("apiVersion", ""))
+        """Of an object; ValueError for an `apiVersion` that is none."""
+        gv = GroupVersion.parse(obj.get("apiVersion") or "")
         return cls(gv.group, gv.version, obj.get("kind", ""))
 
     def __str__(self) -> str:

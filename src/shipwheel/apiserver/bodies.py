@@ -103,7 +103,10 @@ def check_kind(obj: Obj, expected: GroupVersionKind) -> None:
                 f"field .{field} of type string"
             )
     kind = obj.get("kind") or expected.kind
-    spoken = GroupVersion.parse(obj.get("apiVersion") or str(expected.group_version))
+    try:
+        spoken = GroupVersion.parse(obj.get("apiVersion") or str(expected.group_version))
+    except ValueError as error:
+        raise bad_request(str(error)) from None
     if (kind, spoken) != (expected.kind, expected.group_version):
         raise bad_request(_other_kind(GroupVersionKind(spoken.group, spoken.version, kind), expected))
     obj["kind"], obj["apiVersion"] = expected.kind, str(expected.group_version)

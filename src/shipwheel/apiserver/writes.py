@@ -203,7 +203,11 @@ class Writer:
         if duplicates:
             report_strict(duplicates, options, "apply configuration", gvk.kind)
         if (config.get("apiVersion"), config.get("kind")) != (str(gvk.group_version), gvk.kind):
-            raise bad_request(f"invalid object type: {GroupVersionKind.of(config).in_full}")
+            try:
+                found = GroupVersionKind.of(config).in_full
+            except ValueError as error:
+                raise bad_request(str(error)) from None
+            raise bad_request(f"invalid object type: {found}")
         metadata = config.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise bad_request("metadata must be an object")

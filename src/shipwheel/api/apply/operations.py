@@ -131,10 +131,15 @@ def apply(
     application = _Application(before, patch, versions, reset_fields, now)
     if not managers and live is not None:
         past = updater(BEFORE_FIRST_APPLY, api_version, subresource)
-        _, fields = _update({}, blank(schema), before, versions, reset_fields)
+        try:
+            _, fields = _update({}, blank(schema), before, versions, reset_fields)
+        except MergeError as error:
+            raise _untyped_live(before, error) from None
         managers = _credit({}, past, fields, api_version, now)
     try:
         result, managers = application.run(managers, mine, force=force)
+    except MergeError as error:
+        raise _untyped_live(before, error) from None
     except _Conflicts as conflicts:
         if manager != last_applied.MANAGER:
             raise conflicts.to_error() from None
@@ -149,6 +154,11 @@ def apply(
     if managers:
         result["metadata"]["managedFields"] = write_managers(managers)
     return result
+
+
+def _untyped_live(live: Obj, why: MergeError) -> ApiError:
+    """The object as it is does not fit its schema: an update let in what apply cannot work with."""
+    return ApiError(500, "", f"failed to create typed live object ({_described(live)}): {why}")
 
 
 def revert_timestamps(new: Obj, old: Obj) -> None:
