@@ -44,6 +44,7 @@ LEGACY_PACKAGES = frozenset((
 
 TARGET = Path(__file__).parent.parent / "src/shipwheel/kinds/schemas.json"
 GO_TYPES = Path(__file__).parent / "go_types.json"
+ENUMS = Path(__file__).parent / "enums.json"
 
 FOLDER, FILE = "kubernetes-json-schema", "_definitions.json"
 
@@ -173,8 +174,19 @@ def merged(archive: Path) -> dict[str, Node]:
     for name, defaults in DEFAULTS.items():
         for field, value in defaults.items():
             table[name]["properties"][field]["default"] = value
+    enumerate_values(table)
     declare(table, go_types)
     return table
+
+
+def enumerate_values(table: dict[str, Node]) -> None:
+    """Add what values a field can have, where the API's documents say so (`enums.json`)."""
+    for name, fields in json.loads(ENUMS.read_text()).items():
+        for path, values in fields.items():
+            node = table[name]
+            for step in path.split("/"):
+                node = node[step]
+            node["enum"] = values
 
 
 def declare(table: dict[str, Node], go_types: dict[str, dict[str, str]]) -> None:
