@@ -80,3 +80,18 @@ async def test_health_one_by_one(ask: Asker) -> None:
 async def test_the_oldest_documents_leave_out_their_version_but_in_protobuf(ask: Asker, path: str) -> None:
     assert "apiVersion" not in orjson.loads((await ask("GET", path)).body)
     assert (await ask("GET", path, accept="application/vnd.kubernetes.protobuf")).body.startswith(b"k8s\0")
+
+
+async def test_every_document_of_the_index_is_there_and_not_sent_twice(ask: Asker) -> None:
+    index = orjson.loads((await ask("GET", "/openapi/v3")).body)["paths"]
+    assert {"api/v1", "apis/apps/v1", "api", "apis", "apis/apps", "version", "openid/v1/jwks"} <= index.keys()
+    for path in ("version", "apis/apps", "apis/scheduling.k8s.io/v1"):
+        url = index[path]["serverRelativeURL"]
+        answer = await ask("GET", url)
+        document = orjson.loads(answer.body)
+        assert list(document["paths"])[0].startswith(f"/{path}/")
+        assert answer.header("Cache-Control") == "public, immutable"
+        again = await ask("GET", url, headers=[("If-None-Match", answer.header("ETag"))])
+        assert (again.status, again.body) == (304, b"")
+    pods = orjson.loads((await ask("GET", "/openapi/v2")).body)["definitions"]["io.k8s.api.core.v1.PodSpec"]
+    assert pods["properties"]["restartPolicy"]["enum"] == ["Always", "Never", "OnFailure"]

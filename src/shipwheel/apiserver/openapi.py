@@ -15,7 +15,7 @@ import orjson
 from shipwheel import __version__
 from shipwheel.api import openapi
 from shipwheel.api.errors import page_not_found
-from shipwheel.api.meta import GroupVersion
+from shipwheel.api.meta import GroupVersion, Obj
 from shipwheel.api.resource import UserInfo
 from shipwheel.api.scheme import Scheme
 from shipwheel.client.httpserver import Request, Response
@@ -36,11 +36,18 @@ class OpenApi:
         for gv in self._scheme.group_versions():
             path = f"apis/{gv}" if gv.group else f"api/{gv.version}"
             paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={self._digest([gv])}"}
+        digest = self._digest([])
+        for path in openapi.root_paths(self._scheme):
+            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
+        paths = dict(sorted(paths.items()))
         return Response(200, orjson.dumps({"paths": paths}))
 
     async def v3(self, request: Request, user: UserInfo) -> Response:
         """`/openapi/v3/apis/GROUP/VERSION`."""
-        parts = request.path.removeprefix("/openapi/v3/").strip("/").split("/")
+        path = request.path.removeprefix("/openapi/v3/")
+        if path in openapi.root_paths(self._scheme):
+            return await self._v3(request, path, [], lambda: openapi.build_v3_root(self._scheme, path))
+        parts = path.strip("/").split("/")
         if parts[0] == "api" and len(parts) == 2:
             gv = GroupVersion("", parts[1])
         elif parts[0] == "apis" and len(parts) == 3:
@@ -49,11 +56,14 @@ class OpenApi:
             raise page_not_found()
         if gv not in self._scheme.group_versions():
             raise page_not_found()
-        digest = self._digest([gv])
+        return await self._v3(request, str(gv), [gv], lambda: openapi.build_v3(self._scheme, gv))
+
+    async def _v3(
+        self, request: Request, name: str, versions: list[GroupVersion], build: Callable[[], Obj]
+    ) -> Response:
+        digest = self._digest(versions)
         headers = [("Cache-Control", "public, immutable")] if request.parameter("hash") == digest else []
-        return await self._answer(
-            request, str(gv), digest, lambda: orjson.dumps(openapi.build_v3(self._scheme, gv)), headers=headers
-        )
+        return await self._answer(request, name, digest, lambda: orjson.dumps(build()), headers=headers)
 
     async def v2(self, request: Request, user: UserInfo) -> Response:
         """`/openapi/v2`, in JSON or, for old clients, protobuf."""

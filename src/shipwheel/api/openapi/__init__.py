@@ -6,7 +6,8 @@ what they get until the kinds change (`scheme.generation`).
 """
 
 from shipwheel.api.openapi.gnostic import encode_v2
+from shipwheel.api.openapi.roots import root_paths
 from shipwheel.api.openapi.v2 import build_v2
-from shipwheel.api.openapi.v3 import build_v3
+from shipwheel.api.openapi.v3 import build_v3, build_v3_root
 
-__all__ = ["build_v2", "build_v3", "encode_v2"]
+__all__ = ["build_v2", "build_v3", "build_v3_root", "encode_v2", "root_paths"]

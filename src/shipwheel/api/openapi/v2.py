@@ -9,9 +9,10 @@ import orjson
 
 from shipwheel.api.meta import Obj
 from shipwheel.api.openapi.definitions import Definitions, finder
-from shipwheel.api.openapi.names import group_prefix, group_tag, tag
-from shipwheel.api.openapi.operations import JSON, META, PROTOBUF, TEXT, YAML, Body, Operation, common, word
+from shipwheel.api.openapi.names import tag
+from shipwheel.api.openapi.operations import Operation, common, word
 from shipwheel.api.openapi.parameters import Parameter
+from shipwheel.api.openapi.roots import root_operations
 from shipwheel.api.openapi.v3 import SECURITY, group_version_operations, schema_of
 from shipwheel.api.scheme import Scheme
 
@@ -19,7 +20,7 @@ from shipwheel.api.scheme import Scheme
 def build_v2(scheme: Scheme) -> Obj:
     """The document at `/openapi/v2`."""
     document = _Document(Definitions("v2", finder(scheme)))
-    for operation in _documents(scheme):
+    for operation in root_operations(scheme):
         document.add([operation], operation.tag)
     for gv in scheme.group_versions():
         for _, operations in groupby(group_version_operations(scheme, gv), key=lambda each: each.path):
@@ -33,44 +34,6 @@ def build_v2(scheme: Scheme) -> Obj:
         "securityDefinitions": SECURITY,
         "swagger": "2.0",
     }
-
-
-def _documents(scheme: Scheme) -> list[Operation]:
-    """What is served beside the resources."""
-    versions, groups, group = (Body(f"{META}{name}") for name in ("APIVersions", "APIGroupList", "APIGroup"))
-    json, coded = ("application/json",), (JSON, YAML, PROTOBUF)
-    operations = [
-        Operation(
-            "/.well-known/openid-configuration/", "get", "getServiceAccountIssuerOpenIDConfiguration",
-            "get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'",
-            consumes=(), produces=json, answers={200: TEXT}, tag="WellKnown",
-        ),
-        Operation(
-            "/api/", "get", "getCoreAPIVersions", "get available API versions", consumes=coded,
-            answers={200: versions}, tag="core",
-        ),
-        Operation(
-            "/apis/", "get", "getAPIVersions", "get available API versions", consumes=coded,
-            answers={200: groups}, tag="apis",
-        ),
-        Operation(
-            "/openid/v1/jwks/", "get", "getServiceAccountIssuerOpenIDKeyset",
-            "get service account issuer OpenID JSON Web Key Set (contains public token verification keys)",
-            consumes=(), produces=("application/jwk-set+json",), answers={200: TEXT}, tag="openid",
-        ),
-        Operation(
-            "/version/", "get", "getCodeVersion", "get the version information for this server",
-            consumes=json, produces=json, answers={200: Body("io.k8s.apimachinery.pkg.version.Info")}, tag="version",
-        ),
-    ]  # fmt: skip
-    operations += [
-        Operation(
-            f"/apis/{name}/", "get", f"get{group_prefix(name)}APIGroup", "get information of a group",
-            consumes=(JSON, YAML, PROTOBUF), answers={200: group}, tag=group_tag(name),
-        )
-        for name in sorted({gv.group for gv in scheme.group_versions()} - {""})
-    ]  # fmt: skip
-    return operations
 
 
 class _Document:

@@ -22,6 +22,7 @@ from shipwheel.api.openapi.operations import (
     word,
 )
 from shipwheel.api.openapi.parameters import Parameter
+from shipwheel.api.openapi.roots import root_operations
 from shipwheel.api.scheme import Scheme
 
 SECURITY = {
@@ -54,6 +55,20 @@ def build_v3(scheme: Scheme, gv: GroupVersion) -> Obj:
     paths = {}
     for path, group in groupby(operations, key=lambda each: each.path):
         paths[path] = _path(list(group), tag(gv), definitions)
+    return _document(paths, definitions)
+
+
+def build_v3_root(scheme: Scheme, path: str) -> Obj:
+    """The document of what is no resource, at `/openapi/v3/apis`, `/openapi/v3/version` and so on. KeyError when there
+    is no such path."""
+    operation = next((each for each in root_operations(scheme) if each.path == f"/{path}/"), None)
+    if operation is None:
+        raise KeyError(path)
+    definitions = Definitions("v3", finder(scheme))
+    return _document({operation.path: _path([operation], operation.tag, definitions)}, definitions)
+
+
+def _document(paths: Obj, definitions: Definitions) -> Obj:
     return {
         "components": {"schemas": definitions.sorted(), "securitySchemes": SECURITY},
         "info": {"title": "Kubernetes", "version": "unversioned"},
