@@ -1,4 +1,4 @@
-"""What is served beside the resources, as the OpenAPI documents tell of it: discovery, version, the token issuer's keys."""
+"""What is served beside the resources, as OpenAPI documents tell of it: discovery, version, the token issuer's keys."""
 
 from __future__ import annotations
 
