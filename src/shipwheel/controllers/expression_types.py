@@ -1,0 +1,172 @@
+"""What cannot be right about a CEL expression, given the schemas of the objects it speaks of.
+
+The runtime that compiles expressions knows no structures of ours. But CEL takes `object.spec.replicas` for one name if
+there is such a variable, so each field that an expression names is declared as a variable of its own, with the type
+that the schema gives it. Fields inside lists stay unknown, and so do Kubernetes' own functions: of what depends on
+them nothing is said. A warning that is missing does no harm, one that is wrong would.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from shipwheel.api.meta import Obj
+
+_CHAIN = re.compile(r"(?<![\w.\])])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*(?!\w*\s*\())+")
+_HAS = re.compile(r"\bhas\(\s*[A-Za-z_][\w.]*\s*\)")
+_TEXT = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1""")
+_ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+_MISMATCH = "found no matching overload"
+_UNKNOWN = "*error*"
+
+Resolve = Callable[[str], Obj]
+"""The schema that a `$ref` means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """The roots of an expression with what they are; None: that is not known."""
+
+    roots: Mapping[str, Obj | None]
+    resolve: Resolve
+    variables: Mapping[str, Any]
+    """Types of `variables.NAME`, as the runtime has them."""
+
+
+def complaints(expression: str, schemas: Schemas) -> list[str]:
+    """What is wrong, as the compiler of CEL tells it: with the line and an arrow below."""
+    bare = _without_texts(expression)
+    declared, undefined = _declared(bare, schemas)
+    found = [(*_position(expression, offset), f"undefined field '{name}'") for offset, name in undefined]
+    found += _mismatches(_without_has(expression, bare), declared, schemas.roots)
+    return [_shown(expression, line, column, message) for line, column, message in sorted(found)]
+
+
+def type_of(expression: str, schemas: Schemas) -> Any:
+    """The type of an expression's value; unknown when it does not compile."""
+    from cel_expr_python import cel
+
+    bare = _without_texts(expression)
+    declared, _ = _declared(bare, schemas)
+    try:
+        return _environment(declared, schemas.roots).compile(_without_has(expression, bare)).return_type()
+    except RuntimeError:
+        return cel.Type.DYN
+
+
+def _without_texts(expression: str) -> str:
+    """The expression with blanks for what is in quotes, everything else in its place."""
+    return _TEXT.sub(lambda text: " " * len(text[0]), expression)
+
+
+def _declared(bare: str, schemas: Schemas) -> tuple[dict[str, Any], list[tuple[int, str]]]:
+    """(types of all fields that are named, as far as schemas tell; (offset, name) of those that there cannot be)."""
+    declared = {f"variables.{name}": kind for name, kind in schemas.variables.items()}
+    undefined: list[tuple[int, str]] = []
+    for match in _CHAIN.finditer(bare):
+        fields = match[0].split(".")
+        root = fields.pop(0)
+        schema, path = schemas.roots.get(root), root
+        for name in fields:
+            properties = _properties(schema, schemas.resolve)
+            if properties is None:
+                break
+            if name not in properties:
+                undefined.append((match.start() + len(path), name))
+                break
+            schema, path = properties[name], f"{path}.{name}"
+            declared[path] = _cel_type(schema, schemas.resolve)
+    return declared, undefined
+
+
+def _properties(schema: Obj | None, resolve: Resolve) -> Obj | None:
+    """The fields there may be; None: any."""
+    schema = _resolved(schema, resolve)
+    if schema is None or schema.get("x-kubernetes-preserve-unknown-fields"):
+        return None
+    return schema.get("properties")
+
+
+def _resolved(schema: Obj | None, resolve: Resolve) -> Obj | None:
+    while schema is not None:
+        wrapped: list[Obj] = schema.get("allOf") or []
+        reference = schema.get("$ref") or (wrapped[0].get("$ref") if len(wrapped) == 1 else None)
+        if not reference:
+            return schema
+        schema = resolve(reference)
+    return None
+
+
+def _cel_type(schema: Obj, resolve: Resolve) -> Any:
+    from cel_expr_python import cel
+
+    kind = cel.Type
+    found = _resolved(schema, resolve) or {}
+    if found.get("x-kubernetes-int-or-string") or found.get("format") == "int-or-string":
+        return kind.DYN
+    match found.get("type"):
+        case "integer":
+            return kind.INT
+        case "number":
+            return kind.DOUBLE
+        case "boolean":
+            return kind.BOOL
+        case "string":
+            return {"date-time": kind.TIMESTAMP, "byte": kind.BYTES}.get(found.get("format", ""), kind.STRING)
+        case "array":
+            return kind.List(_cel_type(found.get("items") or {}, resolve))
+        case "object" if isinstance(found.get("additionalProperties"), dict):
+            return kind.Map(kind.STRING, _cel_type(found["additionalProperties"], resolve))
+    return kind.DYN
+
+
+def _without_has(expression: str, bare: str) -> str:
+    """The expression with every `has(...)` as what it is, a boolean: the runtime would look at the field's type."""
+    for match in _HAS.finditer(bare):
+        expression = expression[: match.start()] + "true".ljust(len(match[0])) + expression[match.end() :]
+    return expression
+
+
+def _mismatches(expression: str, declared: Mapping[str, Any], roots: Iterable[str]) -> list[tuple[int, int, str]]:
+    try:
+        _environment(declared, roots).compile(expression)
+    except RuntimeError as error:
+        text = str(error).removesuffix(" [INVALID_ARGUMENT]")
+        return [
+            (int(line), int(column), message)
+            for line, column, message in _ERROR.findall(text)
+            if message.startswith(_MISMATCH) and _UNKNOWN not in message
+        ]
+    return []
+
+
+def _environment(declared: Mapping[str, Any], roots: Iterable[str]) -> Any:
+    from cel_expr_python import cel
+
+    unknown = cel.Type.DYN
+    names = {"object", "oldObject", "request", "namespaceObject", "authorizer", "variables", *roots}
+    return cel.NewEnv(variables={**dict.fromkeys(names, unknown), **declared}, extensions=_extensions())
+
+
+@cache
+def _extensions() -> list[Any]:
+    from cel_expr_python.ext.ext_bindings import ExtBindings
+    from cel_expr_python.ext.ext_optional import ExtOptional
+    from cel_expr_python.ext.ext_strings import ExtStrings
+
+    return [ExtBindings(), ExtOptional(), ExtStrings()]
+
+
+def _position(text: str, offset: int) -> tuple[int, int]:
+    """(line, column) of an offset, both from 1."""
+    before = text[:offset]
+    return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+
+
+def _shown(expression: str, line: int, column: int, message: str) -> str:
+    source = expression.split("\n")[line - 1]
+    return f"ERROR: <input>:{line}:{column}: {message}\n | {source}\n | {'.' * (column - 1)}^"
