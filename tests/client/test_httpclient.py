@@ -339,3 +339,19 @@ def streaming(run: Callable[[StreamWriter], Awaitable[None]]) -> Callable[[Reque
         return Stream(run)
 
     return handler
+
+
+async def test_a_handler_that_asks_another_server_first_of_all() -> None:
+    """Handlers are no tasks until they wait, and connecting has a time limit, which only tasks can have."""
+    behind = HttpServer(say)
+    behind_port = await behind.listen("127.0.0.1", 0)
+
+    async def passes_on(request: Request) -> Response:
+        async with pool_to(behind_port) as pool:
+            return Response(200, (await get(pool, "/behind")).encode())
+
+    front = HttpServer(passes_on)
+    async with pool_to(await front.listen("127.0.0.1", 0)) as pool:
+        assert await get(pool) == "GET /behind "
+    await front.close()
+    await behind.close()

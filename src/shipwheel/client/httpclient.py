@@ -165,6 +165,8 @@ class Pool:
 
     async def _connect(self, what: str, timeout: float | None) -> _Connection:
         loop = asyncio.get_running_loop()
+        # An HTTP handler becomes a task, which time limits need, with its first wait (see httpserver).
+        await asyncio.sleep(0)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS if timeout is None else min(timeout, _CONNECT_SECONDS)):
                 _, connection = await loop.create_connection(

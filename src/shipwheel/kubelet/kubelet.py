@@ -620,7 +620,7 @@ class Kubelet:
             max_images=config.node_status_max_images,
             runtime_handlers=self.state.status.handlers,
             supplemental_groups_policy=self.state.status.supplemental_groups_policy,
-            volumes_in_use=sorted(volumes_in_use(self.root)),
+            volumes_in_use=lambda: volumes_in_use(self.root),
             faults=faults,
         )
 

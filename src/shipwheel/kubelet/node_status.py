@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
@@ -70,7 +70,8 @@ class NodeFacts:
     """Why the node is not ready."""
     runtime_handlers: Sequence[RuntimeHandler] = ()
     supplemental_groups_policy: bool = False
-    volumes_in_use: Sequence[str] = ()
+    volumes_in_use: Callable[[], Iterable[str]] = tuple
+    """Asked for when the status is made: it takes a look at every pod's directory."""
 
 
 def capacity(facts: NodeFacts) -> dict[str, str]:
@@ -143,8 +144,8 @@ def node_status(facts: NodeFacts, previous: Obj, *, now: datetime) -> Obj:
     }
     if facts.runtime_handlers:
         status["runtimeHandlers"] = [_handler(each) for each in facts.runtime_handlers]
-    if facts.volumes_in_use:
-        status["volumesInUse"] = sorted(facts.volumes_in_use)
+    if volumes := sorted(facts.volumes_in_use()):
+        status["volumesInUse"] = volumes
     return status
 
 

@@ -45,7 +45,18 @@ class ServedNode:
     root_directory: str = "/var/lib/kubelet"
 
 
-async def newest_container(runtime: Runtime, uid: str, name: str) -> Container | None:
+async def running_id(runtime: Runtime, pod: Obj, name: str) -> str:
+    """The id of a pod's container: the running one by its status, else the last one made; empty when there is none."""
+    status = pod.get("status") or {}
+    for field_name in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+        for each in status.get(field_name) or ():
+            if each["name"] == name and "running" in (each.get("state") or {}):
+                return each.get("containerID", "").rpartition("//")[2]
+    newest = await _newest_container(runtime, pod["metadata"]["uid"], name)
+    return newest.id if newest is not None else ""
+
+
+async def _newest_container(runtime: Runtime, uid: str, name: str) -> Container | None:
     """The last container made for a pod's container, running or not."""
     found = [
         each

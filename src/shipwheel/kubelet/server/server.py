@@ -32,7 +32,7 @@ from shipwheel.kubelet.server.container_logs import (
     copy_log,
 )
 from shipwheel.kubelet.server.exposition import CONTENT_TYPE, cadvisor_metrics, resource_metrics
-from shipwheel.kubelet.server.node import ServedNode, newest_container, ready_sandbox
+from shipwheel.kubelet.server.node import ServedNode, ready_sandbox, running_id
 from shipwheel.kubelet.server.streaming import BadOptions, options_of
 from shipwheel.kubelet.server.summary import summary
 
@@ -256,10 +256,10 @@ class KubeletServer:
         pod = self._pod(namespace, pod_name, path[2] if len(path) == 4 else "")
         if pod is None:
             return _text(404, "pod does not exist")
-        container = await newest_container(self._node.runtime, pod["metadata"]["uid"], container_name)
-        if container is None:
+        container = await running_id(self._node.runtime, pod, container_name)
+        if not container:
             return _text(500, not_found.format(container=container_name, pod=f"{pod_name}_{namespace}"))
-        return await streaming.command(request, options, url(container.id, options))
+        return await streaming.command(request, options, url(container, options))
 
     async def _port_forward(self, request: Request, path: list[str]) -> Answer:
         """`/portForward/NAMESPACE/POD[/UID]`"""
@@ -284,11 +284,11 @@ class KubeletServer:
         pod = self._pod(path[0], path[1], path[2] if len(path) == 4 else "")
         if pod is None:
             return _text(404, "pod does not exist")
-        container = await newest_container(self._node.runtime, pod["metadata"]["uid"], path[-1])
-        if container is None:
+        container = await running_id(self._node.runtime, pod, path[-1])
+        if not container:
             return _text(500, f'container not found ("{path[-1]}")')
         command = request.parameter("cmd").split(" ")
-        result = await self._node.runtime.exec_sync(container.id, command, 0)
+        result = await self._node.runtime.exec_sync(container, command, 0)
         output = result.stdout + result.stderr
         if result.exit_code:
             return _text(
@@ -312,12 +312,12 @@ class KubeletServer:
             return _text(404, "cannot parse value of timeout parameter")
         place = Path(self._node.root_directory) / "checkpoints"
         location = place / f"checkpoint-{pod_name}_{namespace}-{name}-{rfc3339(self._node.clock.now())}.tar"
-        container = await newest_container(self._node.runtime, pod["metadata"]["uid"], name)
+        container = await running_id(self._node.runtime, pod, name)
         try:
-            if container is None:
+            if not container:
                 raise RuntimeFault("NOT_FOUND", f"container {name} not found")
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await self._node.runtime.checkpoint(container.id, str(location), int(timeouts[-1]))
+            await self._node.runtime.checkpoint(container, str(location), int(timeouts[-1]))
         except RuntimeFault as fault:
             return _text(500, f"checkpointing of {namespace}/{pod_name}/{name} failed ({fault})")
         return _json({"items": [str(location)]})
