@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from shipwheel.api.resource import Resource, Version
 from shipwheel.api.schema import Schema
 from shipwheel.apiserver.entries import Entry
 from shipwheel.apiserver.forms import Forms
+from shipwheel.client.client import Client
+from shipwheel.client.resources import PODS
+from tests.apiserver.world import World
 
 THINGS = Resource("Thing", "things", (Version("", "v1", Schema({})),))
 
@@ -25,3 +30,21 @@ def test_forms_go_when_there_are_too_many() -> None:
     assert [each.forms for each in entries] == [None, None, {"row": b"3"}]
     forms.keep(entries[1], "row", b"4", 99)
     assert entries[2].forms == {"row": b"3"}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_is_made_is_kept_but_not_what_it_is_made_of(world: World, admin: Client, namespace: str) -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    await admin.create(PODS, pod, namespace)
+    entry = world.server.cache.caches["pods"].entries[f"{namespace}/p"]
+    for form in (
+        "application/json;as=Table;v=v1;g=meta.k8s.io",
+        "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+        "application/vnd.kubernetes.protobuf",
+    ):
+        first, again = [(await admin.request("GET", PODS.path(namespace), accept=form)).body for _ in range(2)]
+        assert first == again or "Table" in form
+    assert entry.forms is not None and len(entry.forms) == 3
+    assert entry._obj is None
+    await admin.patch(PODS, "p", namespace, {"metadata": {"labels": {"a": "b"}}})
+    assert entry.forms is None

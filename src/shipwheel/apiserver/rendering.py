@@ -190,7 +190,7 @@ class TableRendering(Rendering):
             return kept.at(seconds)
         stored, view = self._seen(entry)
         version, include, say = self.form.version, self.include, self.resource.row_conditions
-        conditions = say(entry.peek()) if say is not None else ()
+        conditions = say(stored if self.version.columns is None else entry.decode()) if say is not None else ()
         kept = table.keep_row(
             stored, self.columns, include=include, version=version, beside=view, conditions=conditions
         )
@@ -248,7 +248,8 @@ class PartialRendering(Rendering):
 
     def make(self, entry: Entry) -> bytes:
         metadata = orjson.loads(b"{" + entry.tail)["metadata"]
-        return orjson.dumps({"kind": "PartialObjectMetadata", "apiVersion": self.list_version, "metadata": metadata})
+        # Joined, since what the encoder returns has room for several times as much.
+        return b"".join((head_of(self.item_kind, self.list_version), b'"metadata":', orjson.dumps(metadata), b"}"))
 
     def joined(self, entries: Sequence[Entry], now: datetime) -> bytes:
         return b",".join([self.kept(entry) for entry in entries])
