@@ -121,6 +121,8 @@ def test_identities_are_kept_until_they_age(layout: Layout, settings: Settings) 
 def test_every_command_line_can_be_read(layout: Layout, settings: Settings) -> None:
     alone = replace(settings, nodes=settings.nodes[1:])
     command_lines.write_recycler(layout)
+    layout.volumes.mkdir()
+    assert layout.foreign() == [], "so that `down` removes them"
     lines = [command_lines.control_plane(layout, each) for each in (settings, alone)]
     assert ["kube-proxy" in each for each in lines] == [False, True]
     for node in settings.nodes:

@@ -162,8 +162,8 @@ class Layout:
 
     def owned(self) -> list[Path]:
         """What is in the data directory and ours."""
-        names = {"pki", "logs", "store", "etcd", "containerd", "nodes"}
-        files = {self.lock, self.change_lock, self.state, self.settings, self.machine_before}
+        names = {"pki", "logs", "store", "etcd", "containerd", "nodes", "volumes"}
+        files = {self.lock, self.change_lock, self.state, self.settings, self.machine_before, self.recycler}
         return [
             each
             for each in (self.data.iterdir() if self.data.is_dir() else ())
