@@ -39,6 +39,7 @@ from shipwheel.client.resources import (
 )
 from shipwheel.controllers import pods as podutil
 from shipwheel.controllers.framework import Context, Writes, is_conflict, is_not_found, selector_of
+from shipwheel.kinds.conditions import set_condition
 
 _DELETION_TIMEOUT = timedelta(minutes=2)
 _STALE_TIMEOUT = timedelta(minutes=2)
@@ -108,32 +109,25 @@ def status_of(pdb: Obj, wanted: Budget, current: int, disrupted: dict[str, str],
     if disrupted:
         status["disruptedPods"] = disrupted
     reason = "SufficientPods" if allowed > 0 else "InsufficientPods"
-    status["conditions"] = _with_condition(pdb, status["observedGeneration"], allowed > 0, reason, "", now)
+    set_condition(status, _disruption_allowed(status, reason, ""), now=rfc3339(now))
     return status
 
 
 def failed_status(pdb: Obj, error: str, now: datetime) -> Obj:
     """When it cannot be worked out, nothing may be disturbed."""
     status = {**(pdb.get("status") or {}), "disruptionsAllowed": 0}
-    generation = status.get("observedGeneration") or 0
-    status["conditions"] = _with_condition(pdb, generation, False, "SyncFailed", error, now)
+    set_condition(status, _disruption_allowed(status, "SyncFailed", error), now=rfc3339(now))
     return status
 
 
-def _with_condition(pdb: Obj, generation: int, allowed: bool, reason: str, message: str, now: datetime) -> list[Obj]:
-    old = condition(pdb, "DisruptionAllowed")
-    value = "True" if allowed else "False"
-    since = old["lastTransitionTime"] if old and old["status"] == value else rfc3339(now)
-    entry = {
+def _disruption_allowed(status: Obj, reason: str, message: str) -> Obj:
+    return {
         "type": "DisruptionAllowed",
-        "status": value,
-        "observedGeneration": generation,
-        "lastTransitionTime": since,
+        "status": "True" if status["disruptionsAllowed"] > 0 else "False",
+        "observedGeneration": status.get("observedGeneration") or 0,
         "reason": reason,
         "message": message,
     }
-    others = (pdb.get("status") or {}).get("conditions") or ()
-    return [each for each in others if each["type"] != "DisruptionAllowed"] + [entry]
 
 
 def stale_condition(pod: Obj, now: datetime) -> float | None:

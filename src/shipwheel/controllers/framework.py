@@ -286,28 +286,3 @@ async def each(calls: Iterable[Awaitable[Any]]) -> list[BaseException]:
         if not isinstance(error, Retry | ApiError | ConnectionFailed | ConfigError):
             raise error
     return errors
-
-
-def set_condition(status: Obj, condition: Obj) -> bool:
-    """Put a condition into a status, unless there is one of the same type, status and reason; one of the same
-    status keeps its transition time. Tells whether anything changed."""
-    conditions = status.get("conditions") or []
-    current = next((entry for entry in conditions if entry["type"] == condition["type"]), None)
-    if (
-        current is not None
-        and current["status"] == condition["status"]
-        and current.get("reason") == condition.get("reason")
-    ):
-        return False
-    if current is not None and current["status"] == condition["status"]:
-        condition = {**condition, "lastTransitionTime": current.get("lastTransitionTime")}
-    status["conditions"] = [entry for entry in conditions if entry["type"] != condition["type"]] + [condition]
-    return True
-
-
-def remove_condition(status: Obj, kind: str) -> None:
-    conditions = [entry for entry in status.get("conditions") or () if entry["type"] != kind]
-    if conditions:
-        status["conditions"] = conditions
-    else:
-        status.pop("conditions", None)

@@ -41,10 +41,9 @@ from shipwheel.controllers.framework import (
     is_conflict,
     is_not_found,
     namespace_is_terminating,
-    remove_condition,
-    set_condition,
 )
 from shipwheel.controllers.ownership import claim
+from shipwheel.kinds.conditions import remove_condition, renew_condition
 
 _BURST = 500
 _FIRST_BATCH = 1
@@ -111,7 +110,7 @@ def status_of(rs: Obj, active: Sequence[Obj], terminating: Sequence[Obj] | None,
     if failure:
         surplus = len(active) - replicas_of(rs)
         if condition(rs, "ReplicaFailure") is None:
-            set_condition(
+            renew_condition(
                 status,
                 {
                     "type": "ReplicaFailure",

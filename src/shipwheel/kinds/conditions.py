@@ -19,3 +19,25 @@ def set_condition(status: Obj, condition: Obj, *, now: str) -> None:
     else:
         conditions.append(condition)
     status["conditions"] = conditions
+
+
+def renew_condition(status: Obj, condition: Obj) -> bool:
+    """Add a condition or replace the one of its type, as workloads do it: only another status or reason is news (not
+    another message), and the newest comes last. Tells whether anything changed."""
+    conditions = status.get("conditions") or []
+    current = next((entry for entry in conditions if entry["type"] == condition["type"]), None)
+    same_status = current is not None and current["status"] == condition["status"]
+    if current is not None and same_status:
+        if current.get("reason") == condition.get("reason"):
+            return False
+        condition = {**condition, "lastTransitionTime": current.get("lastTransitionTime")}
+    status["conditions"] = [entry for entry in conditions if entry["type"] != condition["type"]] + [condition]
+    return True
+
+
+def remove_condition(status: Obj, kind: str) -> None:
+    conditions = [entry for entry in status.get("conditions") or () if entry["type"] != kind]
+    if conditions:
+        status["conditions"] = conditions
+    else:
+        status.pop("conditions", None)

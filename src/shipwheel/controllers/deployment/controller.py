@@ -34,9 +34,9 @@ from shipwheel.controllers.framework import (
     is_not_found,
     namespace_is_terminating,
     selector_of,
-    set_condition,
 )
 from shipwheel.controllers.ownership import claim
+from shipwheel.kinds.conditions import renew_condition
 
 
 class DeploymentController:
@@ -283,7 +283,9 @@ class _Sync:
         changed_status = False
         if reporting.has_deadline(self.deployment) and condition(self.deployment, "Progressing") is None:
             found = f'Found new replica set "{name_of(new)}"'
-            changed_status = set_condition(status, self._condition("Progressing", "True", "FoundNewReplicaSet", found))
+            changed_status = renew_condition(
+                status, self._condition("Progressing", "True", "FoundNewReplicaSet", found)
+            )
         await self._set_revision(annotations.get(revisions.REVISION, ""), status, changed_status)
         return new
 
@@ -303,7 +305,7 @@ class _Sync:
                 )  # fmt: skip
             if reporting.has_deadline(self.deployment):
                 made = f'Created new replica set "{name_of(created)}"'
-                set_condition(status, self._condition("Progressing", "True", "NewReplicaSetCreated", made))
+                renew_condition(status, self._condition("Progressing", "True", "NewReplicaSetCreated", made))
         await self._set_revision(annotations_of(wanted)[revisions.REVISION], status, is_new)
         return created
 
@@ -329,7 +331,7 @@ class _Sync:
                 if reporting.has_deadline(self.deployment):
                     status = dict(self.deployment.get("status") or {})
                     entry = self._condition("Progressing", "False", "ReplicaSetCreateError", failed)
-                    if set_condition(status, entry):
+                    if renew_condition(status, entry):
                         await self._write(status)
                 self._event("Warning", "ReplicaSetCreateError", failed)
             raise
@@ -348,7 +350,7 @@ class _Sync:
         entry = reporting.paused_condition(self.deployment, self._now)
         if entry is not None:
             status = dict(self.deployment.get("status") or {})
-            set_condition(status, entry)
+            renew_condition(status, entry)
             await self._write(status)
 
     async def _clean_up(self, old: Sequence[Obj], *, even_if_incomplete: bool = False) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from shipwheel.api.clock import parse_time, rfc3339
 from shipwheel.api.meta import Obj, condition, name_of
 from shipwheel.controllers.deployment.sizing import fenceposts, replicas_of, reported, total
-from shipwheel.controllers.framework import remove_condition, set_condition
+from shipwheel.kinds.conditions import remove_condition, renew_condition
 
 _NUMBERS = (
     "observedGeneration",
@@ -63,7 +63,7 @@ def base_status(deployment: Obj, sets: Sequence[Obj], new: Obj | None, now: date
             "Available", "False", "MinimumReplicasUnavailable",
             "Deployment does not have minimum availability.", now,
         )  # fmt: skip
-    set_condition(status, enough)
+    renew_condition(status, enough)
     return status
 
 
@@ -131,20 +131,20 @@ def rollout_status(deployment: Obj, sets: Sequence[Obj], new: Obj | None, now: d
         subject = f'ReplicaSet "{name_of(new)}"' if new else f'Deployment "{name_of(deployment)}"'
         if is_complete(deployment, status):
             done = f"{subject} has successfully progressed."
-            set_condition(status, make_condition("Progressing", "True", "NewReplicaSetAvailable", done, now))
+            renew_condition(status, make_condition("Progressing", "True", "NewReplicaSetAvailable", done, now))
         elif _has_progressed(old, status):
             entry = make_condition("Progressing", "True", "ReplicaSetUpdated", f"{subject} is progressing.", now)
             if current is not None:
                 if current["status"] == "True":
                     entry["lastTransitionTime"] = current["lastTransitionTime"]
                 remove_condition(status, "Progressing")
-            set_condition(status, entry)
+            renew_condition(status, entry)
         elif has_timed_out(deployment, status, now):
             late = f"{subject} has timed out progressing."
-            set_condition(status, make_condition("Progressing", "False", "ProgressDeadlineExceeded", late, now))
+            renew_condition(status, make_condition("Progressing", "False", "ProgressDeadlineExceeded", late, now))
     failure = _failure(sets, new)
     if failure:
-        set_condition(status, {**failure, "lastUpdateTime": failure["lastTransitionTime"]})
+        renew_condition(status, {**failure, "lastUpdateTime": failure["lastTransitionTime"]})
     else:
         remove_condition(status, "ReplicaFailure")
     return status
