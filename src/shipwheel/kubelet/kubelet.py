@@ -45,6 +45,7 @@ from shipwheel.kubelet.machine import (
     default_address,
     process_limit,
     read_machine,
+    selinux_enabled,
     set_oom_score,
     swap_in_use,
 )
@@ -234,6 +235,7 @@ class Kubelet:
             self.root,
             plugins=[*PLUGINS, CsiVolumes(self._csi).plugin()],
             recursive_read_only=lambda pod: self._handler(pod).recursive_read_only_mounts,
+            selinux=not simulated and selinux_enabled(),
         )
         self.table = PodTable(
             clock,

@@ -122,6 +122,10 @@ def apparmor_enabled() -> bool:
     return _read("/sys/module/apparmor/parameters/enabled") == "Y"
 
 
+def selinux_enabled() -> bool:
+    return Path("/sys/fs/selinux/enforce").exists()
+
+
 def swap_in_use() -> bool:
     """Whether the machine swaps; the first line of the list is its heading."""
     return len(_read("/proc/swaps").splitlines()) > 1

@@ -135,6 +135,20 @@ async def test_a_claim_stands_for_its_volume(node: Node, tmp_path: Path) -> None
     assert (await mount_of(node, claiming(readOnly=True))).readonly
 
 
+async def test_labels_of_files_where_the_kernel_has_them(tmp_path: Path) -> None:
+    for selinux in (True, False):
+        host = Node(tmp_path, Recorder()).manager._host
+        manager = VolumeManager(host, tmp_path, selinux=selinux)
+        found = {}
+        for name, source in (("a", {"emptyDir": {}}), ("b", {"hostPath": {"path": str(tmp_path)}})):
+            pod = pod_with({"name": "v", **source})
+            pod["metadata"]["uid"] = name
+            await manager.mount_pod(pod)
+            [mount] = manager.mounts_for(pod, pod["spec"]["containers"][0])
+            found[name] = mount.selinux_relabel
+        assert found == {"a": selinux, "b": False}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

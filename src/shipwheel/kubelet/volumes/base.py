@@ -156,6 +156,8 @@ class Plugin:
     owned: bool = True
     """Its files are the pod's alone and are deleted with it."""
     read_only: bool = False
+    relabelled: bool = True
+    """Where the kernel has SELinux, its files get the label of the container that mounts them."""
     locate: Callable[[Request], Path] = lambda request: request.path
     """Where containers find the volume."""
     tear_down: Callable[[Path, Host], Awaitable[None]] | None = None

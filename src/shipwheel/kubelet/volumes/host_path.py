@@ -56,5 +56,6 @@ PLUGIN = Plugin(
     name="kubernetes.io/host-path",
     set_up=_set_up,
     owned=False,
+    relabelled=False,
     locate=lambda request: Path(request.source.get("path", "")),
 )

@@ -60,8 +60,10 @@ class VolumeManager:
         *,
         plugins: Iterable[Plugin] = PLUGINS,
         recursive_read_only: Callable[[Obj], bool] = lambda pod: False,
+        selinux: bool = False,
     ) -> None:
-        """`recursive_read_only` tells whether a pod's runtime can mount so."""
+        """`recursive_read_only`: whether a pod's runtime can mount so. `selinux`: whether the kernel labels files."""
+        self._selinux = selinux
         self._host = host
         self._pods = root / "pods"
         self._plugins = {plugin.source: plugin for plugin in plugins}
@@ -269,6 +271,7 @@ class VolumeManager:
             readonly=bool(mount.get("readOnly")) or plugin.read_only or request.read_only,
             propagation=propagation,
             recursive_read_only=self._recursive(pod, mount),
+            selinux_relabel=self._selinux and plugin.relabelled,
         )
 
     def _recursive(self, pod: Obj, mount: Obj) -> bool:

@@ -23,4 +23,4 @@ async def _set_up(request: Request, host: Host) -> None:
         raise VolumeError(str(error)) from error
 
 
-PLUGIN = Plugin(source="nfs", name="kubernetes.io/nfs", set_up=_set_up, owned=False)
+PLUGIN = Plugin(source="nfs", name="kubernetes.io/nfs", set_up=_set_up, owned=False, relabelled=False)
