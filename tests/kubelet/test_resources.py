@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from shipwheel.api.meta import Obj
-from shipwheel.kubelet import resources
+from shipwheel.kubelet import resources, swap
+from shipwheel.kubelet.container_config import NodeSettings, linux_resources
 from tests.kubelet.builders import container, pod
 
 GI = 1 << 30
@@ -120,3 +121,29 @@ def test_a_containers_share_comes_from_its_limit_without_a_request() -> None:
     owner = pod(needing("a", limits={"cpu": "500m"}))
     assert resources.container_cpu(owner, owner["spec"]["containers"][0]) == (512, 50_000, 100_000)
     assert resources.container_cpu(owner, owner["spec"]["containers"][0], enforce=False) == (512, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "priority", "allowed"),
+    [
+        ("1Gi", "2Gi", 0, 256 << 20),
+        ("1Gi", None, 0, 256 << 20),
+        ("1Gi", "1Gi", 0, 0),
+        (None, None, 0, 0),
+        ("1Gi", "2Gi", 2_000_000_000, 0),
+        ("9Gi", None, 0, 0),
+    ],
+)
+def test_swap_is_shared_by_the_memory_asked_for(
+    asked: str | None, limit: str | None, priority: int, allowed: int
+) -> None:
+    own = container(
+        resources={
+            "requests": {"memory": asked} if asked else {},
+            "limits": {"memory": limit} if limit else {},
+        }
+    )
+    assert swap.allowance(pod(own, priority=priority), own, memory=8 << 30, swap=2 << 30) == allowed
+    settings = NodeSettings(memory_capacity=8 << 30, cgroup_v2=True, swap=2 << 30)
+    wanted = linux_resources(pod(own, priority=priority), own, settings)
+    assert wanted.unified == {"memory.swap.max": str(allowed)}

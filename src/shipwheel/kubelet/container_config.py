@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shipwheel.api.meta import Obj, annotations_of, labels_of
-from shipwheel.kubelet import observed, podspec, resources, security
+from shipwheel.kubelet import observed, podspec, resources, security, swap
 from shipwheel.kubelet.dns import Resolver
 from shipwheel.kubelet.expansion import expand
 from shipwheel.kubelet.runtime.base import (
@@ -48,6 +48,8 @@ class NodeSettings:
     single_process_oom_kill: bool = True
     minimum_oom_score: int = -1000
     """The lowest score that the kernel lets us set."""
+    swap: int | None = None
+    """Bytes that containers share; None where swap is not limited by container."""
 
 
 def pod_log_directory(root: str, pod: Obj) -> str:
@@ -208,7 +210,12 @@ def linux_resources(
     shares, quota, period = resources.container_cpu(pod, container, enforce=node.enforce_cpu, period=node.cpu_period)
     if own_cpus and node.enforce_cpu:
         quota = -1
-    group_kill = node.cgroup_v2 and not node.single_process_oom_kill
+    unified = {}
+    if node.cgroup_v2 and not node.single_process_oom_kill:
+        unified["memory.oom.group"] = "1"
+    if node.cgroup_v2 and node.swap is not None:
+        allowed = swap.allowance(pod, container, memory=node.memory_capacity, swap=node.swap)
+        unified[swap.FILE] = str(allowed)
     return LinuxResources(
         cpu_period=period,
         cpu_quota=quota,
@@ -222,7 +229,7 @@ def linux_resources(
             for name, amount in resources.limits_of(container).items()
             if name.startswith("hugepages-")
         },
-        unified={"memory.oom.group": "1"} if group_kill else {},
+        unified=unified,
     )
 
 

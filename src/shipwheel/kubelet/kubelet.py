@@ -21,7 +21,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.ratelimit import TokenBucket
-from shipwheel.kubelet import cgroups, eviction, logind, node_allocatable, node_status, podspec
+from shipwheel.kubelet import cgroups, eviction, logind, node_allocatable, node_status, podspec, swap
 from shipwheel.kubelet.admission import Admission, Rules
 from shipwheel.kubelet.allocation import Allocations
 from shipwheel.kubelet.api_view import ApiView
@@ -249,7 +249,14 @@ class Kubelet:
             gone=self._images.forget,
         )
         self._managers, self._pod_resources = self._make_managers()
-        self.sampler = Sampler(runtime, clock, pods=self.table.pods, volumes=self.volumes.measured, root=self.root)
+        self.sampler = Sampler(
+            runtime,
+            clock,
+            pods=self.table.pods,
+            volumes=self.volumes.measured,
+            volume_age=config.volume_stats_period,
+            root=self.root,
+        )
         self._collector = self._make_collector()
         self._pressure = self._make_pressure()
         self.shutdown = NodeShutdown(
@@ -294,8 +301,15 @@ class Kubelet:
             cpu_period=int(config.cpu_cfs_quota_period * 1_000_000),
             cgroup_v2=self.machine.cgroup_v2,
             single_process_oom_kill=not self.machine.cgroup_v2 if single is None else single,
+            swap=self._shared_swap(),
             minimum_oom_score=-1000 if cgroups.can_lower_oom_score() else cgroups.own_oom_score(),
         )
+
+    def _shared_swap(self) -> int | None:
+        """Bytes of swap that containers may use; None where that is not limited by container."""
+        if self._simulated or not self.machine.cgroup_v2 or not swap.is_accounted():
+            return None
+        return self.machine.swap if self.config.swap_behavior == swap.LIMITED else 0
 
     def _make_managers(self) -> tuple[Managers, PodResources | None]:
         """ConfigError when they cannot be had as they are configured."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from shipwheel.api import quantity
 from shipwheel.api.quantity import Quantity
+from shipwheel.kubelet import swap
+from shipwheel.kubelet.machine import cgroup_v2
 from shipwheel.kubelet.managers import cpusets
 from shipwheel.kubelet.managers.cpusets import CpuSet
 from shipwheel.kubelet.managers.hints import POLICIES, SCOPES, Policy, Scope
@@ -47,6 +49,8 @@ def problems(config: KubeletConfig) -> list[str]:
         found.append(f'topologyManagerScope (--topology-manager-scope) "{scope}" must be one of: "container", or "pod"')
     if config.swap_behavior not in SWAP_BEHAVIORS:
         found.append(f'memorySwap.swapBehavior "{config.swap_behavior}" must be one of: "", "LimitedSwap" or "NoSwap"')
+    if config.swap_behavior == swap.LIMITED and not cgroup_v2():
+        found.append("swap feature is enabled and LimitedSwap but it is only supported with cgroupv2")
     found += _enforcement_problems(config)
     if config.reserved_system_cpus:
         if config.system_reserved_cgroup or config.kube_reserved_cgroup:

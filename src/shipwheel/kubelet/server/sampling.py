@@ -21,7 +21,7 @@ from shipwheel.kubelet.server.cgroup_stats import CgroupUsage
 
 MAX_AGE = 5.0
 VOLUME_AGE = 60.0
-"""Counting a volume's files is slow; upstream does so once a minute."""
+"""Counting a volume's files is slow: this is how old a count may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +134,15 @@ class Sampler:
         *,
         pods: Callable[[], Sequence[Obj]],
         volumes: Callable[[Obj], Sequence[tuple[Obj, Path, bool]]] = lambda pod: (),
+        volume_age: float = VOLUME_AGE,
         root: Path,
     ) -> None:
+        """`volume_age` is in seconds; negative: volumes are not counted."""
         self._runtime = runtime
         self._clock = clock
         self._pods = pods
         self._volumes = volumes
+        self._volume_age = volume_age
         self._root = root
         self._last: Sample | None = None
         self._lock = asyncio.Lock()
@@ -186,7 +189,7 @@ class Sampler:
             usage=usage if cgroup else total([each.usage for each in samples]),
             containers=samples,
             interfaces=interfaces(_read(f"/proc/{process}/net/dev")) if process and sandbox.ips else (),
-            volumes=[await self._volume(*each) for each in self._volumes(pod)],
+            volumes=[await self._volume(*each) for each in self._volumes(pod)] if self._volume_age >= 0 else [],
             cgroup=cgroup,
         )
 
@@ -209,9 +212,9 @@ class Sampler:
         claim = (volume.get("persistentVolumeClaim") or {}).get("claimName", "")
         now = self._clock.monotonic()
         kept = self._counted.get(path)
-        if kept is None or now - kept[0] >= VOLUME_AGE:
+        if kept is None or now - kept[0] >= self._volume_age:
             kept = self._counted[path] = (now, await asyncio.to_thread(_counted, path, on_disk))
-            for stale in [each for each, (since, _) in self._counted.items() if now - since > 3 * VOLUME_AGE]:
+            for stale in [each for each, (since, _) in self._counted.items() if now - since > 3 * self._volume_age]:
                 del self._counted[stale]
         return VolumeSample(volume["name"], kept[1], claim, ephemeral=on_disk and not claim)
 

@@ -1,0 +1,35 @@
+"""How much of a machine's swap a container may use (KEP-2400): none, or in proportion to the memory it asked for.
+
+Only cgroup v2 can tell memory and swap apart. With v1 the runtime keeps containers from swapping by itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shipwheel.api.meta import Obj
+from shipwheel.api.quantity import ZERO
+from shipwheel.kubelet import podspec
+from shipwheel.kubelet.resources import limits_of, qos_class, requests_of
+
+LIMITED = "LimitedSwap"
+FILE = "memory.swap.max"
+
+
+def allowance(pod: Obj, container: Obj, *, memory: int, swap: int) -> int:
+    """Bytes of swap for a container of a machine with so much memory and swap, if swap is shared out at all: pods that
+    are critical, have all they need (Guaranteed) or asked for nothing (BestEffort) get none."""
+    asked, limit = requests_of(container).get("memory", ZERO), limits_of(container).get("memory", ZERO)
+    if podspec.is_critical(pod) or qos_class(pod) != "Burstable" or asked == limit:
+        return 0
+    if memory <= 0 or asked.value() > memory:
+        return 0
+    return int(asked.value() / memory * swap)
+
+
+def is_accounted(mount: Path = Path("/sys/fs/cgroup")) -> bool:
+    """Whether the kernel limits swap by cgroup (v2): the root has no such file, those below it have."""
+    try:
+        return any((each / FILE).exists() for each in mount.iterdir() if each.is_dir())
+    except OSError:
+        return False
