@@ -100,7 +100,7 @@ class Allocation:
             new_list, old_list = spec.get(field) or [], (old or {}).get(field) or []
             if single and old is not None and new_list == old_list and len(new_list) > 1:
                 spec[field] = new_list = new_list[:1]
-            if not single and new_list and len(new_list) == 1 and len(old_list) == 2 and new_list[0] == old_list[0]:
+            if not single and len(new_list) == 1 and len(old_list) == 2:
                 detail = f"must be 'SingleStack' to release the secondary {word}"
                 errors.append(invalid(path, policy, detail))
             if single and len(new_list) == 2:

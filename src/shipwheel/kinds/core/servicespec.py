@@ -93,7 +93,9 @@ def default_service(service: Obj) -> None:
             port["targetPort"] = port.get("port", 0)
     if not spec.get("externalTrafficPolicy") and is_externally_accessible(spec):
         spec["externalTrafficPolicy"] = "Cluster"
-    if spec.get("internalTrafficPolicy") is None and not is_external_name(spec):
+    if is_external_name(spec):
+        spec.pop("internalTrafficPolicy", None)
+    elif spec.get("internalTrafficPolicy") is None:
         spec["internalTrafficPolicy"] = "Cluster"
     if spec["type"] == "LoadBalancer":
         if spec.get("allocateLoadBalancerNodePorts") is None:
