@@ -32,6 +32,8 @@ LABEL = "shipwheel.dev/simulated"
 METRICS_PATH = "metrics.k8s.io/resource-metrics-path"
 """Where the metrics server is to ask for a node's usage, if not at the usual path."""
 AT_ONCE = 16
+BEATS_AT_ONCE = 64
+"""Heartbeats under way: a server that is slow must not make nodes look lost, as it does not with real kubelets."""
 BATCH = 8
 """Nodes that are woken for together: a timer for each would be a timer every few milliseconds."""
 RETRY_SECONDS = 5.0
@@ -55,6 +57,7 @@ class Nodes:
         self._nodes: dict[str, Node] = {}
         self._unready: asyncio.Queue[str] = asyncio.Queue()
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._beats = asyncio.Semaphore(BEATS_AT_ONCE)
         self.address = config.node_ip or default_address()
         machine = replace(read_machine(Path("/")), cpus=config.cpus, memory=config.memory, storage=STORAGE, swap=0)
         self._facts = NodeFacts(
@@ -181,28 +184,32 @@ class Nodes:
         while True:
             names = list(self._nodes)
             started = self._clock.monotonic()
-            for first in range(0, len(names), BATCH):
-                wait = started + period * first / len(names) - self._clock.monotonic()
-                if wait > 0:
-                    await self._clock.sleep(wait)
-                present = (name for name in names[first : first + BATCH] if name in self._nodes)
-                await self._each(present, act, again=False)
+            async with asyncio.TaskGroup() as tasks:
+                for index, name in enumerate(names):
+                    wait = started + period * index / len(names) - self._clock.monotonic()
+                    if wait > 0 and index % BATCH == 0:
+                        await self._clock.sleep(wait)
+                    if name in self._nodes:
+                        await self._beats.acquire()
+                        tasks.create_task(self._try(name, act, [], self._beats))
             await self._clock.sleep(max(started + period - self._clock.monotonic(), period / 100))
 
-    async def _each(self, names: Iterable[str], act: Callable[[str], Awaitable[None]], *, again: bool = True) -> None:
-        """Act on all of them, some at once; where it fails, `again` after a while, or when its turn comes."""
+    async def _each(self, names: Iterable[str], act: Callable[[str], Awaitable[None]]) -> None:
+        """Act on all of them, some at once; where it fails, again after a while."""
         failed: list[str] = []
         while True:
             async with asyncio.TaskGroup() as tasks:
                 for name in names:
                     await self._places.acquire()
-                    tasks.create_task(self._try(name, act, failed))
-            if not failed or not again:
+                    tasks.create_task(self._try(name, act, failed, self._places))
+            if not failed:
                 return
             names, failed = failed, []
             await self._clock.sleep(RETRY_SECONDS)
 
-    async def _try(self, name: str, act: Callable[[str], Awaitable[None]], failed: list[str]) -> None:
+    async def _try(
+        self, name: str, act: Callable[[str], Awaitable[None]], failed: list[str], places: asyncio.Semaphore
+    ) -> None:
         try:
             await act(name)
         except (ApiError, ConnectionFailed) as error:
@@ -210,7 +217,7 @@ class Nodes:
                 log.warning("simulated node %s: %s", name, error)
                 failed.append(name)
         finally:
-            self._places.release()
+            places.release()
 
 
 def _slim(node: Obj) -> Obj:
