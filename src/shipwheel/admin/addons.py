@@ -89,7 +89,7 @@ def _simulated_nodes() -> Iterator[tuple[GroupVersionResource, Obj]]:
         _rule("", ["nodes"], ["create", "get", "list", "watch", "patch"]),
         _rule("", ["nodes/status", "pods/status"], ["patch"]),
         _rule("", ["pods"], ["get", "list", "watch", "delete"]),
-        _rule("coordination.k8s.io", ["leases"], ["create", "patch"]),
+        _rule("coordination.k8s.io", ["leases"], ["create", "get", "update"]),
     ]
     meta = {"name": name}
     yield CLUSTER_ROLES, {"apiVersion": f"{RBAC_GROUP}/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules}
