@@ -8,7 +8,6 @@ allowed.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -22,20 +21,19 @@ from shipwheel.api.codec import MediaType
 from shipwheel.api.errors import (
     ApiError,
     bad_request,
-    forbidden_error,
     internal,
     method_not_allowed,
     method_not_supported,
     page_not_found,
 )
-from shipwheel.api.meta import GroupResource, GroupVersionKind, Obj
-from shipwheel.api.resource import Attributes, Call, Resource, Subresource, UserInfo, Version
+from shipwheel.api.meta import GroupVersionKind, Obj
+from shipwheel.api.resource import Call, Resource, Subresource, UserInfo, Version
 from shipwheel.api.scheme import Scheme
 from shipwheel.api.selectors import parse_field_selector
-from shipwheel.api.table import check_include
 from shipwheel.apiserver.authn.impersonation import impersonate, wants_impersonation
 from shipwheel.apiserver.authn.requests import Authenticator
 from shipwheel.apiserver.authz.chain import Authorizer
+from shipwheel.apiserver.authz.questions import attributes_of, forbidden_to
 from shipwheel.apiserver.bodies import body_kind, decode_body, read_body
 from shipwheel.apiserver.flow import Flow, lasts_long
 from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
@@ -46,17 +44,17 @@ from shipwheel.apiserver.reads import Reader, Selection
 from shipwheel.apiserver.rendering import (
     PLAIN_TEXT,
     Rendering,
+    Renderings,
     plain_not_found,
     render_object,
     render_table,
-    rendering,
 )
 from shipwheel.apiserver.requestinfo import RequestInfo, request_info
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.storing import Written
+from shipwheel.apiserver.timing import allotted, in_time, read_in_time
 from shipwheel.apiserver.watchsocket import over_websocket
 from shipwheel.apiserver.writes import Writer, write_options
-from shipwheel.client.flags import parse_duration
 from shipwheel.client.httpserver import (
     Answer,
     BodyTooLarge,
@@ -64,7 +62,6 @@ from shipwheel.client.httpserver import (
     Request,
     Response,
     Stream,
-    StreamWriter,
     Upgrade,
     in_task,
 )
@@ -73,8 +70,6 @@ from shipwheel.store.base import StoreError
 
 log = logging.getLogger(__name__)
 
-_WITHOUT_PROTOBUF: tuple[codec.Format, ...] = ("json", "yaml")
-"""Custom resources have no protobuf, nor have versions that today's release lacks."""
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _CONNECT_METHODS = _METHODS | {"HEAD", "OPTIONS"}
@@ -112,8 +107,7 @@ class Pipeline:
         self.request_timeout = request_timeout
         self.paths: dict[str, PathHandler] = {}
         self.prefixes: dict[str, PathHandler] = {}
-        self._renderings: dict[tuple[int, str, str, MediaType, str], Rendering] = {}
-        self._generation = -1
+        self.renderings = Renderings(scheme, reader.forms)
         self._audit_ids = serial_uids()
 
     async def __call__(self, request: Request) -> Answer:
@@ -151,32 +145,14 @@ class Pipeline:
         answer.headers = [*marks, *given]
 
     async def _through(self, request: Request, info: RequestInfo) -> Answer:
-        allotted = self._allotted(request)
+        seconds = allotted(request, self.request_timeout)
         if request.method == "GET" and not info.subresource and not self.reader.cache.store.shared:
-            return await self._stages(request, info, allotted)
+            return await self._stages(request, info, seconds)
         await in_task()  # it will wait for the store or for others; a plain read does not
-        if lasts_long(info):
-            return await self._stages(request, info, allotted)
-        try:
-            async with asyncio.timeout(allotted) as deadline:
-                return await self._stages(request, info, allotted)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            raise ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout") from None
+        answering = self._stages(request, info, seconds)
+        return await (answering if lasts_long(info) else in_time(seconds, answering))
 
-    def _allotted(self, request: Request) -> float:
-        """How many seconds the request may take: what it says itself, but not more than everybody."""
-        text = request.parameter("timeout") if "timeout=" in request.raw_query else ""
-        if not text:
-            return self.request_timeout
-        try:
-            wanted = parse_duration(text)
-        except ValueError as error:
-            raise bad_request(f"invalid timeout specified in the request URL - {error}") from None
-        return wanted if 0 < wanted < self.request_timeout else self.request_timeout
-
-    async def _stages(self, request: Request, info: RequestInfo, allotted: float) -> Answer:
+    async def _stages(self, request: Request, info: RequestInfo, seconds: float) -> Answer:
         user = await self.authenticator.authenticate(request)
         if wants_impersonation(request):
             user = await impersonate(request, user, self.authorizer)
@@ -197,7 +173,7 @@ class Pipeline:
         else:
             answer.over = place.leave
             if isinstance(answer, Stream):
-                answer.run = _within(allotted, answer.run)
+                answer.run = read_in_time(seconds, answer.run)
         return answer
 
     async def _authorize(self, request: Request, info: RequestInfo, user: UserInfo) -> None:
@@ -255,7 +231,7 @@ class Pipeline:
         if resource.call is not None:
             return await self._call_kind(request, info, user, resource, version, namespace)
         if info.verb == "get":
-            form = self._rendering(request, resource, version)
+            form = self.renderings.asked_for(request, resource, version)
             entry = await self.reader.get(resource, namespace, info.name, request.parameter("resourceVersion"))
             return Response(200, form.one(entry), content_type=form.content_type)
         if info.verb in ("list", "watch"):
@@ -270,7 +246,7 @@ class Pipeline:
         options = list_options(request, resource, version)
         if info.name:
             options = replace(options, fields=parse_field_selector(f"metadata.name={info.name}"))
-        form = self._rendering(request, resource, version, is_watch=info.verb == "watch")
+        form = self.renderings.asked_for(request, resource, version, is_watch=info.verb == "watch")
         if info.verb == "watch":
             watch = await self.reader.watch(request, resource, namespace, options, form)
             return over_websocket(request, watch) if is_websocket(request) else watch
@@ -287,7 +263,7 @@ class Pipeline:
         namespace: str,
         subresource: Subresource | None,
     ) -> Answer:
-        form = self._rendering(request, resource, version)
+        form = self.renderings.asked_for(request, resource, version)
 
         async def check_access(verb: str) -> None:
             ask = attributes_of(request, info, user, verb=verb)
@@ -374,7 +350,7 @@ class Pipeline:
             return await self._call_subresource(request, info, user, resource, version, namespace, sub)
         if info.verb == "get":
             entry = await self.reader.get(resource, namespace, info.name)
-            form = self._rendering(request, resource, version)
+            form = self.renderings.asked_for(request, resource, version)
             if sub.read is None:
                 return Response(200, form.one(entry), content_type=form.content_type)
             body, media = render_object(sub.read(entry.decode()), form.form)
@@ -455,28 +431,6 @@ class Pipeline:
 
     # Forms.
 
-    def _rendering(
-        self,
-        request: Request,
-        resource: Resource,
-        version: Version,
-        *,
-        is_watch: bool = False,
-    ) -> Rendering:
-        formats = _WITHOUT_PROTOBUF if resource.custom or version.removed_in else codec.ALL_FORMATS
-        form = codec.negotiate(request.header("accept"), formats=formats, stream=is_watch)
-        include = request.parameter("includeObject") if form.as_kind == "Table" else ""
-        if self._generation != self.scheme.generation:
-            self._renderings.clear()
-            self._generation = self.scheme.generation
-        key = (id(resource), version.group, version.version, form, include)
-        known = self._renderings.get(key)
-        if known is None:
-            if include:
-                check_include(include)
-            known = self._renderings[key] = rendering(resource, version, form, include, self.reader.forms)
-        return known
-
     def _refusal(self, request: Request, info: RequestInfo, error: ApiError) -> Response:
         status = error.to_status()
         headers = [*error.headers.items(), *(("Warning", _warning(text)) for text in error.warnings)]
@@ -496,21 +450,6 @@ def _each(*calls: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def _within(
-    seconds: float, run: Callable[[StreamWriter], Awaitable[None]]
-) -> Callable[[StreamWriter], Awaitable[None]]:
-    """A stream that is broken off when its reader takes longer than that."""
-
-    async def limited(writer: StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await run(writer)
-        except TimeoutError:
-            writer.abort()
-
-    return limited
-
-
 def _is_routed(request: Request, info: RequestInfo) -> bool:
     """Whether the method goes with a path that names an object, or with one that does not."""
     if request.method not in _METHODS:
@@ -523,49 +462,6 @@ def _no_such_route(resource: Resource, info: RequestInfo) -> ApiError:
     if resource.custom:
         return method_not_supported(resource.group_resource, info.verb)
     return method_not_allowed()
-
-
-def attributes_of(request: Request, info: RequestInfo, user: UserInfo, *, verb: str = "") -> Attributes:
-    """The question a request puts to the authorizers."""
-    if not info.is_resource:
-        return Attributes(user, verb or info.verb, path=info.path, is_resource=False)
-    selectors = ("", "")
-    if info.verb in ("list", "watch", "deletecollection") and request.raw_query:
-        selectors = (request.parameter("labelSelector"), request.parameter("fieldSelector"))
-    name = info.name
-    if not name and selectors[1].startswith("metadata.name=") and "," not in selectors[1]:
-        name = selectors[1][len("metadata.name=") :]
-    return Attributes(
-        user,
-        verb or info.verb,
-        info.group,
-        info.version,
-        info.resource,
-        info.subresource,
-        info.namespace,
-        name,
-        info.path,
-        True,
-        *selectors,
-    )
-
-
-def forbidden_to(info: RequestInfo, user: UserInfo, reason: str, *, verb: str = "") -> ApiError:
-    """403 in upstream's words."""
-    verb = verb or info.verb
-    if not info.is_resource:
-        why = f'User "{user.name}" cannot {verb} path "{info.path}"'
-        message = f"forbidden: {why}" + (f": {reason}" if reason else "")
-        return ApiError(403, "Forbidden", message, details={})
-    what = info.resource + (f"/{info.subresource}" if info.subresource else "")
-    why = f'User "{user.name}" cannot {verb} resource "{what}" in API group "{info.group}"'
-    if info.namespace:
-        why += f' in the namespace "{info.namespace}"'
-    else:
-        why += " at the cluster scope"
-    if reason:
-        why += f": {reason}"
-    return forbidden_error(GroupResource(info.group, info.resource), info.name, why)
 
 
 def _uid_of(written: Written) -> str:

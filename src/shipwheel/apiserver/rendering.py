@@ -17,14 +17,18 @@ from shipwheel.api.clock import SystemClock
 from shipwheel.api.codec import MediaType
 from shipwheel.api.meta import GroupVersionKind, Obj
 from shipwheel.api.resource import Resource, Version
+from shipwheel.api.scheme import Scheme
 from shipwheel.apiserver.entries import Entry
 from shipwheel.apiserver.forms import Forms
 from shipwheel.apiserver.turns import SLICE, slices
 from shipwheel.apiserver.watchcache import Change
-from shipwheel.client.httpserver import Response, frame
+from shipwheel.client.httpserver import Request, Response, frame
 from shipwheel.kinds import wire
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
+
+_WITHOUT_PROTOBUF: tuple[codec.Format, ...] = ("json", "yaml")
+"""Custom resources have no protobuf, nor have versions that today's release lacks."""
 
 
 def head_of(kind: str, api_version: str) -> bytes:
@@ -321,6 +325,32 @@ def rendering(resource: Resource, version: Version, form: MediaType, include: st
         return by_format.get(form.format, PartialRendering)(resource, version, form, forms)
     by_format = {"yaml": YamlRendering, "protobuf": ProtobufRendering}
     return by_format.get(form.format, Rendering)(resource, version, form, forms)
+
+
+class Renderings:
+    """The renderings that requests ask for, each made once."""
+
+    def __init__(self, scheme: Scheme, forms: Forms) -> None:
+        self._scheme = scheme
+        self._forms = forms
+        self._known: dict[tuple[int, str, str, MediaType, str], Rendering] = {}
+        self._generation = -1
+
+    def asked_for(self, request: Request, resource: Resource, version: Version, *, is_watch: bool = False) -> Rendering:
+        """What the headers and query of a request want. ApiError 400 or 406."""
+        formats = _WITHOUT_PROTOBUF if resource.custom or version.removed_in else codec.ALL_FORMATS
+        form = codec.negotiate(request.header("accept"), formats=formats, stream=is_watch)
+        include = request.parameter("includeObject") if form.as_kind == "Table" else ""
+        if self._generation != self._scheme.generation:
+            self._known.clear()
+            self._generation = self._scheme.generation
+        key = (id(resource), version.group, version.version, form, include)
+        known = self._known.get(key)
+        if known is None:
+            if include:
+                table.check_include(include)
+            known = self._known[key] = rendering(resource, version, form, include, self._forms)
+        return known
 
 
 def render_object(obj: Obj, form: MediaType) -> tuple[bytes, str]:
