@@ -27,6 +27,7 @@ from shipwheel.api.meta import (
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import ENDPOINT_SLICES, NODES, SERVICES
 from shipwheel.controllers import pods as podutil
+from shipwheel.controllers.endpointslice_meter import SliceMeter, Totals, slices_for
 from shipwheel.controllers.framework import Context, Writes, is_not_found, namespace_is_terminating
 from shipwheel.controllers.service_pods import (
     HEADLESS,
@@ -61,6 +62,12 @@ class Changes:
     delete: list[Obj] = field(default_factory=list)
     added: int = 0
     removed: int = 0
+    totals: Totals = field(default_factory=Totals)
+
+    @property
+    def count(self) -> int:
+        """How many slices change."""
+        return len(self.create) + len(self.update) + len(self.delete)
 
 
 def address_types(service: Obj) -> list[str]:
@@ -181,6 +188,12 @@ def plan(
             changes.delete += obsolete
     if len(present) == len(changes.delete) and not changes.create:
         _keep_placeholder(changes, service, family)
+    sizes = [len(endpoints) for _, endpoints in wanted.values()]
+    changes.totals = Totals(
+        endpoints=sum(sizes),
+        actual=len(present) + len(changes.create) - len(changes.delete),
+        desired=max(sum(slices_for(size, max_endpoints) for size in sizes), 1),
+    )
     return changes
 
 
@@ -330,10 +343,7 @@ class EndpointSliceController:
         self._pods.add_handler(self._on_pod)
         self._slices.add_handler(self._on_slice)
         self._nodes.add_handler(self._on_node)
-        metrics = ctx.metrics
-        self._changes = metrics.counter(
-            "endpoint_slice_controller_changes", "[ALPHA] Number of EndpointSlice changes", ("operation",)
-        )
+        self._meter = SliceMeter(ctx.metrics)
 
     async def run(self) -> None:
         await self._loop.run()
@@ -377,6 +387,7 @@ class EndpointSliceController:
             self._times.forget(key)
             self._writes.forget(key)
             self._topology.forget(key)
+            self._meter.forget(key)
             return None
         if not has_endpoints(service):
             return None
@@ -391,6 +402,7 @@ class EndpointSliceController:
         for each in existing:
             if each["addressType"] not in families:
                 await self._delete(each)
+        done: list[Changes] = []
         for family in families:
             in_family = [each for each in existing if each["addressType"] == family]
             changes = plan(
@@ -400,11 +412,29 @@ class EndpointSliceController:
             self._add_hints(key, service, family, changes, in_family)
             reuse(changes, service)
             await self._apply(key, service, changes, trigger)
+            done.append(changes)
+        self._measure(key, service, done)
         missing = any(
             is_reachable(pod, even_if_terminating=True) and self._nodes.get("", pod["spec"].get("nodeName", "")) is None
             for pod in pods
         )
         return 1.0 if missing and not service["spec"].get("publishNotReadyAddresses") else None
+
+    def _measure(self, key: str, service: Obj, done: Sequence[Changes]) -> None:
+        totals = [each.totals for each in done]
+        self._meter.synced(
+            key,
+            Totals(
+                sum(each.endpoints for each in totals),
+                sum(each.actual for each in totals),
+                sum(each.desired for each in totals),
+            ),
+            added=sum(each.added for each in done),
+            removed=sum(each.removed for each in done),
+            changed=sum(each.count for each in done),
+            topology="Auto" if wants_auto_hints(service) else "Disabled",
+            distribution=service["spec"].get("trafficDistribution") or "",
+        )
 
     def _add_hints(self, key: str, service: Obj, family: str, changes: Changes, existing: Sequence[Obj]) -> None:
         """Set, correct or remove the hints of every slice of the family; one that is otherwise unchanged is
@@ -436,10 +466,10 @@ class EndpointSliceController:
                         return
                     raise
                 self._writes.wrote(key, self._slices, created)
-                self._changes.labels("create").inc()
+                self._meter.changes.labels("create").inc()
         for each in changes.update:
             self._writes.wrote(key, self._slices, await client.update(ENDPOINT_SLICES, _stamped(each, trigger)))
-            self._changes.labels("update").inc()
+            self._meter.changes.labels("update").inc()
         for each in changes.delete:
             await self._delete(each)
 
@@ -449,7 +479,7 @@ class EndpointSliceController:
         except ApiError as error:
             if not is_not_found(error):
                 raise
-        self._changes.labels("delete").inc()
+        self._meter.changes.labels("delete").inc()
 
 
 def by_service(each: Obj) -> tuple[str, ...]:
