@@ -68,6 +68,7 @@ def test_defaults() -> None:
     assert config == KubeletConfig()
     assert (config.max_pods, config.port, config.node_lease_duration_seconds) == (110, 10250, 40)
     validate(config)
+    validate(dataclasses.replace(config, node_labels={"x.node.kubernetes.io/a": "b", "kubernetes.io/os": "l", "c": ""}))
     assert next(each.signal for each in thresholds_of(config)) == "memory.available"
 
 
@@ -227,6 +228,11 @@ def test_a_file_of_another_kind_is_refused() -> None:
         ({"registry_pull_qps": -1}, "registryPullQPS (--registry-qps) -1 must not be a negative number"),
         ({"container_log_max_files": 1}, "containerLogMaxFiles must be greater than 1"),
         ({"feature_gates": {"X": True}}, "unrecognized feature gate: X"),
+        (
+            {"node_labels": {"node-role.kubernetes.io/worker": ""}},
+            "unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: [node-role.kubernetes.io/worker]",
+        ),
+        ({"node_labels": {"a b": "c"}}, "invalid node labels: 'a b' - "),
         ({"cloud_provider": "aws"}, 'unsupported cloud provider "aws"'),
     ],
 )  # fmt: skip

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from shipwheel.api.meta import Obj
+from shipwheel.api.names import is_qualified_name, is_valid_label_value
 from shipwheel.api.patch import apply_merge_patch
 from shipwheel.client.flags import LOG_FLAGS, Flag, format_duration, parse_duration
+from shipwheel.kinds.core.nodelabels import KUBELET_LABELS, KUBELET_PREFIXES, may_label
 from shipwheel.kubelet import features, fixed_settings, node_allocatable
 from shipwheel.kubelet.fixed_settings import Fixed
 from shipwheel.kubelet.pull_records import POLICIES
@@ -313,6 +315,7 @@ def thresholds_of(config: KubeletConfig) -> tuple[Threshold, ...]:
 
 def validate(config: KubeletConfig) -> None:
     """ConfigError for what does not go together, in upstream's words."""
+    _check_labels(config.node_labels)
     problems = node_allocatable.problems(config)
     thresholds_of(config)
     if why := features.refusal(config.feature_gates):
@@ -383,6 +386,21 @@ def validate(config: KubeletConfig) -> None:
         raise ConfigError(
             f"failed to validate kubelet configuration, error: [invalid configuration: {', '.join(problems)}]"
         )
+
+
+def _check_labels(labels: Mapping[str, str]) -> None:
+    unknown = [key for key in labels if not may_label(key)]
+    if unknown:
+        raise ConfigError(
+            f"unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: [{' '.join(sorted(unknown))}]\n"
+            f"--node-labels in the 'kubernetes.io' namespace must begin with an allowed prefix "
+            f"({', '.join(KUBELET_PREFIXES)}) or be in the specifically allowed set ({', '.join(KUBELET_LABELS)})"
+        )
+    wrong = [(key, is_qualified_name(key)) for key in labels]
+    wrong += [(value, is_valid_label_value(value)) for value in labels.values()]
+    described = [f"'{text}' - {', '.join(complaints)}" for text, complaints in wrong if complaints]
+    if described:
+        raise ConfigError(f"invalid node labels: {'; '.join(described)}")
 
 
 def _shutdown_problems(config: KubeletConfig) -> Iterable[str]:

@@ -7,17 +7,9 @@ from collections.abc import Callable
 from shipwheel.api.meta import Obj
 from shipwheel.apiserver.admission.chain import Attempt, Plugin
 from shipwheel.apiserver.authz.node import node_of, references
+from shipwheel.kinds.core.nodelabels import may_label
 
 _MIRROR = "kubernetes.io/config.mirror"
-_OWN_LABELS = frozenset(
-    {
-        "kubernetes.io/hostname", "topology.kubernetes.io/zone", "topology.kubernetes.io/region",
-        "failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region", "kubernetes.io/os",
-        "kubernetes.io/arch", "node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type",
-        "beta.kubernetes.io/os", "beta.kubernetes.io/arch",
-    }
-)  # fmt: skip
-_OWN_PREFIXES = ("kubelet.kubernetes.io", "node.kubernetes.io")
 
 
 class NodeRestriction(Plugin):
@@ -117,16 +109,6 @@ class NodeRestriction(Plugin):
         pod = self._pod(attempt.namespace, reference["name"])
         if pod is None or pod["metadata"]["uid"] != reference["uid"] or pod["spec"].get("nodeName") != node:
             raise attempt.forbid("node requested token bound to a pod scheduled on a different node")
-
-
-def may_label(key: str) -> bool:
-    """Whether a kubelet may set this label on its node: not those of `kubernetes.io` and `k8s.io`, with exceptions."""
-    domain, slash, _ = key.partition("/")
-    if not slash or key in _OWN_LABELS:
-        return True
-    if any(domain == prefix or domain.endswith(f".{prefix}") for prefix in _OWN_PREFIXES):
-        return True
-    return not (domain in ("kubernetes.io", "k8s.io") or domain.endswith((".kubernetes.io", ".k8s.io")))
 
 
 def _labels(obj: Obj) -> dict[str, str]:

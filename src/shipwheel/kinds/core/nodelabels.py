@@ -1,4 +1,4 @@
-"""Labels of nodes that have newer names, and the warnings that say so."""
+"""Labels of nodes: which a kubelet may set, which have newer names, and the warnings that say so."""
 
 from __future__ import annotations
 
@@ -15,6 +15,32 @@ DEPRECATED = {
     "scheduler.alpha.kubernetes.io/preferAvoidPods": "deprecated since v1.22; use Taints and Tolerations instead",
     "node-role.kubernetes.io/master": 'use "node-role.kubernetes.io/control-plane" instead',
 }
+
+
+KUBELET_LABELS = (
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+)
+KUBELET_PREFIXES = ("kubelet.kubernetes.io", "node.kubernetes.io")
+
+
+def may_label(key: str) -> bool:
+    """Whether a kubelet may set this label on its node: not those of `kubernetes.io` and `k8s.io`, with exceptions."""
+    domain, slash, _ = key.partition("/")
+    if not slash or key in KUBELET_LABELS:
+        return True
+    if any(domain == prefix or domain.endswith(f".{prefix}") for prefix in KUBELET_PREFIXES):
+        return True
+    return not (domain in ("kubernetes.io", "k8s.io") or domain.endswith((".kubernetes.io", ".k8s.io")))
 
 
 def term_warnings(term: Obj, path: str, *, check_values: bool = False) -> list[str]:
