@@ -191,6 +191,10 @@ async def test_who_starts_anew_goes_on(world: World) -> None:
     assert world.status("p") == before
     await world.until(lambda: world.status("p")["containerStatuses"][0]["restartCount"] == 2)
     assert world.status("p")["podIP"] == before["podIP"]
+    for number in range(3):
+        world.bind(f"p{number}")
+    await world.until(lambda: all(world.phase(f"p{number}") == "Running" for number in range(3)))
+    assert len({world.status(name)["podIP"] for name in ("p", "p0", "p1", "p2")}) == 4
 
 
 async def test_everything_goes_wrong_for_a_while(world: World) -> None:

@@ -111,11 +111,14 @@ class Pods:
             assert old is not None
             self._forget(self._pods.pop(old["metadata"]["uid"], None))
             return
-        if self._node_of(new["node"]) is None:
+        node = self._node_of(new["node"])
+        if node is None:
             return
         pod = self._pods.get(new["metadata"]["uid"])
         if pod is None:
             pod = self._pods[new["metadata"]["uid"]] = self._take_on(new)
+            if node.addresses is not None and not pod.host_network:
+                node.addresses.claim(pod.addresses)
             self._plan(pod)
         if new["deleting"] and not pod.deleting:
             pod.deleting = True

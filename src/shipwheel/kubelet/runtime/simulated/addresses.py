@@ -32,9 +32,18 @@ class AddressPool:
         number = self._base + 2 + offset
         return str(ipaddress.IPv4Address(number) if self._version == 4 else ipaddress.IPv6Address(number))
 
+    def claim(self, address: str) -> None:
+        """Take an address that somebody has already; one of another range is none of ours."""
+        offset = self._offset(address)
+        if 0 <= offset < self._size:
+            self._taken.add(offset)
+
+    def _offset(self, address: str) -> int:
+        return int(ipaddress.ip_address(address)) - self._base - 2
+
     def give_back(self, address: str) -> bool:
         """False when the address is not of this range."""
-        offset = int(ipaddress.ip_address(address)) - self._base - 2
+        offset = self._offset(address)
         if offset not in self._taken:
             return False
         self._taken.discard(offset)
@@ -55,6 +64,12 @@ class Addresses:
 
     def take(self) -> tuple[str, ...]:
         return tuple(pool.take() for pool in self._pools)
+
+    def claim(self, addresses: Sequence[str]) -> None:
+        """Take those that somebody has already."""
+        for address in addresses:
+            for pool in self._pools:
+                pool.claim(address)
 
     def give_back(self, addresses: Sequence[str]) -> None:
         for address in addresses:
