@@ -95,3 +95,25 @@ async def test_every_document_of_the_index_is_there_and_not_sent_twice(ask: Aske
         assert (again.status, again.body) == (304, b"")
     pods = orjson.loads((await ask("GET", "/openapi/v2")).body)["definitions"]["io.k8s.api.core.v1.PodSpec"]
     assert pods["properties"]["restartPolicy"]["enum"] == ["Always", "Never", "OnFailure"]
+
+
+async def test_metrics(ask: Asker, namespace: str) -> None:
+    await ask("POST", f"/api/v1/namespaces/{namespace}/configmaps", {"metadata": {"name": "a"}})
+    await ask("GET", "/apis/apps/v1beta1/deployments")
+    text = (await ask("GET", "/metrics")).body.decode()
+    for sample in (
+        'apiserver_request_total{code="201",component="apiserver",dry_run="",group="",resource="configmaps"',
+        'apiserver_request_duration_seconds_count{component="apiserver",dry_run="",group="",resource="configmaps"',
+        'apiserver_current_inflight_requests{request_kind="mutating"} 0.0',
+        'apiserver_storage_objects{resource="deployments.apps"} 0.0',
+        'apiserver_resource_objects{group="rbac.authorization.k8s.io",resource="clusterroles"}',
+        'apiserver_requested_deprecated_apis{group="apps",removed_release="1.16",resource="deployments",subresource="",'
+        'version="v1beta1"} 1.0',
+        'etcd_request_duration_seconds_count{group="",operation="create",resource="configmaps"}',
+        'authenticated_user_requests{username="admin"}',
+        'authorization_attempts_total{result="allowed"}',
+        'kube_apiserver_clusterip_allocator_allocated_ips{cidr="10.96.0.0/12"} 1.0',
+        "kube_apiserver_nodeport_allocator_available_ports 2768.0",
+        'kubernetes_build_info{git_version="v1.36',
+    ):
+        assert sample in text, sample

@@ -154,6 +154,7 @@ class Pipeline:
 
     async def _stages(self, request: Request, info: RequestInfo, seconds: float) -> Answer:
         user = await self.authenticator.authenticate(request)
+        self.metrics.authenticated(user)
         if wants_impersonation(request):
             user = await impersonate(request, user, self.authorizer)
         await self._authorize(request, info, user)
@@ -178,6 +179,7 @@ class Pipeline:
 
     async def _authorize(self, request: Request, info: RequestInfo, user: UserInfo) -> None:
         decision = await self.authorizer.authorize(attributes_of(request, info, user))
+        self.metrics.authorized(decision.allowed)
         if not decision.allowed:
             raise forbidden_to(info, user, decision.reason)
 
@@ -206,6 +208,8 @@ class Pipeline:
         if info.namespace and not resource.namespaced and info.resource != "namespaces":
             raise page_not_found()
         namespace = info.namespace if resource.namespaced else ""
+        if version.deprecation:
+            self.metrics.deprecated(info, version)
         try:
             answer = await self._verb(request, info, user, resource, version, namespace)
         except ApiError as error:

@@ -43,6 +43,7 @@ from shipwheel.apiserver.metadata import (
     require_name,
 )
 from shipwheel.apiserver.ownership import record_update
+from shipwheel.apiserver.requestmetrics import StoreRequestMetrics
 from shipwheel.apiserver.storing import Storing, Written
 from shipwheel.apiserver.watchcache import WatchCache
 from shipwheel.store.base import ABSENT, Mismatch, OutcomeUnknown, Store
@@ -63,7 +64,9 @@ class Registry:
         self.admission = admission
         self.clock = clock
         self.server = server
-        self.storing = Storing(store, cache, event_ttl=event_ttl)
+        self.storing = Storing(
+            store, cache, event_ttl=event_ttl, clock=clock, requests=StoreRequestMetrics(server.metrics)
+        )
         self.deleter = Deleter(self.storing, admission, clock, server)
         self.delete = self.deleter.delete
 

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from shipwheel.api.meta import GroupResource
+from shipwheel.api.resource import Resource, UserInfo, Version
 from shipwheel.apiserver.requestinfo import RequestInfo
+from shipwheel.apiserver.statemetrics import Tallies
 from shipwheel.client.httpserver import Answer, Request, Response, Stream
 from shipwheel.client.metrics import Metrics
 
@@ -46,6 +49,19 @@ class RequestMetrics:
             ("verb", "group", "version", "resource", "subresource", "scope", "component"),
         )  # fmt: skip
         self._bound: dict[tuple[Any, ...], tuple[Any, Any, Any]] = {}
+        self.tallies = Tallies()
+
+    def authenticated(self, user: UserInfo) -> None:
+        self.tallies.authentications["success"] += 1
+        self.tallies.authenticated[_compressed(user.name)] += 1
+
+    def authorized(self, allowed: bool) -> None:
+        self.tallies.authorizations["allowed" if allowed else "no-opinion"] += 1
+
+    def deprecated(self, info: RequestInfo, version: Version) -> None:
+        """Somebody asks for what will go, or is gone elsewhere."""
+        api = (info.group, info.version, info.resource, info.subresource, version.removed_in)
+        self.tallies.deprecated.add(api)
 
     def observe(self, info: RequestInfo, request: Request, answer: Answer, seconds: float) -> None:
         status = answer.status if isinstance(answer, Response | Stream) else 101
@@ -55,6 +71,8 @@ class RequestMetrics:
             bound = self._bound[key] = self._bind(info, status)
         count, duration, size = bound
         count()
+        if status == 401:
+            self.tallies.authentications["failure"] += 1
         if isinstance(answer, Response):
             duration(seconds)
             size(len(answer.body))
@@ -76,6 +94,43 @@ class RequestMetrics:
         )
         gauge.inc()
         return gauge.dec
+
+
+class StoreRequestMetrics:
+    """What writes cost the store, whichever it is: named after etcd, as upstream has it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        labels = ("operation", "group", "resource")
+        self._seconds = metrics.histogram(
+            "etcd_request_duration_seconds",
+            "[ALPHA] Etcd request latency in seconds for each operation and object type.",
+            _DURATIONS,
+            labels,
+        )
+        self._total = metrics.counter(
+            "etcd_requests_total", "[ALPHA] Etcd request counts for each operation and object type.", labels
+        )
+        self._bound: dict[tuple[str, GroupResource], tuple[Any, Any]] = {}
+
+    def observe(self, operation: str, resource: Resource, seconds: float) -> None:
+        key = (operation, resource.group_resource)
+        bound = self._bound.get(key)
+        if bound is None:
+            labels = (operation, *resource.group_resource)
+            bound = self._bound[key] = (self._total.labels(*labels).inc, self._seconds.labels(*labels).observe)
+        count, duration = bound
+        count()
+        duration(seconds)
+
+
+_KNOWN_USERS = frozenset({"admin", "client", "kube_proxy", "kubelet", "system:serviceaccount:kube-system:default"})
+
+
+def _compressed(user_name: str) -> str:
+    """Few enough names to be a label."""
+    if user_name in _KNOWN_USERS:
+        return user_name
+    return "email_id" if "@" in user_name else "other"
 
 
 _VERBS = {

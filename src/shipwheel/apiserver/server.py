@@ -47,6 +47,7 @@ from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.served import served_resources
 from shipwheel.apiserver.service_means import ServiceMeans
 from shipwheel.apiserver.service_repair import ServiceRepair
+from shipwheel.apiserver.statemetrics import StateMetrics
 from shipwheel.apiserver.token_uses import TokenUses
 from shipwheel.apiserver.watchcache import WatchCache
 from shipwheel.apiserver.writes import Writer
@@ -90,6 +91,8 @@ class ApiServer:
             max_watches=config.max_watches_inflight,
             patience=config.request_timeout / 4,
         )
+        counted = RequestMetrics(self.metrics, self.flow.serving)
+        self.metrics.registry.register(StateMetrics(self, counted.tallies))
         self.pipeline = Pipeline(
             scheme=self.scheme,
             authenticator=self.authenticator,
@@ -98,7 +101,7 @@ class ApiServer:
             reader=self.reader,
             writer=Writer(self.registry, self.reader),
             server=self,
-            metrics=RequestMetrics(self.metrics, self.flow.serving),
+            metrics=counted,
             clock=clock,
             request_timeout=config.request_timeout,
         )

@@ -81,6 +81,18 @@ class ServiceMeans:
             found += [each for each in ready_networks(entry.decode()) if each not in found]
         return found
 
+    def address_use(self) -> list[tuple[str, int, int]]:
+        """For each range how many addresses are taken, and how many there are to be had."""
+        taken = [ipaddress.ip_address(each) for each in self.addresses.taken()]
+        return [
+            (str(network), sum(each in network for each in taken), usable_addresses(network))
+            for network in self.ranges()
+        ]
+
+    def port_use(self) -> tuple[int, int]:
+        """How many node ports are taken, and how many there are."""
+        return len(self.ports.taken()), self.ports.high - self.ports.low + 1
+
     def _changed(self, cache: ResourceCache, change: Change) -> None:
         """Follow changes that others made (another API server); our own are noted already."""
         if cache.resource.prefix == RANGES_PREFIX:
@@ -102,6 +114,11 @@ class ServiceMeans:
             self.addresses.mark(address)
         for port in ports:
             self.ports.mark(port)
+
+
+def usable_addresses(network: Network) -> int:
+    """Neither the network's own address nor, with IPv4, that of broadcasts is given out."""
+    return max(network.num_addresses - (2 if network.version == 4 else 1), 0)
 
 
 def ready_networks(service_cidr: Obj) -> list[Network]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from shipwheel.api import codec
+from shipwheel.api.clock import Clock
 from shipwheel.api.errors import ApiError, not_found
 from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Resource
 from shipwheel.apiserver.entries import Entry, make_entry
+from shipwheel.apiserver.requestmetrics import StoreRequestMetrics
 from shipwheel.apiserver.watchcache import REGISTRY, WatchCache
 from shipwheel.store.base import Mismatch, OutcomeUnknown, Store, StoreError
 
@@ -30,9 +32,13 @@ class Written:
 class Storing:
     """Objects of the storage version, put into the store and taken out of it."""
 
-    def __init__(self, store: Store, cache: WatchCache, *, event_ttl: float) -> None:
+    def __init__(
+        self, store: Store, cache: WatchCache, *, event_ttl: float, clock: Clock, requests: StoreRequestMetrics
+    ) -> None:
         """`event_ttl` is how many seconds objects of kinds that expire are kept; 0: for ever."""
         self.event_ttl = math.ceil(event_ttl)
+        self.clock = clock
+        self.requests = requests
         self.store = store
         self.cache = cache
 
@@ -52,7 +58,9 @@ class Storing:
         value = _encoded(resource, obj)
         key = resource.key(metadata.get("namespace", ""), metadata["name"])
         ttl = self.event_ttl if resource.expires else 0
+        begun = self.clock.monotonic()
         written = await _guard(self.store.put(key, value, expected=expected, ttl=ttl))
+        self.requests.observe("update" if expected else "create", resource, self.clock.monotonic() - begun)
         await self.seen(written.mod_revision)
         below = key[len("/registry/") + len(resource.prefix) + 1 :]
         cached = self.cache.of(resource).entries.get(below)
@@ -64,7 +72,9 @@ class Storing:
         """Take an object out for good, unless it was changed since (Mismatch). `last` is its last state, None when that
         is the entry's."""
         key = f"{REGISTRY}{resource.prefix}/{entry.key}"
+        begun = self.clock.monotonic()
         removed = await _guard(self.store.delete(key, expected=entry.revision))
+        self.requests.observe("delete", resource, self.clock.monotonic() - begun)
         revision = removed.mod_revision if removed is not None else entry.revision
         await self.seen(revision)
         gone = entry.at(revision) if last is None else self.imagined(resource, last, revision)

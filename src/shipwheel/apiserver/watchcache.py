@@ -13,7 +13,7 @@ import asyncio
 import bisect
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from shipwheel.api.errors import ApiError, expired
@@ -390,6 +390,10 @@ class WatchCache:
 
     def remove(self, resource: Resource) -> None:
         self.caches.pop(resource.prefix, None)
+
+    def kinds(self) -> Iterator[tuple[Resource, ResourceCache]]:
+        """Every kind that is stored, with its cache."""
+        return ((cache.resource, cache) for cache in self.caches.values())
 
     def of(self, resource: Resource) -> ResourceCache:
         return self.caches[resource.prefix]
