@@ -155,6 +155,34 @@ async def test_a_pod_of_higher_priority_takes_the_place_of_another() -> None:
         await world.until(lambda: world.events("Preempted") == [f"Preempted by pod {uid} on node one"])
 
 
+async def test_what_a_deleted_pod_was_promised_is_for_others() -> None:
+    """The place of a pod that goes is promised; whoever it was promised to is deleted before it has gone."""
+    leaving = pod("leaving", "3", nodeName="one")
+    leaving["metadata"]["finalizers"] = ["example.com/wait"]
+    async with running((r.NODES, node("one")), (r.PODS, leaving), (r.PODS, pod("high", "3", 10))) as world:
+        await world.until(lambda: world.pod("high").get("status", {}).get("nominatedNodeName") == "one")
+        world.api.create(r.PODS, pod("low", "3", 5))
+        await world.until(lambda: condition(world.pod("low"), "PodScheduled"))
+        world.api.delete(r.PODS, "high", "default", gracePeriodSeconds=0)
+        world.api.change(r.PODS, "leaving", "default", lambda obj: obj["metadata"].pop("finalizers"))
+        world.api.delete(r.PODS, "leaving", "default", gracePeriodSeconds=0)
+        await world.until(lambda: world.where("low") == "one")
+
+
+async def test_only_who_has_room_now_is_woken_by_a_pod_that_goes() -> None:
+    pods = [(r.PODS, pod(name, "3", nodeName="one")) for name in ("a", "b")]
+    async with running((r.NODES, node("one", "6")), *pods) as world:
+        world.api.create(r.PODS, pod("small", "2"))
+        world.api.create(r.PODS, pod("large", "5"))
+        await world.until(lambda: len(world.events("FailedScheduling")) == 2)
+        world.api.delete(r.PODS, "a", "default", gracePeriodSeconds=0)
+        await world.until(lambda: world.where("small"))
+        assert len(world.events("FailedScheduling")) == 2, "the large one was not tried in vain"
+        world.api.delete(r.PODS, "small", "default", gracePeriodSeconds=0)
+        world.api.delete(r.PODS, "b", "default", gracePeriodSeconds=0)
+        await world.until(lambda: world.where("large"))
+
+
 async def test_a_plugin_that_raises_fails_that_pods_attempt_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: NodePorts, cycle: Any) -> Any:
         if cycle.pod["metadata"]["name"] == "cursed":

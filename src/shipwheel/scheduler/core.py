@@ -203,6 +203,8 @@ class Scheduler:
         else:
             self.queue.done(queued)
             self._reporter.superseded(pod)
+            if promised is not None and promised.node != node:
+                self.watch.released(promised)
             binding = Binding(queued, profile, cycle, node, started)
             if cycle.slow:
                 self._slow.create_task(self._bind_safely(binding), name=f"bind {queued.key}")
@@ -415,6 +417,8 @@ class Scheduler:
             nominated = None
             self.watch.nominate(key, pod, promised.node)
         self.queue.give_back(queued, diagnosis.plugins if diagnosis else (), error=diagnosis is None)
+        if promised is not None and nominated not in (None, promised.node):
+            self.watch.released(promised)
         reason = "SchedulerError" if diagnosis is None else "Unschedulable"
         self._reporter.failed(pod, name, reason, str(failure), nominated)
 

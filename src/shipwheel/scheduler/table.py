@@ -184,6 +184,8 @@ class NodeTable:
         self.touched: list[int] = []
         """Rows whose room has changed, in order; begun anew with each `touched_epoch`."""
         self.touched_epoch = 0
+        self._promised: dict[int, int] = {}
+        """How many pods have a row promised, of rows where some have."""
         self.stamps: list[int] = []
         """By row, another number after each change of what runs there."""
 
@@ -429,6 +431,10 @@ class NodeTable:
             self.pods[row][entry.key] = entry
         else:
             del self.pods[row][entry.key]
+        if entry.nominated:
+            self._promised[row] = self._promised.get(row, 0) + sign
+            if not self._promised[row]:
+                del self._promised[row]
         self.pod_count[row] += sign
         for resource, amount in shape.requests.items():
             if resource not in self.requested:
@@ -494,6 +500,27 @@ class NodeTable:
                 if not carried.total:
                     del self.carried[key]
                     self._matching.clear()
+
+    def room_for(self, key: str, shape: Shape, row: int, ignored: Callable[[str], bool]) -> bool:
+        """Whether there is room on a row for a pod. What is promised to pods of lower priority, or to the pod itself,
+        is not taken."""
+        yielding = []
+        if row in self._promised:
+            yielding = [
+                each.shape
+                for each in self.pods[row].values()
+                if each.nominated and (each.key == key or each.priority < shape.priority)
+            ]
+        if self.pod_count[row] - len(yielding) + 1 > self.pods_allowed[row]:
+            return False
+        for resource, amount in shape.requests.items():
+            if ignored(resource):
+                continue
+            there = self.allocatable.get(resource)
+            used = self.requested[resource][row] - sum(each.requests.get(resource, 0) for each in yielding)
+            if there is None or there[row] - used < amount:
+                return False
+        return True
 
     def free_ports(self, ports: Iterable[Port]) -> Mask:
         """The rows where all of these ports are free."""

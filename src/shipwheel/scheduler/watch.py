@@ -136,7 +136,7 @@ class ClusterWatch:
             self._placed(key, new)
         elif is_being_deleted(new):
             self._queue.remove(key)
-            self.denominate(key)
+            self._give_up(key)
         elif key not in self.assumed and new["spec"].get("schedulerName", "default-scheduler") in self._responsible:
             self._waits(key, new, old)
 
@@ -145,7 +145,9 @@ class ClusterWatch:
         self.assumed.pop(key, None)
         entry = self._table.remove(key)
         self.nominated.pop(key, None)
-        if entry is not None:
+        if entry is not None and entry.nominated:
+            self.released(entry)
+        elif entry is not None:
             self._queue.happened(ClusterEvent("AssignedPod", Action.DELETE, pod))
 
     def _placed(self, key: str, pod: Obj) -> None:
@@ -201,6 +203,18 @@ class ClusterWatch:
         if shape is not None:
             entry = self.nominated[key] = PodEntry(key, pod, shape, node, nominated=True)
             self._table.add(entry)
+
+    def _give_up(self, key: str) -> None:
+        """A pod will not have what it was promised: others may."""
+        entry = self.nominated.get(key)
+        self.denominate(key)
+        if entry is not None:
+            self.released(entry)
+
+    def released(self, entry: PodEntry) -> None:
+        """A promise is none any more."""
+        gone = {**entry.obj, "spec": {**entry.obj["spec"], "nodeName": entry.node}}
+        self._queue.happened(ClusterEvent("AssignedPod", Action.DELETE, gone))
 
     def denominate(self, key: str) -> None:
         entry = self.nominated.pop(key, None)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ _REMEMBERED = 50_000
 _FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidate:
     """A node that the pod could have, and who would have to go; the most important first."""
 
@@ -43,6 +44,20 @@ class Candidate:
     victims: Sequence[PodEntry]
     violations: int
     """Of these, pods whose disruption budget does not allow it."""
+
+    @cached_property
+    def harm(self) -> tuple[float, ...]:
+        """Compares candidates; the less the better. Kept, as candidates are remembered."""
+        victims = self.victims
+        highest = victims[0].priority
+        earliest = min(start_time(each.obj) for each in victims if each.priority == highest)
+        return (
+            self.violations,
+            highest,
+            sum(each.priority + 2**31 for each in victims),
+            len(victims),
+            -math.inf if earliest == _FAR_FUTURE else -earliest.timestamp(),
+        )
 
 
 @dataclass(slots=True)
@@ -298,20 +313,7 @@ def _by_budget(entries: Sequence[PodEntry], budgets: Sequence[Budget]) -> tuple[
 def choose(candidates: Sequence[Candidate]) -> Candidate:
     """The fewest violated budgets; then the lowest of the highest priorities, the lowest sum of priorities, the
     fewest pods; then where the most important of them have been running for the shortest time; then the first."""
-    return min(candidates, key=_harm)
-
-
-def _harm(candidate: Candidate) -> tuple[float, ...]:
-    victims = candidate.victims
-    highest = victims[0].priority
-    earliest = min(start_time(each.obj) for each in victims if each.priority == highest)
-    return (
-        candidate.violations,
-        highest,
-        sum(each.priority + 2**31 for each in victims),
-        len(victims),
-        -math.inf if earliest == _FAR_FUTURE else -earliest.timestamp(),
-    )
+    return min(candidates, key=lambda each: each.harm)
 
 
 def _is_leaving(pod: Obj) -> bool:

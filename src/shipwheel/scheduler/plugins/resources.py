@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shipwheel.api.meta import Obj, name_of
+from shipwheel.api.meta import Obj, key_of, name_of
 from shipwheel.scheduler.devices.ledger import CLASS_RESOURCE
 from shipwheel.scheduler.events import Action, ClusterEvent, Interest
 from shipwheel.scheduler.framework import MAX_SCORE, Cycle, Handle, Refusal
@@ -36,14 +36,30 @@ class NodeResourcesFit:
         self._skip_empty = strategy.get("type") == "RequestedToCapacityRatio"
         self._shapes = Shapes(256)
         self._kept = RowCache()
+        self._handle = handle
         self._ledger = handle.ledger
         self.events = (
-            Interest("AssignedPod", Action.DELETE),
-            Interest("AssignedPod", Action.SCALE_DOWN),
+            Interest("AssignedPod", Action.DELETE | Action.SCALE_DOWN, self._pod_may_help),
             Interest("DeviceClass", Action.ADD | Action.UPDATE, self._class_may_help),
             Interest("UnscheduledPod", Action.SCALE_DOWN, is_itself),
             Interest("Node", Action.ADD | Action.UPDATE_ALLOCATABLE, self._node_may_help),
         )
+
+    def _pod_may_help(self, pod: Obj, event: ClusterEvent) -> bool:
+        """The node where a pod has gone, or needs less, has room now. Who has gone of many that leave one after the
+        other helps nobody but the one whose turn it is."""
+        table = self._handle.table
+        about = (event.new or event.old or {}).get("spec") or {}
+        if not about.get("nodeName"):
+            return True
+        row = table.rows.get(about["nodeName"])
+        if row is None:
+            return False
+        return table.room_for(key_of(pod), self._shapes.of(pod), row, self._is_elsewhere)
+
+    def _is_elsewhere(self, resource: str) -> bool:
+        """Others look after a resource."""
+        return self._is_ignored(resource) or self._ledger.class_of(resource) is not None
 
     def _node_may_help(self, pod: Obj, event: ClusterEvent) -> bool:
         """The node, were it empty, has room for the pod, and more of something than before."""
