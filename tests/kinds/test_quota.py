@@ -37,6 +37,7 @@ def shown(resource: GroupResource, obj: Obj) -> dict[str, str]:
         ("limits.memory", PODS),
         ("requests.nvidia.com/gpu", PODS),
         ("requests.hugepages-2Mi", PODS),
+        ("requests.deviceclass.resource.kubernetes.io/gpu", PODS),
         ("services.nodeports", SERVICES),
         ("gold.storageclass.storage.k8s.io/requests.storage", CLAIMS),
         ("gpu.deviceclass.resource.k8s.io/devices", RESOURCE_CLAIMS),
@@ -65,6 +66,12 @@ def test_a_pod():
         "requests.nvidia.com/gpu": "1",
         "limits.cpu": "1",
     }
+
+
+def test_a_device_class_asked_for_as_an_extended_resource():
+    name = "deviceclass.resource.kubernetes.io/gpu"
+    asks = {"containers": [{"name": "c", "resources": {"requests": {name: "2"}, "limits": {name: "2"}}}]}
+    assert shown(PODS, pod(asks)) == {"count/pods": "1", "pods": "1", f"requests.{name}": "2"}
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])

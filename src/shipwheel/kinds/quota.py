@@ -32,6 +32,7 @@ _COMPUTE = frozenset(
         "requests.ephemeral-storage", "limits.cpu", "limits.memory", "limits.ephemeral-storage",
     )
 )  # fmt: skip
+_IMPLICIT_EXTENDED = "deviceclass.resource.kubernetes.io/"
 _ALL_DEVICES = 32
 """The most devices that a claim for all of them can be given."""
 
@@ -50,8 +51,13 @@ def resource_of(name: str) -> GroupResource | None:
     if name.endswith(_DEVICE_CLASS):
         return RESOURCE_CLAIMS
     huge = name.startswith(("hugepages-", "requests.hugepages-"))
-    extended = name.startswith("requests.") and not is_native(name)
+    extended = name.startswith("requests.") and _is_extended(name.removeprefix("requests."))
     return PODS if name in _COMPUTE or huge or extended else None
+
+
+def _is_extended(name: str) -> bool:
+    """An extended resource, or a device class in the form of one (KEP-5004)."""
+    return not is_native(name) or name.startswith(_IMPLICIT_EXTENDED)
 
 
 def usage(resource: GroupResource, obj: Obj, now: datetime) -> Amounts:
@@ -89,7 +95,7 @@ def _of_pod(pod: Obj, now: datetime) -> Amounts:
     for name, amount in pod_requests(pod).items():
         if name in ("cpu", "memory", "ephemeral-storage") or name.startswith("hugepages-"):
             amounts[name] = amounts[f"requests.{name}"] = amount
-        elif not is_native(name):
+        elif _is_extended(name):
             amounts[f"requests.{name}"] = amount
     for name, amount in pod_limits(pod).items():
         if name in ("cpu", "memory", "ephemeral-storage"):
