@@ -95,6 +95,14 @@ def test_drop_ins_come_after_the_file(tmp_path: Path) -> None:
     assert (config.max_pods, config.pods_per_core) == (7, 3)
 
 
+def test_zeros_are_what_was_not_set_but_for_those_that_mean_something(tmp_path: Path) -> None:
+    text = "maxPods: 0\naddress: ''\nauthorization: {mode: ''}\ncontainerRuntimeEndpoint: ''\nsyncFrequency: 0s\n"
+    text += "healthzPort: 0\nresolvConf: ''\nregistryPullQPS: 0\nlogging: {flushFrequency: 0, options: {json: {}}}\n"
+    config = flags("--config", file(tmp_path, text))
+    expected = dataclasses.replace(KubeletConfig(), healthz_port=0, resolv_conf="", registry_pull_qps=0)
+    assert config == expected
+
+
 def drop_in(directory: Path, name: str, text: str) -> str:
     place = directory / "drop" / name
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +118,7 @@ def test_drop_ins_merge_maps_and_take_back(tmp_path: Path) -> None:
     config = flags("--config", main, "--config-dir", where)
     assert config.eviction_hard == {"memory.available": "1%", "nodefs.available": "2%"}
     assert config.cluster_dns == ("2.2.2.2", "3.3.3.3")
+    assert config.max_pods == 110
 
 
 @pytest.mark.parametrize(

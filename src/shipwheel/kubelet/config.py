@@ -184,7 +184,7 @@ def merge_directory(directory: Path, base: KubeletConfig) -> KubeletConfig:
         except ConfigError as error:
             raise ConfigError(f"failed to load kubelet dropin file, path: {path}, error: {error}") from error
         merged = apply_merge_patch(merged, change)
-    return from_object(merged, base)
+    return from_object(merged)
 
 
 def _read(path: Path) -> Obj:
@@ -211,7 +211,7 @@ def from_object(obj: Obj, base: KubeletConfig | None = None, *, directory: Path 
         if place in ("kind", "apiVersion"):
             continue
         setting = _BY_FILE.get(place)
-        if setting is not None and setting.metadata["kind"] == "duration" and _is_zero(value):
+        if setting is not None and _is_unset(setting, place, value):
             continue
         if setting is not None:
             changes[setting.name] = _from_file(setting, place, value, directory)
@@ -283,6 +283,32 @@ def _from_file(setting: dataclasses.Field[Any], place: str, value: Any, director
     if is_path and value and directory is not None:
         return str(directory / value)
     return value
+
+
+_MEANT_ZERO = frozenset(
+    (
+        "containerLogMaxFiles",
+        "containerLogMaxWorkers",
+        "eventRecordQPS",
+        "healthzPort",
+        "imageGCHighThresholdPercent",
+        "imageGCLowThresholdPercent",
+        "kubeAPIQPS",
+        "maxParallelImagePulls",
+        "nodeStatusMaxImages",
+        "oomScoreAdj",
+        "podPidsLimit",
+        "registryPullQPS",
+        "resolvConf",
+        "userNamespaces.idsPerPod",
+    )
+)
+"""Where a zero is a choice (a pointer in upstream's type). Elsewhere it is what Go writes for what was not set."""
+
+
+def _is_unset(setting: dataclasses.Field[Any], place: str, value: Any) -> bool:
+    scalar = setting.metadata["kind"] in ("duration", "int", "string", "ip")
+    return scalar and place not in _MEANT_ZERO and _is_zero(value)
 
 
 def _is_zero(value: Any) -> bool:
