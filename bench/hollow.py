@@ -17,6 +17,7 @@ from shipwheel.api.clock import rfc3339, rfc3339_micro
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj, is_being_deleted, name_of, namespace_of, uid_of
 from shipwheel.client.client import Client
+from shipwheel.client.informer import Informer
 from shipwheel.client.kubeconfig import load_config
 from shipwheel.client.resources import LEASES, NODES, PODS
 
@@ -36,12 +37,9 @@ async def run(kubeconfig: str, nodes: int) -> None:
         queue: asyncio.Queue[Obj] = asyncio.Queue()
         for _ in range(_WORKERS):
             group.create_task(_tend(client, queue))
-        listed = await client.list(PODS)
-        async for event in client.watch(
-            PODS, field_selector="spec.nodeName!=", resource_version=listed["metadata"]["resourceVersion"]
-        ):
-            if event.type in ("ADDED", "MODIFIED"):
-                queue.put_nowait(event.object)
+        pods = Informer(client, PODS, field_selector="spec.nodeName!=")
+        pods.add_handler(lambda kind, new, old: queue.put_nowait(new) if new is not None else None)
+        group.create_task(pods.run())
 
 
 async def _register(client: Client, name: str) -> None:
