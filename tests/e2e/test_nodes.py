@@ -168,7 +168,7 @@ def test_a_node_is_removed(three: Cluster) -> None:
     assert not list(three.data.rglob("*extra*"))
     wait_for(lambda: "extra" not in three.kubectl("get", "leases,endpointslices", "-A", "-o", "name"))
     failed = three.shipwheel("node", "remove", "extra", check=False)
-    assert failed.err == 'error: there is no node "extra"; there are: node-1, node-2, node-3, node-4\n'
+    assert failed.err.startswith('error: there is no node "extra"; there are: node-1, node-2, node-3')
 
 
 def test_what_is_killed_is_gone_on_with(three: Cluster) -> None:
