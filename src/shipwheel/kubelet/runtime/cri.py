@@ -6,6 +6,7 @@ what has a time of its own that time more.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shipwheel.client.grpc.channel import Channel, GrpcError
+from shipwheel.kubelet.runtime import cdi
 from shipwheel.kubelet.runtime import cri_forms as forms
 from shipwheel.kubelet.runtime.base import (
     Container,
@@ -154,6 +156,7 @@ class CriRuntime:
     # Containers
 
     async def create_container(self, sandbox_id: str, config: ContainerConfig, sandbox_config: SandboxConfig) -> str:
+        config = await self._with_devices(config)
         mounts = [await self._image_mount(each, sandbox_id) if each.image else each for each in config.mounts]
         answer = await self._call(
             "CreateContainer",
@@ -162,6 +165,18 @@ class CriRuntime:
             sandbox_config=forms.sandbox_config(sandbox_config),
         )
         return _id(answer, "container_id", f'ContainerId is not set for container "{config.name}"')
+
+    async def _with_devices(self, config: ContainerConfig) -> ContainerConfig:
+        """The container as the runtime can have it: by its CDI devices' names, or by what they need."""
+        if not config.cdi_devices:
+            return config
+        info = await self.info()
+        if cdi.knows_devices(info.name, info.version):
+            return config
+        try:
+            return await asyncio.to_thread(cdi.injected, config)
+        except cdi.CdiFault as fault:
+            raise RuntimeFault("UNKNOWN", str(fault)) from fault
 
     async def _image_mount(self, mount: Mount, sandbox_id: str) -> Mount:
         """The mount as the runtime can have it."""
