@@ -542,13 +542,14 @@ class Kubelet:
             self.api.record_node("Normal", "NodeAllocatableEnforced", text)
 
     async def _take_plugins(self) -> None:
-        """CSI drivers, as they come and go."""
+        """Drivers of storage and devices, as they come and go."""
         assert self.client is not None
         handler = CsiHandler(self._csi, self.client, self.node_name)
         while self.node is None or self.node.object is None:
             await self.clock.sleep(PLUGIN_SECONDS)
         await handler.ensure_csi_node(self.clock)
-        watcher = PluginWatcher(self.root / "plugins_registry", self.clock, {"CSIPlugin": handler})
+        handlers = {"CSIPlugin": handler, **self._managers.plugin_handlers()}
+        watcher = PluginWatcher(self.root / "plugins_registry", self.clock, handlers)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(watcher.run(), name="plugin watcher")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from shipwheel.api.meta import Obj
 from shipwheel.kubelet.resources import CgroupValues
 from shipwheel.kubelet.runtime.base import Device, Mount
+
+if TYPE_CHECKING:
+    from shipwheel.kubelet.volumes.csi.registration import PluginHandler
 
 
 class Refused(Exception):
@@ -111,6 +114,9 @@ class Managers(Protocol):
 
     async def run(self) -> None:
         """Until cancelled."""
+
+    def plugin_handlers(self) -> Mapping[str, PluginHandler]:
+        """What takes plugins that are found in the kubelet's plugin directory, by their type."""
 
     async def admit(self, pod: Obj) -> Refused | None:
         """Give the pod's containers what they ask for; what stands against it otherwise."""

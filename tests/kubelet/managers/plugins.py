@@ -120,6 +120,8 @@ class ClaimDriver:
         self.service = service
         self.calls: list[tuple[str, list[str]]] = []
         self.errors: dict[str, str] = {}
+        self.cdi: list[str] | None = None
+        """The names of CDI devices; None for one of the claim's name."""
         self.health: list[Obj] = []
         self.registered: asyncio.Future[Obj] = asyncio.get_running_loop().create_future()
         self._changed = asyncio.Event()
@@ -168,7 +170,7 @@ class ClaimDriver:
                 "pool_name": "pool",
                 "device_name": f"gpu-{each['name']}",
                 "request_names": ["req"],
-                "cdi_device_ids": [f"{self.name}/gpu={each['name']}"],
+                "cdi_device_ids": [f"{self.name}/gpu={each['name']}"] if self.cdi is None else self.cdi,
             }
             found[each["uid"]] = {"error": error} if error else {"devices": [device]} if devices else {}
         return {"claims": found}

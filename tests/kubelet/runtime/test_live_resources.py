@@ -15,7 +15,7 @@ from shipwheel.api.quantity import value
 from shipwheel.client import resources as r
 from shipwheel.client.grpc.channel import Channel
 from shipwheel.kubelet.managers.tables import pod_resources_messages
-from tests.kubelet.managers.plugins import DevicePlugin
+from tests.kubelet.managers.plugins import ClaimDriver, DevicePlugin
 from tests.kubelet.runtime.live import LiveKubelet, shell
 from tests.sweep import swept
 
@@ -175,6 +175,29 @@ async def test_a_limit_slows_a_container_down(node: LiveKubelet) -> None:
         return int(lines["nr_throttled"])
 
     await node.until(lambda: throttled() > 3)
+
+
+async def test_devices_by_a_claim(node: LiveKubelet) -> None:
+    """A driver that the kubelet finds in its plugin directory prepares the claim before the pod's sandbox is made."""
+    await node.start()
+    driver = ClaimDriver()
+    await driver.start(node.directory / "root/plugins_registry/gpu.sock")
+    used = {"claims": [{"name": "gpu", "request": "req"}]}
+    node.create(
+        "p", shell("exec sleep 1000", resources=used), resourceClaims=[{"name": "gpu", "resourceClaimName": "shared"}]
+    )
+    await node.until(lambda: "FailedPrepareDynamicResources" in {each["reason"] for each in node.api.list(r.EVENTS)})
+    user = node.api.get(r.PODS, "p", "ns") or {}
+    reserved = [{"resource": "pods", "name": "p", "uid": user["metadata"]["uid"]}]
+    result = {"driver": "gpu.example.com", "pool": "pool", "device": "gpu", "request": "req"}
+    status = {"allocation": {"devices": {"results": [result]}}, "reservedFor": reserved}
+    driver.cdi = []
+    node.api.create(r.RESOURCE_CLAIMS, {"metadata": {"name": "shared"}, "spec": {}, "status": status}, "ns")
+    await node.until(lambda: node.is_ready("p"))
+    assert driver.calls == [("NodePrepareResources", ["shared"])]
+    node.api.delete(r.PODS, "p", "ns", gracePeriodSeconds=1)
+    await node.until(lambda: driver.calls[1:] == [("NodeUnprepareResources", ["shared"])])
+    await driver.stop()
 
 
 async def test_too_much_on_the_disk(node: LiveKubelet) -> None:

@@ -17,15 +17,17 @@ from shipwheel.kubelet import podspec
 from shipwheel.kubelet.managers import cpusets
 from shipwheel.kubelet.managers.base import Active, Provider, Refused, in_order
 from shipwheel.kubelet.managers.claim_manager import RECONCILE_SECONDS, ClaimManager
-from shipwheel.kubelet.managers.claim_plugins import ClaimDrivers
+from shipwheel.kubelet.managers.claim_plugins import ClaimDriverHandler, ClaimDrivers
 from shipwheel.kubelet.managers.cpu_manager import CpuManager, NoCpuManager
 from shipwheel.kubelet.managers.cpusets import CpuSet
 from shipwheel.kubelet.managers.device_manager import DeviceManager
+from shipwheel.kubelet.managers.device_plugins import DeviceHandler
 from shipwheel.kubelet.managers.hints import Hint, Merger, Scope
 from shipwheel.kubelet.managers.measures import ManagerMetrics
 from shipwheel.kubelet.managers.memory_manager import MemoryManager, NoMemoryManager
 from shipwheel.kubelet.runtime.base import LinuxResources, Runtime, RuntimeFault
 from shipwheel.kubelet.services import Extras
+from shipwheel.kubelet.volumes.csi.registration import PluginHandler
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,12 @@ class ResourceManagers:
             group.create_task(self._reconcile_claims(), name="claims")
             if isinstance(self.cpus, CpuManager):
                 group.create_task(self._reconcile_cpus(), name="cpu manager")
+
+    def plugin_handlers(self) -> Mapping[str, PluginHandler]:
+        return {
+            "DRAPlugin": ClaimDriverHandler(self.drivers),
+            "DevicePlugin": DeviceHandler(self.devices.connect, self.devices.disconnect),
+        }
 
     # Coming in
 

@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from shipwheel.api.meta import Obj
 from shipwheel.kubelet.managers.base import Refused
 from shipwheel.kubelet.services import Extras
+from shipwheel.kubelet.volumes.csi.registration import PluginHandler
 
 
 class NoManagers:
     async def run(self) -> None:
         await asyncio.Event().wait()
+
+    def plugin_handlers(self) -> Mapping[str, PluginHandler]:
+        return {}
 
     async def admit(self, pod: Obj) -> Refused | None:
         return None
