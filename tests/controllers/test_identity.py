@@ -35,6 +35,7 @@ from shipwheel.controllers.serviceaccount_tokens import (
     TokenSigner,
     secret_names,
 )
+from tests.controllers.fakeapi import Faults
 from tests.controllers.objects import NOW, ago, meta
 from tests.controllers.world import CONFIG, World
 
@@ -288,6 +289,26 @@ async def test_a_token_secret_is_filled_and_goes_with_its_account():
         assert claims["sub"] == "system:serviceaccount:default:robot"
         cluster.api.delete(SERVICE_ACCOUNTS, "robot", "default")
         await cluster.until(lambda: not cluster.api.get(SECRETS, "t", "default"))
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+async def test_an_account_forgets_the_tokens_that_have_gone(seed):
+    faults = Faults() if seed is None else Faults(fail_before=0.2, conflict=0.3, break_watch=0.1, lag=0.2, seed=seed)
+    config = replace(CONFIG, service_account_private_key=pem(KEYS[1]))
+    cluster = World((ServiceAccountTokenController,), faults, config=config)
+
+    def listed() -> list[str]:
+        return [each["name"] for each in cluster.api.get(SERVICE_ACCOUNTS, "robot", "default").get("secrets") or ()]
+
+    listing = [{"name": name} for name in ("t", "kept", "other")]
+    cluster.api.create(SERVICE_ACCOUNTS, {"metadata": {"name": "robot", "namespace": "default"}, "secrets": listing})
+    async with cluster.running():
+        for name in ("t", "kept"):
+            add_token_secret(cluster, name)
+        await cluster.pass_time(30, step=2)
+        assert listed() == ["t", "kept", "other"]
+        cluster.api.delete(SECRETS, "t", "default")
+        await cluster.until(lambda: listed() == ["kept", "other"], within=2000, step=5)
 
 
 async def test_a_secret_for_nobody_is_deleted():

@@ -7,6 +7,7 @@ One that belongs to no account goes; one that nobody has used for a year is firs
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import logging
@@ -109,15 +110,28 @@ class ServiceAccountTokenController:
             workers=ctx.config.concurrent_serviceaccount_token_syncs,
             informers=(self._accounts, self._secrets),
         )
+        self._account_loop = ctx.loop(
+            "serviceaccount_tokens_service",
+            self._forget_secrets,
+            workers=ctx.config.concurrent_serviceaccount_token_syncs,
+            informers=(self._accounts, self._secrets),
+        )
+        self._gone: dict[str, set[str]] = {}
         self._secrets.add_handler(self._on_secret)
         self._accounts.add_handler(self._on_account)
 
     async def run(self) -> None:
-        await self._loop.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._loop.run())
+            group.create_task(self._account_loop.run())
 
     def _on_secret(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
         if new is not None:
             self._loop.add(new)
+        elif old is not None and (account := annotations_of(old).get(ACCOUNT_NAME)):
+            key = f"{namespace_of(old)}/{account}"
+            self._gone.setdefault(key, set()).add(name_of(old))
+            self._account_loop.queue.add(key)
 
     def _on_account(self, kind: EventType, new: Obj | None, old: Obj | None) -> None:
         account = new if new is not None else old
@@ -159,6 +173,27 @@ class ServiceAccountTokenController:
         except ApiError as error:
             if error.code not in (404, 409):
                 raise
+        return None
+
+    async def _forget_secrets(self, key: str) -> float | None:
+        """Take Secrets that have gone out of the account's list of them."""
+        namespace, name = split_key(key)
+        client = self._ctx.client
+        told = frozenset(self._gone.get(key, ()))
+        if not told:
+            return None
+        gone = {each for each in told if self._secrets.get(namespace, each) is None}
+        try:
+            account = await client.get(SERVICE_ACCOUNTS, name, namespace)
+            kept = [each for each in account.get("secrets") or () if each.get("name") not in gone]
+            if len(kept) != len(account.get("secrets") or ()):
+                await client.update(SERVICE_ACCOUNTS, {**account, "secrets": kept})
+        except ApiError as error:
+            if not is_not_found(error):
+                raise
+        self._gone[key] -= told
+        if not self._gone[key]:
+            del self._gone[key]
         return None
 
     async def _account_of(self, secret: Obj) -> Obj | None:
