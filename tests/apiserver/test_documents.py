@@ -117,3 +117,27 @@ async def test_metrics(ask: Asker, namespace: str) -> None:
         'kubernetes_build_info{git_version="v1.36',
     ):
         assert sample in text, sample
+
+
+async def test_json_for_people(ask: Asker) -> None:
+    path = "/api/v1/namespaces/default"
+    plain = (await ask("GET", path)).body
+    assert b"\n" not in plain
+    for pretty in (
+        await ask("GET", f"{path}?pretty=true"),
+        await ask("GET", path, headers=[("User-Agent", "curl/8.0")]),
+    ):
+        assert pretty.body.startswith(b'{\n  "kind": "Namespace",\n  "apiVersion": "v1",\n')
+        assert orjson.loads(pretty.body) == orjson.loads(plain)
+    assert b"\n" not in (await ask("GET", f"{path}?pretty=0", headers=[("User-Agent", "curl/8.0")])).body
+    listed = await ask("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles?pretty=1")
+    assert listed.body.startswith(b'{\n  "kind": "ClusterRoleList",\n')
+
+
+@pytest.mark.parametrize("form", ["Table", "PartialObjectMetadataList"])
+async def test_other_kinds_in_yaml(ask: Asker, form: str) -> None:
+    asked = f"as={form};g=meta.k8s.io;v=v1"
+    json = await ask("GET", "/api/v1/namespaces?resourceVersion=0", accept=f"application/json;{asked}")
+    answer = await ask("GET", "/api/v1/namespaces?resourceVersion=0", accept=f"application/yaml;{asked}")
+    assert (json.header("Content-Type"), answer.header("Content-Type")) == ("application/json", "application/yaml")
+    assert yaml.safe_load(answer.body)["kind"] == orjson.loads(json.body)["kind"] == form

@@ -10,6 +10,7 @@ import asyncio
 import zlib
 from datetime import datetime
 
+from shipwheel.apiserver.pretty import wants_pretty
 from shipwheel.apiserver.reads import Selection
 from shipwheel.apiserver.rendering import Rendering
 from shipwheel.apiserver.turns import Turns
@@ -27,9 +28,9 @@ async def answer_list(
 ) -> Response | Stream:
     """The entries of a selection in the form that was asked for."""
     compress = "gzip" in request.header("accept-encoding")
-    if _is_short(selection):
+    if _is_short(selection) or wants_pretty(request):
         body = rendering.list(selection.entries, selection.metadata, now)
-        if not (compress and len(body) >= GZIP_FROM):
+        if not (compress and len(body) >= GZIP_FROM) or wants_pretty(request):
             return Response(200, body, content_type=rendering.content_type)
         packed = await asyncio.get_running_loop().run_in_executor(None, _compress, body)
         return Response(200, packed, content_type=rendering.content_type, headers=_ENCODED)

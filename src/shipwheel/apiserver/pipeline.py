@@ -40,6 +40,7 @@ from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
 from shipwheel.apiserver.listing import answer_list
 from shipwheel.apiserver.listoptions import list_options
 from shipwheel.apiserver.metadata import serial_uids
+from shipwheel.apiserver.pretty import prettify, wants_pretty
 from shipwheel.apiserver.reads import Reader, Selection
 from shipwheel.apiserver.rendering import (
     PLAIN_TEXT,
@@ -128,6 +129,8 @@ class Pipeline:
             log.exception("%s %s failed", request.method, request.raw_path)
             answer = self._refusal(request, info, internal(str(error) or type(error).__name__))
         self.metrics.observe(info, request, answer, self.clock.monotonic() - started)
+        if isinstance(answer, Response) and answer.content_type == "application/json" and wants_pretty(request):
+            prettify(answer)
         self._mark(request, answer)
         return answer
 
@@ -403,7 +406,7 @@ class Pipeline:
         if form.as_kind == "Table" and isinstance(answer, dict) and resource.columns:
             include = request.parameter("includeObject")
             rows = render_table(answer, resource, form, include, self.clock.now())
-            return Response(200, rows, content_type=f"application/json;as=Table;g=meta.k8s.io;v={form.version}")
+            return Response(200, rows)
         return self._called(request, answer, info, options)
 
     def _make_call(

@@ -8,6 +8,7 @@ it is made once for GETs, LISTs and WATCHes together.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import orjson
@@ -163,6 +164,22 @@ class YamlRendering(Rendering):
         return b"---\n" + codec.encode_yaml({"type": kind, "object": self.view(entry)})
 
 
+class YamlOf(Rendering):
+    """YAML of what another rendering has as JSON: Tables, metadata alone."""
+
+    content_type = "application/yaml"
+
+    def __init__(self, other: Rendering) -> None:
+        super().__init__(other.resource, other.version, other.form, other.forms)
+        self._other = other
+
+    def one(self, entry: Entry) -> bytes:
+        return codec.encode_yaml(orjson.loads(self._other.one(entry)))
+
+    def pieces(self, entries: Sequence[Entry], metadata: Obj, now: datetime) -> Iterator[bytes]:
+        yield codec.encode_yaml(orjson.loads(self._other.list(entries, metadata, now)))
+
+
 class TableRendering(Rendering):
     """`as=Table`: what kubectl prints."""
 
@@ -173,7 +190,6 @@ class TableRendering(Rendering):
         self.include = include or "Metadata"
         self.columns = (version.columns if version.columns is not None else resource.columns) or table.DEFAULT_COLUMNS
         self.key = (form, version.api_version, self.include)
-        self.content_type = f"application/json;as=Table;g=meta.k8s.io;v={form.version}"
 
     def one(self, entry: Entry) -> bytes:
         return self.list([entry], {"resourceVersion": str(entry.revision)}, SystemClock().now())
@@ -245,7 +261,6 @@ class PartialRendering(Rendering):
         self.item_kind = "PartialObjectMetadata"
         self.list_kind = "PartialObjectMetadataList"
         self.list_version = f"meta.k8s.io/{form.version}"
-        self.content_type = f"application/json;as={form.as_kind};g=meta.k8s.io;v={form.version}"
 
     def one(self, entry: Entry) -> bytes:
         return self.kept(entry)
@@ -309,7 +324,6 @@ class PartialProtobufRendering(ProtobufRendering):
         self.list_kind = "PartialObjectMetadataList"
         self.list_version = f"meta.k8s.io/{form.version}"
         self.gvk = GroupVersionKind("meta.k8s.io", form.version, self.item_kind)
-        self.content_type = f"{self.content_type};as={form.as_kind};g=meta.k8s.io;v={form.version}"
 
     def view(self, entry: Entry) -> Obj:
         metadata = orjson.loads(b"{" + entry.tail)["metadata"]
@@ -318,6 +332,8 @@ class PartialProtobufRendering(ProtobufRendering):
 
 def rendering(resource: Resource, version: Version, form: MediaType, include: str, forms: Forms) -> Rendering:
     """The rendering for a negotiated form."""
+    if form.as_kind and form.format == "yaml":
+        return YamlOf(rendering(resource, version, replace(form, format="json"), include, forms))
     if form.as_kind == "Table":
         return TableRendering(resource, version, form, forms, include)
     if form.as_kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
