@@ -64,7 +64,7 @@ class World:
     def events(self, reason: str) -> list[str]:
         return [each["message"] for each in self.api.list(r.EVENTS) if each["reason"] == reason]
 
-    async def until(self, true: Callable[[], Any], seconds: float = 20) -> None:
+    async def until(self, true: Callable[[], Any], seconds: float = 60) -> None:
         """Wait for what tests wait for; the timeout is only for failures."""
         async with asyncio.timeout(seconds):
             while not true():

@@ -19,6 +19,7 @@ from shipwheel.scheduler.table import Floats, Mask
 NATIVE = ("cpu", "memory", "ephemeral-storage")
 DEFAULT_RESOURCES: tuple[Mapping[str, Any], ...] = ({"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1})
 MAX_UTILIZATION = 100
+_RECENT = 10_000
 
 
 class NodeResourcesFit:
@@ -35,6 +36,9 @@ class NodeResourcesFit:
         self._strategy = _strategy(strategy)
         self._skip_empty = strategy.get("type") == "RequestedToCapacityRatio"
         self._shapes = Shapes(256)
+        self._recent: dict[tuple[Any, Any], Shape] = {}
+        self._asked: ClusterEvent | None = None
+        self._answers: dict[Shape, bool] = {}
         self._kept = RowCache()
         self._handle = handle
         self._ledger = handle.ledger
@@ -55,7 +59,27 @@ class NodeResourcesFit:
         row = table.rows.get(about["nodeName"])
         if row is None:
             return False
-        return table.room_for(key_of(pod), self._shapes.of(pod), row, self._is_elsewhere)
+        shape = self._recent_shape(pod)
+        if (pod.get("status") or {}).get("nominatedNodeName") == about["nodeName"]:
+            return table.room_for(key_of(pod), shape, row, self._is_elsewhere)
+        # Of the many that wait most are alike. What happens after the event is an event of its own.
+        if self._asked is not event:
+            self._asked, self._answers = event, {}
+        answer = self._answers.get(shape)
+        if answer is None:
+            answer = self._answers[shape] = table.room_for("", shape, row, self._is_elsewhere)
+        return answer
+
+    def _recent_shape(self, pod: Obj) -> Shape:
+        """The shape of a pod that waits; it is asked for at every event."""
+        meta = pod["metadata"]
+        key = (meta.get("uid"), meta.get("resourceVersion"))
+        shape = self._recent.get(key)
+        if shape is None:
+            if len(self._recent) >= _RECENT:
+                self._recent.clear()
+            shape = self._recent[key] = self._shapes.of(pod)
+        return shape
 
     def _is_elsewhere(self, resource: str) -> bool:
         """Others look after a resource."""
