@@ -115,6 +115,17 @@ async def test_a_secret_opens_an_image_for_those_who_have_it(desk: Desk, tmp_pat
     assert not list((tmp_path / "image_manager" / "pulling").iterdir())
 
 
+async def test_a_service_account_opens_an_image_for_its_own_pods(desk: Desk) -> None:
+    def account(uid: str) -> Opener:
+        return Opener(ImageCredentials(password=uid), account={"uid": uid, "namespace": "ns", "name": "runner"})
+
+    assert await desk.pulls(account("1"))
+    assert not await desk.pulls(account("1"))
+    assert await desk.pulls(account("2"))
+    assert await desk.pulls(secret("1", "good"))
+    assert not await desk.pulls(account("1")) and not await desk.pulls(secret("1", "good"))
+
+
 async def test_without_the_secret_the_image_is_as_good_as_absent(desk: Desk) -> None:
     assert await desk.pulls(secret("1", "good"))
     desk.registry.remote.clear()

@@ -28,7 +28,7 @@ from shipwheel.kubelet.container_config import (
     restored,
     sandbox_config,
 )
-from shipwheel.kubelet.credentials import Entry, credentials_for, secret_entries
+from shipwheel.kubelet.credentials import credentials_for, secret_entries
 from shipwheel.kubelet.dns import DnsSettings, HostnameFault, hosts_file, kernel_hostname, pod_resolver
 from shipwheel.kubelet.downward import PodFacts
 from shipwheel.kubelet.environment import EnvironmentFault, Sources, environment
@@ -125,7 +125,7 @@ class Paths:
         return self.pod(uid) / "volumes" / plugin / name
 
 
-async def _no_entries(image: str) -> Sequence[Entry]:
+async def _no_openers(image: str, pod: Obj) -> Sequence[Opener]:
     return ()
 
 
@@ -149,7 +149,7 @@ class Executor:
         user_namespaces: UserNamespaces,
         runtime_handler: Callable[[Obj], str] = lambda pod: "",
         managers: Managers,
-        node_entries: Callable[[str], Awaitable[Sequence[Entry]]] = _no_entries,
+        node_openers: Callable[[str, Obj], Awaitable[Sequence[Opener]]] = _no_openers,
         at_once: int = 8,
     ) -> None:
         self._runtime = runtime
@@ -168,7 +168,7 @@ class Executor:
         self._user_namespaces = user_namespaces
         self._runtime_handler = runtime_handler
         self._managers = managers
-        self._node_entries = node_entries
+        self._node_openers = node_openers
         self._hooks = Hooks(runtime, clock)
         self._turnstile = Turnstile(at_once)
         self.crash_backoff = BackOff()
@@ -335,7 +335,7 @@ class Executor:
         ]
 
         async def openers() -> list[Opener]:
-            return [*own, *map(Opener, credentials_for(name, await self._node_entries(name)))]
+            return [*own, *await self._node_openers(name, pod)]
 
         return await self._images.ensure(
             Wanted(pod["metadata"]["uid"], name, policy, openers, config),

@@ -30,7 +30,7 @@ from shipwheel.kubelet.config import ConfigError, thresholds_of, validate
 from shipwheel.kubelet.container_config import NodeSettings
 from shipwheel.kubelet.credential_providers import CredentialProviders
 from shipwheel.kubelet.credential_providers import load as load_providers
-from shipwheel.kubelet.credentials import Entry, node_entries
+from shipwheel.kubelet.credentials import credentials_for, node_entries
 from shipwheel.kubelet.dns import DnsSettings, parse_resolv_conf
 from shipwheel.kubelet.downward import PodFacts
 from shipwheel.kubelet.eviction import Observation
@@ -66,7 +66,7 @@ from shipwheel.kubelet.pod_table import PodTable
 from shipwheel.kubelet.pod_worker import Kit
 from shipwheel.kubelet.pressure import Pressure, image_root
 from shipwheel.kubelet.probes import Prober
-from shipwheel.kubelet.pull_records import PullRecords
+from shipwheel.kubelet.pull_records import Opener, PullRecords
 from shipwheel.kubelet.runtime.base import Container, Runtime, RuntimeFault, RuntimeHandler
 from shipwheel.kubelet.runtime_state import RuntimeState
 from shipwheel.kubelet.server.sampling import Sampler
@@ -218,7 +218,9 @@ class Kubelet:
         )
         declared = config.image_credential_provider_config
         self._providers = CredentialProviders(
-            load_providers(declared, config.image_credential_provider_bin_dir) if declared else (), clock
+            load_providers(declared, config.image_credential_provider_bin_dir) if declared else (),
+            clock,
+            self._objects,
         )
         self._csi = CsiDrivers()
         self.volumes = VolumeManager(
@@ -365,7 +367,7 @@ class Kubelet:
             ),
             runtime_handler=self.api.runtime_handler,
             managers=self._managers,
-            node_entries=self._image_entries,
+            node_openers=self._node_openers,
             at_once=max(4, 2 * self.machine.cpus),
         )
         executor.crash_backoff.limit(config.crash_loop_max_seconds)
@@ -670,9 +672,12 @@ class Kubelet:
     def allocatable(self) -> dict[str, str]:
         return node_status.allocatable(self.node_facts())
 
-    async def _image_entries(self, image: str) -> list[Entry]:
-        """The registry credentials that the node itself has for an image."""
-        return [*node_entries(self.root, Path.home()), *await self._providers.entries(image)]
+    async def _node_openers(self, image: str, pod: Obj) -> list[Opener]:
+        """The registry credentials that the node itself has for an image, and those that its providers give a pod."""
+        found = [*map(Opener, credentials_for(image, node_entries(self.root, Path.home())))]
+        for answer in await self._providers.answers(image, pod):
+            found += [Opener(each, account=answer.account) for each in credentials_for(image, answer.entries)]
+        return found
 
     def _signals(self) -> dict[str, Observation]:
         found = observe_node(self.root, self._image_root, self.machine.memory)

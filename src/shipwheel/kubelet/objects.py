@@ -17,7 +17,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.client import Client
 from shipwheel.client.informer import Informer, drop_managed_fields
-from shipwheel.client.resources import CONFIG_MAPS, SECRETS
+from shipwheel.client.resources import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS
 from shipwheel.kubelet import podspec
 from shipwheel.kubelet.tokens import Tokens, trust_anchors
 
@@ -140,6 +140,9 @@ class ObjectCache:
     async def token(self, pod: Obj, *, audience: str, expiration_seconds: int) -> str:
         return await self._tokens.token(pod, audience=audience, expiration_seconds=expiration_seconds)
 
+    async def service_account(self, namespace: str, name: str) -> Obj:
+        return await self._client.get(SERVICE_ACCOUNTS, name, namespace)
+
     async def trust_anchors(self, *, name: str, signer: str, selector: Obj | None, optional: bool) -> str:
         return await trust_anchors(self._client, name=name, signer=signer, selector=selector, optional=optional)
 
@@ -228,6 +231,9 @@ class NoObjects:
 
     async def token(self, pod: Obj, *, audience: str, expiration_seconds: int) -> str:
         raise ApiError(404, "NotFound", "cannot use TokenManager when kubelet is in standalone mode")
+
+    async def service_account(self, namespace: str, name: str) -> Obj:
+        raise ApiError(404, "NotFound", f'serviceaccount "{name}" not found')
 
     async def trust_anchors(self, *, name: str, signer: str, selector: Obj | None, optional: bool) -> str:
         raise ApiError(404, "NotFound", "ClusterTrustBundle projection is not supported in static kubelet mode")

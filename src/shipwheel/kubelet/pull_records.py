@@ -35,11 +35,13 @@ _MOST_SECRETS = 100
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Something that may open an image. `secret` is whose it is; None for what the node itself has."""
+    """Something that may open an image: of a Secret, of a service account, or of the node itself."""
 
     credentials: ImageCredentials
     secret: Obj | None = None
     """`uid`, `namespace` and `name`."""
+    account: Obj | None = None
+    """The same, of a service account."""
 
     @property
     def shown(self) -> Obj | None:
@@ -73,6 +75,8 @@ def must_verify(policy: str, allowed: Sequence[str], image: str, *, pulled: bool
 
 def opens(kept: Mapping[str, Any], opener: Opener) -> bool:
     """Whether what a record keeps of an image is open to somebody who has this."""
+    if opener.account is not None:
+        return opener.account in (kept.get("kubernetesServiceAccounts") or ())
     shown = opener.shown
     if shown is None:
         return False
@@ -88,13 +92,18 @@ def _same_secret(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def merged(kept: Mapping[str, Any], opener: Opener | None) -> Obj:
     """What is to be kept, now that this opened the image; None stands for nobody's credentials."""
+    if kept.get("nodePodsAccessible"):
+        return {"nodePodsAccessible": True}
+    if opener is not None and opener.account is not None:
+        accounts = [each for each in kept.get("kubernetesServiceAccounts") or () if each != opener.account]
+        return {**kept, "kubernetesServiceAccounts": [*accounts, opener.account]}
     shown = opener.shown if opener is not None else None
-    if shown is None or kept.get("nodePodsAccessible"):
+    if shown is None:
         return {"nodePodsAccessible": True}
     if shown in (kept.get("kubernetesSecrets") or ()):
         return dict(kept)
     others = [each for each in kept.get("kubernetesSecrets") or () if not _same_secret(each, shown)]
-    return {"kubernetesSecrets": [*others, shown]}
+    return {**kept, "kubernetesSecrets": [*others, shown]}
 
 
 class PullRecords:
@@ -122,7 +131,7 @@ class PullRecords:
         opener = next((each for each in openers if opens(kept, each)), None)
         if opener is None:
             return False
-        if len(kept["kubernetesSecrets"]) < _MOST_SECRETS:
+        if len(kept.get("kubernetesSecrets") or ()) < _MOST_SECRETS:
             # A secret that changed, or another with the same content, is good from now on.
             self._keep(image, reference, opener)
         return True
