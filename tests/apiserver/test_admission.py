@@ -256,3 +256,10 @@ class TestNodes:
             assert (await refused(kubelet.patch(NODES, "n1", "", labels))).code == 403
             await kubelet.delete(PODS, "p", namespace, grace_period=0)
             assert (await refused(kubelet.get(CONFIG_MAPS, "mine", namespace))).code == 403
+
+
+async def test_an_update_keeps_what_priority_decided(admin: Client, namespace: str) -> None:
+    made = await admin.create(PODS, pod("p"), namespace)
+    del made["spec"]["priority"], made["spec"]["preemptionPolicy"]
+    kept = await admin.update(PODS, made)
+    assert (kept["spec"]["priority"], kept["spec"]["preemptionPolicy"]) == (0, "PreemptLowerPriority")

@@ -384,3 +384,14 @@ async def test_the_data_of_controller_revisions_is_what_go_would_write(admin: Cl
     wire = await admin.request("GET", path, accept="application/vnd.kubernetes.protobuf")
     assert expected.removeprefix(b'"data":') in wire.body
     assert (await admin.get(CONTROLLER_REVISIONS, "r", namespace))["data"]["command"] == command
+
+
+async def test_annotations_of_a_deployment_count_as_a_change(admin: Client, namespace: str) -> None:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    deployments = GroupVersionResource("apps", "v1", "deployments")
+    await admin.create(deployments, {"metadata": {"name": "d"}, "spec": spec}, namespace)
+    changed = await admin.patch(deployments, "d", namespace, {"metadata": {"annotations": {"a": "b"}}})
+    assert changed["metadata"]["generation"] == 2
+    changed = await admin.patch(deployments, "d", namespace, {"metadata": {"labels": {"a": "b"}}})
+    assert changed["metadata"]["generation"] == 2

@@ -87,6 +87,8 @@ class Strategy:
     """(name, is_prefix) -> complaints; None: a DNS subdomain."""
     tracks_generation = True
     """`metadata.generation` counts the changes of everything but metadata and status."""
+    annotations_count = False
+    """It counts those of annotations too."""
     returns_deleted = False
     """A DELETE that removes the object answers with it, rather than with a Status."""
 

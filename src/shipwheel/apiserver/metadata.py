@@ -86,8 +86,15 @@ def count_generation(strategy: Strategy, new: Obj, old: Obj) -> None:
         return
     for key in new.keys() | old.keys():
         if key not in ("metadata", "status", "kind", "apiVersion") and new.get(key) != old.get(key):
-            new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+            break
+    else:
+        if not strategy.annotations_count or _annotations(new) == _annotations(old):
             return
+    new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
+
+
+def _annotations(obj: Obj) -> Obj:
+    return obj["metadata"].get("annotations") or {}
 
 
 def is_finished(strategy: Strategy, obj: Obj) -> bool:

@@ -16,7 +16,11 @@ class Priority(Plugin):
 
     async def mutate(self, attempt: Attempt) -> None:
         pod = attempt.obj
-        if attempt.operation != "CREATE" or not attempt.concerns("", "pods") or pod is None:
+        if pod is None or not attempt.concerns("", "pods"):
+            return
+        if attempt.operation == "UPDATE":
+            _keep(pod, attempt.old)
+        if attempt.operation != "CREATE":
             return
         spec = pod.setdefault("spec", {})
         chosen: Obj | None = None
@@ -58,3 +62,11 @@ class Priority(Plugin):
                 raise attempt.forbid(
                     f"PriorityClass {each['metadata']['name']} is already marked as default. Only one default can exist"
                 )
+
+
+def _keep(pod: Obj, old: Obj | None) -> None:
+    """An update that leaves out what was decided at creation does not undo it."""
+    spec, was = pod.setdefault("spec", {}), (old or {}).get("spec") or {}
+    for field in ("priority", "preemptionPolicy"):
+        if spec.get(field) is None and was.get(field) is not None:
+            spec[field] = was[field]

@@ -35,6 +35,8 @@ from shipwheel.kinds.workload import (
 
 
 class DeploymentStrategy(Strategy):
+    annotations_count = True
+
     def default(self, deployment: Obj) -> None:
         spec = deployment.setdefault("spec", {})
         if spec.get("replicas") is None:
