@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from shipwheel.api.meta import Obj, condition
 from shipwheel.client import resources as r
 from shipwheel.kubelet.allocation import Allocation, Allocations, pending_resizes
+from shipwheel.kubelet.resizing import Fixed
 from tests.kubelet.builders import container, observe, pod, seen
 from tests.kubelet.world import World, world
 
@@ -106,6 +109,49 @@ async def test_a_resize_waits_for_room(tmp_path: Path) -> None:
         await made.until(lambda: held(made, "q") == "3")
         assert condition(made.pod("q") or {}, "PodResizePending") is None
         await made.until(lambda: "ResizeDeferred" in made.reasons())
+
+
+@pytest.mark.parametrize(
+    ("fixed", "qos", "change", "why"),
+    [
+        (Fixed(), "Guaranteed", {"cpu": "2"}, ""),
+        (
+            Fixed(cpus=True), "Guaranteed", {"cpu": "2"},
+            'Resize is infeasible for Guaranteed Pods alongside CPU Manager policy "static"',
+        ),
+        (Fixed(cpus=True), "Guaranteed", {"memory": "2Gi"}, ""),
+        (
+            Fixed(memory=True), "Guaranteed", {"memory": "2Gi"},
+            'Resize is infeasible for Guaranteed Pods alongside Memory Manager policy "Static"',
+        ),
+        (Fixed(cpus=True, memory=True), "Burstable", {"cpu": "2", "memory": "2Gi"}, ""),
+        (
+            Fixed(swap=True), "Burstable", {"memory": "2Gi"},
+            "In-place resize of containers with swap is not supported.",
+        ),
+        (Fixed(swap=True), "Burstable", {"cpu": "2"}, ""),
+        (Fixed(swap=True), "Guaranteed", {"memory": "2Gi"}, ""),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_changed(fixed: Fixed, qos: str, change: dict[str, str], why: str) -> None:
+    def asking(amounts: dict[str, str]) -> Obj:
+        limits = {"limits": dict(amounts)} if qos == "Guaranteed" else {}
+        return pod(container(resources={"requests": amounts, **limits}))
+
+    before = {"cpu": "1", "memory": "1Gi"}
+    assert fixed.forbids(asking({**before, **change}), asking(before)) == why
+
+
+async def test_a_resize_that_can_never_be(tmp_path: Path) -> None:
+    async with world(tmp_path, start=False) as made:
+        made.start(cpu_manager_policy="static")
+        made.create(pod(sized("1")))
+        await made.until(lambda: made.phase() == "Running")
+        resize(made, "2")
+        await made.until(lambda: condition(made.pod() or {}, "PodResizePending"))
+        assert (condition(made.pod() or {}, "PodResizePending") or {})["reason"] == "Infeasible"
+        assert held(made) == "1"
+        await made.until(lambda: "ResizeInfeasible" in made.reasons())
 
 
 async def test_a_resize_may_restart_the_container(tmp_path: Path) -> None:

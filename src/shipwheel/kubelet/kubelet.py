@@ -67,6 +67,7 @@ from shipwheel.kubelet.pod_worker import Kit
 from shipwheel.kubelet.pressure import Pressure, image_root
 from shipwheel.kubelet.probes import Prober
 from shipwheel.kubelet.pull_records import Opener, PullRecords
+from shipwheel.kubelet.resizing import Fixed
 from shipwheel.kubelet.runtime.base import Container, Runtime, RuntimeFault, RuntimeHandler
 from shipwheel.kubelet.runtime_state import RuntimeState
 from shipwheel.kubelet.server.sampling import Sampler
@@ -391,6 +392,11 @@ class Kubelet:
             network_fault=lambda: self.state.network_fault,
             handler=self._handler,
             ensure_mirror=self._mirrors.ensure,
+            fixed=Fixed(
+                cpus=config.cpu_manager_policy == "static",
+                memory=config.memory_manager_policy == "Static",
+                swap=config.swap_behavior == swap.LIMITED,
+            ),
             shortage=self.table.shortage,
             freed=self.table.wake_waiting,
             resync_seconds=config.sync_frequency,

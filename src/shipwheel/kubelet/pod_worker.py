@@ -28,7 +28,7 @@ from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.probes import Prober
-from shipwheel.kubelet.resizing import Resizing
+from shipwheel.kubelet.resizing import Fixed, Resizing
 from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault, RuntimeHandler
 from shipwheel.kubelet.services import Cgroups, ClaimFault, Managers, Objects, Record, Volumes
 from shipwheel.kubelet.status_manager import StatusManager
@@ -87,6 +87,8 @@ class Kit:
     """A pod is looked at again after this time at the latest."""
     started_at: int = 0
     """Nanoseconds since 1970, of this kubelet."""
+    fixed: Fixed = field(default_factory=Fixed)
+    """What of running containers cannot be changed on this node."""
     shortage: Callable[[Obj], str] = lambda pod: ""
     """What the node has too little of for a pod with these resources; empty when it fits."""
     freed: Callable[[], None] = lambda: None
@@ -294,7 +296,8 @@ class PodWorker:
 
     def _allocated(self, observed: PodObservation) -> Obj:
         """The pod with the resources that it was given. What it asks for beyond them is given if the node has it."""
-        if self.resizing.consider(self.pod, self.kit.shortage, self.kit.record, self.kit.clock.now()):
+        now = self.kit.clock.now()
+        if self.resizing.consider(self.pod, self.kit.fixed.forbids, self.kit.shortage, self.kit.record, now):
             self.kit.allocations.save(self.uid, self.resizing.allocation)
             self.kit.freed()
         pod = self.given

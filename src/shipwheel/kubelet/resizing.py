@@ -1,23 +1,75 @@
 """How far a pod's resize is: what its conditions and events tell.
 
-`PodResizePending` (Deferred) while the node has no room for what is asked; `PodResizeInProgress` from the moment it
-is granted until every running container has it.
+`PodResizePending` while the node has no room for what is asked (Deferred) or can never grant it (Infeasible);
+`PodResizeInProgress` from the moment it is granted until every running container has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.meta import Obj
+from shipwheel.api.quantity import ZERO, Quantity
+from shipwheel.kubelet import podspec, swap
 from shipwheel.kubelet.allocation import Allocation, Resize, pending_resizes, summary
 from shipwheel.kubelet.observed import PodObservation
+from shipwheel.kubelet.resources import qos_class, requests_of
 from shipwheel.kubelet.services import Record
 
 PENDING = "PodResizePending"
 IN_PROGRESS = "PodResizeInProgress"
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """What of containers cannot be changed on this node while they run."""
+
+    cpus: bool = False
+    """Guaranteed pods' CPUs: they have some for themselves (static policy)."""
+    memory: bool = False
+    """Guaranteed pods' memory: it is on certain NUMA nodes (static policy)."""
+    swap: bool = False
+    """The memory of those that may swap: how much follows from it."""
+
+    def forbids(self, pod: Obj, given: Obj) -> str:
+        """Why `pod` cannot have what it asks for in place of what it was given; empty when it can."""
+        if self.swap and _changes_swap(pod, given):
+            return "In-place resize of containers with swap is not supported."
+        if qos_class(pod) != "Guaranteed":
+            return ""
+        if self.cpus and _changes(pod, given, "cpu"):
+            return 'Resize is infeasible for Guaranteed Pods alongside CPU Manager policy "static"'
+        if self.memory and _changes(pod, given, "memory"):
+            return 'Resize is infeasible for Guaranteed Pods alongside Memory Manager policy "Static"'
+        return ""
+
+
+def _changes(pod: Obj, given: Obj, name: str) -> bool:
+    return any(_asked(each, name) != _asked(before, name) for each, before in _pairs(pod, given))
+
+
+def _changes_swap(pod: Obj, given: Obj) -> bool:
+    """Whether a container that may swap gets other memory without being started again."""
+    return any(
+        _asked(each, "memory") != _asked(before, "memory")
+        and {"resourceName": "memory", "restartPolicy": "RestartContainer"} not in (before.get("resizePolicy") or ())
+        and (swap.may(pod, each) or swap.may(given, before))
+        for each, before in _pairs(pod, given)
+    )
+
+
+def _pairs(pod: Obj, given: Obj) -> Iterator[tuple[Obj, Obj]]:
+    for each in (*podspec.containers(pod), *podspec.init_containers(pod)):
+        before = podspec.find_container(given, each["name"])
+        if before is not None:
+            yield each, before
+
+
+def _asked(container: Obj, name: str) -> Quantity:
+    return requests_of(container).get(name, ZERO)
 
 
 @dataclass(slots=True)
@@ -35,19 +87,29 @@ class Resizing:
         """Whether the pod would like more than it has."""
         return self._pending is not None
 
-    def consider(self, pod: Obj, shortage: Callable[[Obj], str], record: Record, now: datetime) -> bool:
-        """Grant what the specification asks for, if the node has it. Returns whether the allocation changed."""
+    def consider(
+        self,
+        pod: Obj,
+        never: Callable[[Obj, Obj], str],
+        shortage: Callable[[Obj], str],
+        record: Record,
+        now: datetime,
+    ) -> bool:
+        """Grant what the specification asks for, if the node has it. `never` tells why it cannot be granted to the pod
+        as it is now, `shortage` what there is too little of. Returns whether the allocation changed."""
         if self.allocation.fits(pod):
             self._pending = None
             return False
-        lacking = shortage(pod)
+        impossible = never(pod, self.allocation.applied_to(pod))
+        lacking = impossible or shortage(pod)
         if lacking:
+            reason = "Infeasible" if impossible else "Deferred"
             generation = pod["metadata"].get("generation") or 0
             news = self._pending is None or self._pending.get("observedGeneration") != generation
-            self._pending = _condition(PENDING, "Deferred", lacking, pod, self._pending, now)
+            self._pending = _condition(PENDING, reason, lacking, pod, self._pending, now)
             if news:
-                text = f"Pod resize Deferred: {summary(pod, lacking)}"
-                record(pod, None, "Warning", "ResizeDeferred", text)
+                text = f"Pod resize {reason}: {summary(pod, lacking)}"
+                record(pod, None, "Warning", f"Resize{reason}", text)
             return False
         self._pending = None
         self.allocation.take(pod)

@@ -19,12 +19,16 @@ FILE = "memory.swap.max"
 def allowance(pod: Obj, container: Obj, *, memory: int, swap: int) -> int:
     """Bytes of swap for a container of a machine with so much memory and swap, if swap is shared out at all: pods that
     are critical, have all they need (Guaranteed) or asked for nothing (BestEffort) get none."""
-    asked, limit = requests_of(container).get("memory", ZERO), limits_of(container).get("memory", ZERO)
-    if podspec.is_critical(pod) or qos_class(pod) != "Burstable" or asked == limit:
-        return 0
-    if memory <= 0 or asked.value() > memory:
+    asked = requests_of(container).get("memory", ZERO)
+    if not may(pod, container) or memory <= 0 or asked.value() > memory:
         return 0
     return int(asked.value() / memory * swap)
+
+
+def may(pod: Obj, container: Obj) -> bool:
+    """Whether the container has a share, where there is swap to share."""
+    asked, limit = requests_of(container).get("memory", ZERO), limits_of(container).get("memory", ZERO)
+    return not podspec.is_critical(pod) and qos_class(pod) == "Burstable" and asked != limit
 
 
 def is_accounted(mount: Path = Path("/sys/fs/cgroup")) -> bool:
