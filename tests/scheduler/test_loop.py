@@ -101,6 +101,13 @@ async def test_pods_get_nodes_and_events_say_so() -> None:
         world.scheduler.refresh_metrics()
         registry = world.scheduler.metrics.attempts
         assert registry.labels("scheduled", "default-scheduler")._value.get() == 1
+        measured = {
+            sample.labels["extension_point"]
+            for metric in world.scheduler.metrics.points.collect()
+            for sample in metric.samples
+            if sample.name == "scheduler_framework_extension_point_duration_seconds_count"
+        }
+        assert measured == {"PreFilter", "Filter", "Reserve", "Permit", "PreBind", "Bind"}
 
 
 async def test_other_schedulers_pods_are_left_alone() -> None:

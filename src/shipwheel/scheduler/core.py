@@ -31,6 +31,8 @@ from shipwheel.scheduler.configuration import Configuration
 from shipwheel.scheduler.events import Action, ClusterEvent
 from shipwheel.scheduler.extender import Extender, ExtenderError
 from shipwheel.scheduler.framework import (
+    SUCCESS,
+    UNSCHEDULABLE,
     Cycle,
     Diagnosis,
     Handle,
@@ -119,6 +121,8 @@ class Scheduler:
         self.profiles: Mapping[str, Profile] = {
             each.scheduler_name: building.build(each, self._handle, ignored=ignored) for each in configuration.profiles
         }
+        for profile in self.profiles.values():
+            profile.observe = self.metrics.observer(profile.scheduler_name)
         first = next(iter(self.profiles.values()))
         self.queue = SchedulingQueue(
             clock,
@@ -228,7 +232,7 @@ class Scheduler:
             self.metrics.algorithm_seconds.observe(time.perf_counter() - started)
 
     def _place_here(self, profile: Profile, cycle: Cycle) -> str:
-        feasible = profile.feasible(cycle)
+        feasible = profile.attempt(cycle)
         if not feasible.any():
             raise self._no_node(profile, cycle)
         return self._pick(profile, cycle, feasible)
@@ -243,6 +247,7 @@ class Scheduler:
         result = None
         if diagnosis.count:
             said = []
+            started = time.perf_counter()
             for plugin in profile.at("postFilter"):
                 with failing_as("PostFilter", plugin):
                     result = plugin.post_filter(cycle, diagnosis, profile)
@@ -253,6 +258,8 @@ class Scheduler:
                     break
                 said.append(result.message)
             diagnosis.post_filter = ", ".join(said)
+            found = result is not None and bool(result.node)
+            profile.observe("PostFilter", SUCCESS if found else UNSCHEDULABLE, time.perf_counter() - started)
         else:
             diagnosis.plugins.update(each.name for each in profile.at("filter"))
         return Failed(diagnosis.message(), diagnosis, result)
@@ -363,6 +370,7 @@ class Scheduler:
         self.table.add(PodEntry(cycle.key, pod, cycle.shape, node))
         refused = ""
         plugin = None
+        started = time.perf_counter()
         try:
             for plugin in profile.at("reserve"):
                 with failing_as("Reserve", plugin):
@@ -370,6 +378,8 @@ class Scheduler:
                 if refused:
                     break
             else:
+                reserved = time.perf_counter()
+                profile.observe("Reserve", SUCCESS, reserved - started)
                 for plugin in profile.at("permit"):
                     with failing_as("Permit", plugin):
                         permit = plugin.permit(cycle, node)
@@ -380,6 +390,7 @@ class Scheduler:
                         cycle.slow = True
                         waiting = self._handle.waiting.setdefault(cycle.key, Waiting(cycle.pod, node))
                         waiting.pending[plugin.name] = permit.timeout
+                profile.observe("Permit", UNSCHEDULABLE if refused else SUCCESS, time.perf_counter() - reserved)
         except PluginError:
             self._forget(profile, cycle, node)
             raise
@@ -444,9 +455,12 @@ class Scheduler:
                 await self._permitted(waiting)
             finally:
                 self._handle.waiting.pop(cycle.key, None)
+        started = time.perf_counter()
         for plugin in profile.at("preBind"):
             with failing_as("PreBind", plugin):
                 await plugin.pre_bind(cycle, node)
+        bound = time.perf_counter()
+        profile.observe("PreBind", SUCCESS, bound - started)
         if node not in self.table.rows:
             raise Failed(f'node "{node}" not found')
         extender = next((each for each in self._extenders if each.config.bind_verb and each.wants(cycle.pod)), None)
@@ -456,6 +470,7 @@ class Scheduler:
             for plugin in profile.at("bind"):
                 if await plugin.bind(cycle, node):
                     break
+        profile.observe("Bind", SUCCESS, time.perf_counter() - bound)
         self._bound(binding)
 
     async def _permitted(self, waiting: Waiting) -> None:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -41,6 +42,7 @@ from shipwheel.scheduler.pods import Shape
 from shipwheel.scheduler.table import Floats, Mask, NodeTable
 
 MAX_SCORE = 100
+SUCCESS, UNSCHEDULABLE = "Success", "Unschedulable"
 
 
 class PluginError(Exception):
@@ -242,8 +244,18 @@ def histogram(refusals: Iterable[tuple[str, Refusal]]) -> str:
     return ", ".join(sorted(f"{number} {reason}" for reason, number in numbers.items()))
 
 
+Observe = Callable[[str, str, float], None]
+"""Is told how long an extension point took: (extension point, status, seconds)."""
+
+
+def _unobserved(point: str, status: str, seconds: float) -> None:
+    """Nobody measures."""
+
+
 class Profile:
-    """A scheduler name, and its plugins at each extension point, in order."""
+    """A scheduler name, and its plugins at each extension point, in order. `observe` is told how long they take."""
+
+    observe: Observe = staticmethod(_unobserved)
 
     def __init__(
         self, scheduler_name: str, plugins: Mapping[str, Sequence[Any]], weights: Mapping[str, int], handle: Handle
@@ -261,13 +273,24 @@ class Profile:
     def cycle(self, pod: Obj, shape: Shape) -> Cycle:
         return Cycle(pod, shape, self.handle.table, slice(0, self.handle.table.size))
 
+    def attempt(self, cycle: Cycle) -> Mask:
+        """`feasible`, measured: of an attempt to place a pod."""
+        before = time.perf_counter()
+        left = self._pre_filter(cycle, cycle.table.alive[cycle.rows].copy(), None)
+        between = time.perf_counter()
+        self.observe("PreFilter", SUCCESS if left is not None else UNSCHEDULABLE, between - before)
+        if left is None:
+            return cycle.none()
+        left = self._filter(cycle, left, None)
+        self.observe("Filter", SUCCESS if left.any() else UNSCHEDULABLE, time.perf_counter() - between)
+        return left
+
     def feasible(self, cycle: Cycle, diagnosis: Diagnosis | None = None) -> Mask:
         """The rows where the pod can go; `diagnosis` takes note of the others."""
-        left = cycle.table.alive[cycle.rows].copy()
-        limited = self._pre_filter(cycle, left, diagnosis)
-        if limited is None:
-            return cycle.none()
-        left = limited
+        left = self._pre_filter(cycle, cycle.table.alive[cycle.rows].copy(), diagnosis)
+        return cycle.none() if left is None else self._filter(cycle, left, diagnosis)
+
+    def _filter(self, cycle: Cycle, left: Mask, diagnosis: Diagnosis | None) -> Mask:
         for plugin in self.at("filter"):
             if not left.any():
                 break
@@ -317,9 +340,12 @@ class Profile:
 
     def scores(self, cycle: Cycle, feasible: Mask) -> dict[str, Floats]:
         """Each scoring plugin's normalized scores, unweighted, for those that have something to say."""
+        before = time.perf_counter()
         for plugin in self.at("preScore"):
             with failing_as("PreScore", plugin):
                 plugin.pre_score(cycle, feasible)
+        between = time.perf_counter()
+        self.observe("PreScore", SUCCESS, between - before)
         found: dict[str, Floats] = {}
         for plugin in self.at("score"):
             with failing_as("Score", plugin):
@@ -329,6 +355,7 @@ class Profile:
                 if hasattr(plugin, "normalize"):
                     scores = plugin.normalize(cycle, scores, feasible)
                 found[plugin.name] = scores
+        self.observe("Score", SUCCESS, time.perf_counter() - between)
         return found
 
     def total(self, cycle: Cycle, feasible: Mask) -> Floats:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from shipwheel.client.metrics import Metrics, exponential
 
@@ -81,6 +82,30 @@ class SchedulerMetrics:
             ("result",),
         )
 
+        self.points = metrics.histogram(
+            "scheduler_framework_extension_point_duration_seconds",
+            "[STABLE] Latency for running all plugins of a specific extension point.",
+            exponential(0.0001, 2, 12),
+            ("extension_point", "status", "profile"),
+        )
+        self.in_flight = metrics.gauge(
+            "scheduler_inflight_events",
+            "[ALPHA] Number of events currently tracked in the scheduling queue.",
+            ("event",),
+        )
+
+    def observer(self, profile: str) -> Callable[[str, str, float], None]:
+        """What measures the extension points of a profile."""
+        known: dict[tuple[str, str], Any] = {}
+
+        def observe(point: str, status: str, seconds: float) -> None:
+            series = known.get((point, status))
+            if series is None:
+                series = known[point, status] = self.points.labels(point, status, profile)
+            series.observe(seconds)
+
+        return observe
+
     def attempted(self, result: str, profile: str, seconds: float) -> None:
         """`scheduled`, `unschedulable` or `error`."""
         self.attempts.labels(result, profile).inc()
@@ -93,6 +118,9 @@ class SchedulerMetrics:
         self.cache_size.labels("nodes").set(table.count)
         self.cache_size.labels("pods").set(len(table.entries))
         self.cache_size.labels("assumed_pods").set(assumed)
+        self.in_flight.clear()
+        for event, number in queue.missed().items():
+            self.in_flight.labels(event).set(number)
         self.unschedulable.clear()
         for (plugin, profile), number in queue.refused_by().items():
             self.unschedulable.labels(plugin, profile).set(number)

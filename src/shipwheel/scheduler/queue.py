@@ -117,6 +117,10 @@ class SchedulingQueue:
             found.update((plugin, name) for plugin in each.plugins)
         return found
 
+    def missed(self) -> Mapping[str, int]:
+        """Events that are kept for pods that are being tried, by label."""
+        return Counter(event.label for each in self._in_flight.values() for event in each.missed)
+
     # Pods
 
     def add(self, pod: Obj, event: str = "PodAdd") -> None:
