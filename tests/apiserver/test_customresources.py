@@ -127,3 +127,23 @@ async def test_a_field_that_a_definition_lost_is_seen_no_more(admin: Client) -> 
     async with asyncio.timeout(10):
         while "b" in await admin.get(kind, "x"):
             await asyncio.sleep(0.01)
+
+
+async def test_what_was_allowed_before_may_stay(admin: Client) -> None:
+    """Ratcheting (KEP-4008): a stricter schema minds only what changes."""
+    kind = await serve(admin, definition("ratchets"))
+    about = {"apiVersion": "example.com/v1", "kind": "Ratchet", "metadata": {"name": "x"}}
+    await admin.create(kind, {**about, "a": "old", "b": "old"})
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/a/enum"
+    await admin.patch(
+        DEFINITIONS, "ratchets.example.com", "", [{"op": "add", "path": path, "value": ["new"]}], kind="json"
+    )
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await admin.patch(kind, "x", "", {"a": "other"})
+            except ApiError as error:
+                assert error.reason == "Invalid"
+                break
+            await admin.patch(kind, "x", "", {"a": "old"})
+    assert (await admin.patch(kind, "x", "", {"b": "changed"}))["b"] == "changed"

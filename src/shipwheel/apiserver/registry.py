@@ -324,7 +324,7 @@ class Registry:
         errors = validate_object_meta_update(new["metadata"], old["metadata"], qualified_finalizers=not resource.custom)
         errors *= 2  # upstream's strategies look at it once more, and clients count causes
         if resource.custom:
-            errors += validate_schema(resource.storage.schema, new)
+            errors += validate_schema(resource.storage.schema, new, old=old)
         if subresource is not None and subresource.strategy is not None:
             errors += subresource.strategy.validate_update(new, old)
         elif subresource is not None and subresource.name == "status":
