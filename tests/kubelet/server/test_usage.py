@@ -10,8 +10,8 @@ import pytest
 
 from shipwheel.kubelet.runtime.base import Container
 from shipwheel.kubelet.server import cgroup_stats
-from shipwheel.kubelet.server.cgroup_stats import CgroupUsage
-from shipwheel.kubelet.server.exposition import Family, cadvisor_metrics, render, resource_metrics
+from shipwheel.kubelet.server.cgroup_stats import CgroupUsage, Stalled, Stalls
+from shipwheel.kubelet.server.exposition import Family, cadvisor_metrics, render, resource_metrics, volume_metrics
 from shipwheel.kubelet.server.sampling import (
     ContainerSample,
     Filesystem,
@@ -63,6 +63,7 @@ def test_version_1(tmp_path: Path) -> None:
         throttled=77,
         memory=1000,
         working_set=700,
+        inactive_file=300,
         rss=400,
         page_faults=9,
         processes=3,
@@ -85,6 +86,8 @@ def test_version_2(tmp_path: Path) -> None:
             "pod/c/memory.max": "max\n",
             "pod/c/memory.events": "max 2\noom_kill 1\n",
             "pod/c/io.stat": "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n",
+            "pod/c/cpu.pressure": "some avg10=1.50 avg60=0.20 avg300=0.00 total=7000000\n"
+            "full avg10=0.00 avg60=0.00 avg300=0.00 total=2000000\n",
         },
     )
     found = cgroup_stats.read(cgroup_stats.paths_of("0::/pod/c\n"), tmp_path)
@@ -92,6 +95,7 @@ def test_version_2(tmp_path: Path) -> None:
     assert (found.memory, found.working_set, found.rss, found.memory_limit) == (1000, 700, 400, 0)
     assert (found.cpu_quota, found.cpu_period, 990 < found.cpu_shares < 1030) == (50000, 100000, True)
     assert (found.memory_failures, found.oom_kills, found.io["8:0"]["wbytes"]) == (2, 1, 20)
+    assert found.pressure == {"cpu": Stalls(Stalled(7_000_000, 1.5, 0.2), Stalled(2_000_000))}
 
 
 def test_a_container_that_is_gone_uses_nothing(tmp_path: Path) -> None:
@@ -216,6 +220,31 @@ def test_the_text_format(text: bytes) -> None:
         else:
             pattern = rf'{family}(\{{([a-zA-Z_]+="([^"\\]|\\.)*",?)+\}})? -?[0-9.e+-]+( \d+)?'
             assert re.fullmatch(pattern, line), line
+
+
+def test_volumes_of_claims() -> None:
+    disk = Filesystem(available=70, capacity=100, used=30, inodes_free=7, inodes=10, inodes_used=3)
+    volumes = [VolumeSample("v", disk, "data", ephemeral=False), VolumeSample("scratch", disk)]
+    sample = replace(SAMPLE, pods=[replace(SAMPLE.pods[0], volumes=volumes)])
+    text = volume_metrics(sample).decode()
+    labels = '{namespace="ns",persistentvolumeclaim="data"}'
+    assert f"kubelet_volume_stats_used_bytes{labels} 30\n" in text
+    assert f"kubelet_volume_stats_inodes_free{labels} 7\n" in text
+    assert text.count("persistentvolumeclaim") == 6
+    assert volume_metrics(None) == b""
+
+
+def test_waiting_is_told_where_the_kernel_does() -> None:
+    waited = replace(CgroupUsage(), pressure={"cpu": Stalls(Stalled(3_000_000, 1.5), Stalled(1_000_000))})
+    sample = replace(SAMPLE, pods=[replace(SAMPLE.pods[0], usage=waited)])
+    text = cadvisor_metrics(sample, cpus=2).decode()
+    assert re.search(r"container_pressure_cpu_waiting_seconds_total\{.*\} 3 ", text)
+    assert re.search(r"container_pressure_cpu_stalled_seconds_total\{.*\} 1 ", text)
+    assert "container_pressure_io" not in text
+    assert summary("n", sample)["pods"][0]["cpu"]["psi"] == {
+        "some": {"total": 3_000_000, "avg10": 1.5, "avg60": 0.0, "avg300": 0.0},
+        "full": {"total": 1_000_000, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0},
+    }
 
 
 def test_a_network_is_counted_by_pod() -> None:

@@ -18,6 +18,24 @@ _MICROSECOND, _TICK = 1_000, 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Stalled:
+    """How long tasks waited (PSI): microseconds in all, and the share of the last seconds (percent)."""
+
+    total: int = 0
+    avg10: float = 0.0
+    avg60: float = 0.0
+    avg300: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stalls:
+    some: Stalled = Stalled()
+    """At least one task waited."""
+    full: Stalled = Stalled()
+    """All of them did."""
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupUsage:
     """Times are nanoseconds, sizes bytes. A limit of 0 is none."""
 
@@ -44,8 +62,13 @@ class CgroupUsage:
     cpu_period: int = 0
     memory_limit: int = 0
     swap_limit: int = 0
+    active_file: int = 0
+    inactive_file: int = 0
+    kernel_memory: int = 0
     io: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By device (`8:0`): rbytes, wbytes, rios, wios."""
+    pressure: Mapping[str, Stalls] = field(default_factory=dict)
+    """By resource (`cpu`, `memory`, `io`): cgroup v2 on kernels that tell."""
 
 
 def paths_of(text: str) -> dict[str, str]:
@@ -102,6 +125,9 @@ def _read_v1(at: Mapping[str, Path]) -> CgroupUsage:
         cpu_period=_number(cpu / "cpu.cfs_period_us"),
         memory_limit=_limited(limit),
         swap_limit=max(_limited(both) - _limited(limit), 0),
+        active_file=stat.get("total_active_file", 0),
+        inactive_file=stat.get("total_inactive_file", 0),
+        kernel_memory=_number(memory / "memory.kmem.usage_in_bytes"),
         io=_blkio(block),
     )
 
@@ -136,11 +162,26 @@ def _read_v2(at: Path) -> CgroupUsage:
         cpu_period=int(period) if period.strip().isdigit() else 0,
         memory_limit=_limited(_number(at / "memory.max")),
         swap_limit=_limited(_number(at / "memory.swap.max")),
+        active_file=stat.get("active_file", 0),
+        inactive_file=stat.get("inactive_file", 0),
+        kernel_memory=stat.get("kernel", 0),
+        pressure={name: found for name in ("cpu", "memory", "io") if (found := _stalls(at / f"{name}.pressure"))},
         io={
             device: {key: int(value) for key, _, value in (each.partition("=") for each in rest)}
             for device, *rest in (line.split() for line in _text(at / "io.stat").splitlines() if "=" in line)
         },
     )
+
+
+def _stalls(path: Path) -> Stalls | None:
+    """`some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and `full` likewise."""
+    found = {}
+    for line in _text(path).splitlines():
+        kind, *rest = line.split()
+        values = dict(each.partition("=")[::2] for each in rest)
+        averages = (float(values.get(name, 0)) for name in ("avg10", "avg60", "avg300"))
+        found[kind] = Stalled(int(values.get("total", 0)), *averages)
+    return Stalls(found.get("some", Stalled()), found.get("full", Stalled())) if found else None
 
 
 def _blkio(at: Path) -> dict[str, dict[str, int]]:

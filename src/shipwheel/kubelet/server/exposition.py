@@ -7,11 +7,11 @@ tells without much searching.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shipwheel.kubelet.server.cgroup_stats import CgroupUsage
-from shipwheel.kubelet.server.sampling import ContainerSample, NodeSample, PodSample, Sample
+from shipwheel.kubelet.server.sampling import ContainerSample, Filesystem, NodeSample, PodSample, Sample
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Labels = dict[str, str]
@@ -25,15 +25,15 @@ class Family:
     points: tuple[tuple[Labels, float], ...]
 
 
-def render(families: Iterable[Family], taken_at: int) -> bytes:
-    """Prometheus' text format, each value with the time it was taken at."""
-    stamp = taken_at // 1_000_000
+def render(families: Iterable[Family], taken_at: int | None) -> bytes:
+    """Prometheus' text format, each value with the time it was taken at, if that is to be told."""
+    stamp = "" if taken_at is None else f" {taken_at // 1_000_000}"
     lines = []
     for family in families:
         if not family.points:
             continue
         lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
-        lines += [f"{family.name}{_labels(labels)} {_value(value)} {stamp}" for labels, value in family.points]
+        lines += [f"{family.name}{_labels(labels)} {_value(value)}{stamp}" for labels, value in family.points]
     return ("\n".join(lines) + "\n").encode() if lines else b""
 
 
@@ -56,20 +56,55 @@ def _value(value: float) -> str:
 
 def resource_metrics(sample: Sample | None) -> bytes:
     """None: the sample failed."""
-    if sample is None:
-        return render([_scrape_error(1)], 0).replace(b" 0\n", b"\n")
-    text = render(_resource_families(sample), sample.taken_at)
-    failed = render([_scrape_error(0)], 0).decode().rsplit(" ", 1)[0] + "\n"
-    return text + failed.encode()
+    text = b"" if sample is None else render(_resource_families(sample), sample.taken_at)
+    return text + render(_scrape_errors(int(sample is None)), None)
 
 
-def _scrape_error(value: int) -> Family:
-    return Family(
-        "resource_scrape_error",
-        "[STABLE] 1 if the usage could not be read, else 0",
-        "gauge",
-        (({}, value),),
+def _scrape_errors(value: int) -> Iterator[Family]:
+    for name, level in (("scrape_error", "ALPHA] (Deprecated since 1.29.0"), ("resource_scrape_error", "STABLE")):
+        closing = ")" if "(" in level else "]"
+        yield Family(name, f"[{level}{closing} 1 if the usage could not be read, else 0", "gauge", (({}, value),))
+
+
+def volume_metrics(sample: Sample | None) -> bytes:
+    """How full the volumes of claims are, as they were last counted."""
+    volumes = {} if sample is None else _claimed(sample)
+    return render(
+        (
+            Family(
+                f"kubelet_volume_stats_{name}",
+                f"[ALPHA] {help}",
+                "gauge",
+                tuple(
+                    ({"namespace": namespace, "persistentvolumeclaim": claim}, getattr(found, part))
+                    for (namespace, claim), found in volumes.items()
+                ),
+            )
+            for name, part, help in _VOLUME_METRICS
+        ),
+        None,
     )
+
+
+_VOLUME_METRICS = (
+    ("capacity_bytes", "capacity", "Capacity in bytes of the volume"),
+    ("available_bytes", "available", "Number of available bytes in the volume"),
+    ("used_bytes", "used", "Number of used bytes in the volume"),
+    ("inodes", "inodes", "Maximum number of inodes in the volume"),
+    ("inodes_free", "inodes_free", "Number of free inodes in the volume"),
+    ("inodes_used", "inodes_used", "Number of used inodes in the volume"),
+)
+"""Name, part of a `Filesystem`, help."""
+
+
+def _claimed(sample: Sample) -> dict[tuple[str, str], Filesystem]:
+    """The file systems of claims, each once however many pods use it."""
+    return {
+        (pod.pod["metadata"].get("namespace", ""), volume.claim): volume.filesystem
+        for pod in sample.pods
+        for volume in pod.volumes
+        if volume.claim
+    }
 
 
 def _resource_families(sample: Sample) -> Iterator[Family]:
@@ -98,6 +133,12 @@ def _resource_families(sample: Sample) -> Iterator[Family]:
             "gauge",
             tuple((labels, usage.swap) for labels, usage in found),
         )
+    yield Family(
+        "container_swap_limit_bytes",
+        "[ALPHA] Swap the container may use, in bytes",
+        "gauge",
+        tuple((_container_labels(pod, each), each.usage.swap_limit) for pod, each in containers),
+    )
     yield Family(
         "container_start_time_seconds",
         "[STABLE] When the container started, in seconds since 1970",
@@ -130,6 +171,9 @@ gauge   rss               1    container_memory_rss                       Anonym
 gauge   cache             1    container_memory_cache                     Page cache.
 gauge   mapped            1    container_memory_mapped_file               Memory mapped from files.
 gauge   swap              1    container_memory_swap                      Swap in use.
+gauge   active_file       1    container_memory_total_active_file_bytes   Page cache that was used lately.
+gauge   inactive_file     1    container_memory_total_inactive_file_bytes Page cache that was not used lately.
+gauge   kernel_memory     1    container_memory_kernel_usage              Memory that the kernel uses for it.
 gauge   memory_peak       1    container_memory_max_usage_bytes           The most memory that was ever in use.
 counter memory_failures   1    container_memory_failcnt                   How often the memory limit was hit.
 counter oom_kills         1    container_oom_events_total                 Processes killed for want of memory.
@@ -194,9 +238,23 @@ def _cadvisor_families(sample: Sample, cpus: int) -> Iterator[Family]:
                 for device, counts in usage.io.items()
             ),
         )
+    yield from _pressure_families(cgroups)
     yield from _container_families(sample)
     yield from _network_families(sample)
     yield from _machine_families(sample.node, cpus)
+
+
+def _pressure_families(cgroups: Sequence[tuple[Labels, CgroupUsage]]) -> Iterator[Family]:
+    for resource in ("cpu", "memory", "io"):
+        for part, word in (("full", "stalled"), ("some", "waiting")):
+            points = tuple(
+                (labels, getattr(usage.pressure[resource], part).total / 1e6)
+                for labels, usage in cgroups
+                if resource in usage.pressure
+            )
+            name = f"container_pressure_{resource}_{word}_seconds_total"
+            who = "all tasks" if part == "full" else "tasks"
+            yield Family(name, f"Time that {who} waited for {resource.replace('io', 'IO')}.", _COUNTER, points)
 
 
 def _cgroups(sample: Sample) -> Iterator[tuple[Labels, CgroupUsage]]:

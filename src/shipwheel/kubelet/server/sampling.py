@@ -144,7 +144,8 @@ class Sampler:
         self._volumes = volumes
         self._volume_age = volume_age
         self._root = root
-        self._last: Sample | None = None
+        self.last: Sample | None = None
+        """None before anybody asked for one."""
         self._lock = asyncio.Lock()
         self._processes = _Processes()
         self._counted: dict[Path, tuple[float, Filesystem]] = {}
@@ -153,11 +154,11 @@ class Sampler:
         """A sample that is not older than `max_age` seconds. Raises RuntimeFault."""
         async with self._lock:
             now = self._now()
-            if self._last is None or now - self._last.taken_at >= max_age * 1e9:
-                before, self._last = self._last, await self._take(now)
+            if self.last is None or now - self.last.taken_at >= max_age * 1e9:
+                before, self.last = self.last, await self._take(now)
                 if before is not None:
-                    self._last = with_rates(self._last, before)
-            return self._last
+                    self.last = with_rates(self.last, before)
+            return self.last
 
     def _now(self) -> int:
         return int(self._clock.now().timestamp() * 1_000_000) * 1000

@@ -31,7 +31,12 @@ from shipwheel.kubelet.server.container_logs import (
     container_to_read,
     copy_log,
 )
-from shipwheel.kubelet.server.exposition import CONTENT_TYPE, cadvisor_metrics, resource_metrics
+from shipwheel.kubelet.server.exposition import (
+    CONTENT_TYPE,
+    cadvisor_metrics,
+    resource_metrics,
+    volume_metrics,
+)
 from shipwheel.kubelet.server.node import ServedNode, ready_sandbox, running_id
 from shipwheel.kubelet.server.streaming import BadOptions, options_of
 from shipwheel.kubelet.server.summary import summary
@@ -103,7 +108,7 @@ class KubeletServer:
         node = self._node
         match path:
             case []:
-                text = b"".join(part() for part in node.metrics)
+                text = b"".join(part() for part in node.metrics) + volume_metrics(node.sampler.last)
             case ["resource"]:
                 try:
                     text = resource_metrics(await node.sampler.sample())

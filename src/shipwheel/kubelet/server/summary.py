@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,6 +59,8 @@ def _pod(time: str, pod: PodSample, sample: Sample, only_cpu_and_memory: bool) -
     if pod.volumes:
         found["volume"] = [_volume(time, each, meta.get("namespace", "")) for each in pod.volumes]
     found["ephemeral-storage"] = _filesystem(time, ephemeral_storage(pod, sample.node.filesystem))
+    if io := _psi(pod.usage, "io"):
+        found["io"] = {"time": time, **io}
     found["process_stats"] = {"process_count": pod.usage.processes}
     found["swap"] = _swap(time, pod.usage, pod.usage.swap_limit)
     return found
@@ -89,6 +92,8 @@ def _container(time: str, found: ContainerSample, sample: Sample, only_cpu_and_m
     images, disk = sample.node.image_filesystem, sample.node.filesystem
     stats["rootfs"] = _filesystem(time, _part(images, found.rootfs_bytes, found.rootfs_inodes))
     stats["logs"] = _filesystem(time, _part(disk, found.log_bytes, found.log_inodes))
+    if io := _psi(found.usage, "io"):
+        stats["io"] = {"time": time, **io}
     stats["swap"] = _swap(time, found.usage, found.usage.swap_limit)
     return stats
 
@@ -103,8 +108,13 @@ def _volume(time: str, volume: VolumeSample, namespace: str) -> Obj:
 
 
 def _cpu(time: str, usage: CgroupUsage, rate: int | None) -> Obj:
-    found: Obj = {"time": time, "usageCoreNanoSeconds": usage.cpu}
+    found: Obj = {"time": time, "usageCoreNanoSeconds": usage.cpu, **_psi(usage, "cpu")}
     return found if rate is None else {**found, "usageNanoCores": rate}
+
+
+def _psi(usage: CgroupUsage, resource: str) -> Obj:
+    stalls = usage.pressure.get(resource)
+    return {} if stalls is None else {"psi": {"full": asdict(stalls.full), "some": asdict(stalls.some)}}
 
 
 def _memory(time: str, usage: CgroupUsage, capacity: int) -> Obj:
@@ -115,6 +125,7 @@ def _memory(time: str, usage: CgroupUsage, capacity: int) -> Obj:
         "rssBytes": usage.rss,
         "pageFaults": usage.page_faults,
         "majorPageFaults": usage.major_page_faults,
+        **_psi(usage, "memory"),
     }
     return {**found, "availableBytes": max(capacity - usage.working_set, 0)} if capacity else found
 
