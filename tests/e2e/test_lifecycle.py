@@ -168,7 +168,7 @@ def test_down_leaves_no_trace(tmp_path: Path, options: tuple[str, ...]) -> None:
         done = subprocess.run(
             ["nsenter", f"--net=/run/netns/{name}", "unshare", "--mount", "--pid", "--fork", "--mount-proc",
              sys.executable, "-m", "tests.e2e.machine_before_and_after", str(tmp_path), *options],
-            cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=100, check=False, env=environment,
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False, env=environment,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         report = json.loads(done.stdout.splitlines()[-1])
