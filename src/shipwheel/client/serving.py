@@ -55,7 +55,9 @@ class ComponentServer:
 
     metrics: Metrics
     client: Client
-    """For reviews; with the component's own identity."""
+    """For reviews of who somebody is; with the component's own identity."""
+    authorizer: Client | None = None
+    """For reviews of what they may; None: the same one."""
     healthz: Mapping[str, Check] = field(default_factory=dict)
     livez: Mapping[str, Check] = field(default_factory=dict)
     readyz: Mapping[str, Check] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class ComponentServer:
         """Serve until cancelled; `on_listening` is told the port. OSError when the address cannot be had."""
         if config.port == 0:
             return
-        gate = _Gate(self.client, config.always_allow_paths)
+        gate = _Gate(self.client, self.authorizer or self.client, config.always_allow_paths)
         server = HttpServer(lambda request: self._handle(gate, request))
         with _certificate(config) as (cert, key):
             tls = server_tls(cert, key, client_ca=await self._client_cas(config))
@@ -163,8 +165,9 @@ def health_answer(
 class _Gate:
     """Lets requests pass that the API server allows."""
 
-    def __init__(self, client: Client, open_paths: tuple[str, ...]) -> None:
+    def __init__(self, client: Client, authorizer: Client, open_paths: tuple[str, ...]) -> None:
         self._client = client
+        self._authorizer = authorizer
         self._open = open_paths
         self._users: dict[str, tuple[float, UserInfo | None]] = {}
         self._rights: dict[tuple[str, ...], tuple[float, bool]] = {}
@@ -220,7 +223,7 @@ class _Gate:
                 spec["uid"] = user.uid
             spec["nonResourceAttributes"] = {"path": path, "verb": verb}
             review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-            status = (await self._client.create(SUBJECT_ACCESS_REVIEWS, review)).get("status") or {}
+            status = (await self._authorizer.create(SUBJECT_ACCESS_REVIEWS, review)).get("status") or {}
             allowed = bool(status.get("allowed"))
             _forget_stale(self._rights, now)
             self._rights[key] = (now + _CACHE_SECONDS, allowed)

@@ -14,6 +14,8 @@ class SchedulerConfig:
     """Each field is the flag of its name; times are in seconds."""
 
     kubeconfig: str = ""
+    authentication_kubeconfig: str = ""
+    authorization_kubeconfig: str = ""
     kube_api_qps: float = 50
     kube_api_burst: int = 100
     bind_address: str = "0.0.0.0"
@@ -41,6 +43,8 @@ class SchedulerConfig:
 
 _HELP = {
     "kubeconfig": "Path to kubeconfig file with authorization and master location information.",
+    "authentication-kubeconfig": "kubeconfig to ask the API server with who a token is of.  [default: --kubeconfig]",
+    "authorization-kubeconfig": "kubeconfig to ask the API server with who may read.  [default: --kubeconfig]",
     "kube-api-qps": "QPS to use while talking with kubernetes apiserver. If negative, there is no limit.",
     "leader-elect": "Start a leader election client and gain leadership before executing the main loop.",
     "secure-port": "The port on which to serve HTTPS. If 0, don't serve HTTPS at all.",

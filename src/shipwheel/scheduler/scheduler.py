@@ -6,6 +6,7 @@ What does the work is imported only then: numpy takes memory that nobody else in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import uuid
@@ -13,11 +14,13 @@ import uuid
 from shipwheel.api.clock import Clock, SystemClock
 from shipwheel.client.client import Client
 from shipwheel.client.events import EventRecorder
+from shipwheel.client.kubeconfig import load_config
 from shipwheel.client.leader import ElectionConfig, LeaderElector
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.serving import ComponentServer, ServingConfig
 from shipwheel.scheduler.config import SchedulerConfig
 
+USER_AGENT = "kube-scheduler"
 EVENTS_QUEUED = 10_000
 """A burst of pods is a burst of events; they are written when the pods have their nodes."""
 
@@ -53,8 +56,13 @@ async def run(
     )
     # Who reads events can wait for them; who waits for a node cannot.
     recorder.defer_to(scheduler.is_busy)
-    server = ComponentServer(metrics=metrics, client=client, before_metrics=scheduler.refresh_metrics)
-    async with asyncio.TaskGroup() as group:
+    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        server = ComponentServer(
+            metrics=metrics,
+            client=await _reviewer(config.authentication_kubeconfig, client, stack),
+            authorizer=await _reviewer(config.authorization_kubeconfig, client, stack),
+            before_metrics=scheduler.refresh_metrics,
+        )
         tasks = [
             group.create_task(server.run(_serving(config)), name="serve"),
             group.create_task(recorder.run(), name="record events"),
@@ -67,6 +75,13 @@ async def run(
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def _reviewer(kubeconfig: str, client: Client, stack: contextlib.AsyncExitStack) -> Client:
+    """Who asks the API server about those who read our metrics."""
+    if not kubeconfig:
+        return client
+    return await stack.enter_async_context(Client(load_config(kubeconfig), user_agent=USER_AGENT))
 
 
 def _serving(config: SchedulerConfig) -> ServingConfig:
