@@ -48,13 +48,16 @@ def test_settings_that_make_no_sense(setting: dict[str, str]) -> None:
 
 
 async def test_a_server_of_today_whose_events_are_soon_gone(keys: Path, tmp_path: Path) -> None:
-    config = replace(config_for(keys, tmp_path / "db"), serve_removed_api_versions=False, event_ttl=1)
+    config = replace(
+        config_for(keys, tmp_path / "db"), serve_removed_api_versions=False, event_ttl=1, allow_privileged=False
+    )
     async with running(keys, tmp_path / "db", config=config) as world:
         ask = Asker(world.config("admin", "system:masters"))
         groups = orjson.loads((await ask("GET", "/apis")).body)["groups"]
         assert "extensions" not in [each["name"] for each in groups]
         assert (await ask("GET", "/apis/apps/v1beta1/deployments")).status == 404
         events = "/api/v1/namespaces/default/events"
+        await nobody_may_be_privileged(ask)
         about = {"kind": "Namespace", "name": "default", "namespace": "default"}
         made = await ask("POST", events, {"metadata": {"name": "e"}, "involvedObject": about})
         assert made.status == 201, made.body
@@ -62,3 +65,19 @@ async def test_a_server_of_today_whose_events_are_soon_gone(keys: Path, tmp_path
             while (await ask("GET", f"{events}/e")).status != 404:
                 await asyncio.sleep(0.1)
         await ask.close()
+
+
+async def nobody_may_be_privileged(ask: Asker) -> None:
+    container = {"name": "c", "image": "i", "securityContext": {"privileged": True}}
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}}
+    spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+    answer = await ask(
+        "POST", "/apis/apps/v1/namespaces/default/deployments", {"metadata": {"name": "d"}, "spec": spec}
+    )
+    assert orjson.loads(answer.body)["details"]["causes"] == [
+        {
+            "reason": "FieldValueForbidden",
+            "message": "Forbidden: disallowed by cluster policy",
+            "field": "spec.template.spec.containers[0].securityContext.privileged",
+        }
+    ]

@@ -61,6 +61,7 @@ class ApiServerConfig:
     request_timeout: float = 60.0
     min_request_timeout: int = 1800
     event_ttl: float = 3600.0
+    allow_privileged: bool = True
     serve_removed_api_versions: bool = True
     runtime_config: Mapping[str, str] = field(default_factory=dict)
     feature_gates: Mapping[str, bool] | None = None
@@ -168,5 +169,4 @@ def from_flags(values: Mapping[str, Any]) -> ApiServerConfig:
         given["advertise_address"] = (
             "127.0.0.1" if given["bind_address"] in ("0.0.0.0", "::") else given["bind_address"]
         )
-    given.pop("allow_privileged")
     return ApiServerConfig(**given)

@@ -11,6 +11,7 @@ from shipwheel.apiserver.admission.limit_ranger import LimitRanger
 from shipwheel.apiserver.admission.namespace_lifecycle import NAMESPACES, NamespaceLifecycle
 from shipwheel.apiserver.admission.node_restriction import NodeRestriction
 from shipwheel.apiserver.admission.priority import Priority
+from shipwheel.apiserver.admission.privileged import DenyPrivileged
 from shipwheel.apiserver.admission.rbac_escalation import RbacEscalation
 from shipwheel.apiserver.admission.resource_quota import QUOTAS, ResourceQuota
 from shipwheel.apiserver.admission.runtime_class import RuntimeClass
@@ -63,6 +64,8 @@ def make_admission(server: ApiServer, config: ApiServerConfig) -> Admission:
         config.enable_admission_plugins
     )
     plugins = [make(server) for name, make in _PLUGINS.items() if name in enabled]
+    if not config.allow_privileged:
+        plugins.append(DenyPrivileged())
     if "RBAC" in config.authorization_mode:
         plugins.insert(0, RbacEscalation(server.rbac, server.authorizer))
     return Admission(plugins)
