@@ -44,6 +44,10 @@ async def test_what_is_made_is_kept_but_not_what_it_is_made_of(world: World, adm
     ):
         first, again = [(await admin.request("GET", PODS.path(namespace), accept=form)).body for _ in range(2)]
         assert first == again or "Table" in form
+    watch = {"watch": "1", "resourceVersion": "0", "timeoutSeconds": "1"}
+    accept = "application/vnd.kubernetes.protobuf;stream=watch,application/vnd.kubernetes.protobuf"
+    watched = await admin.request("GET", PODS.path(namespace), query=watch, accept=accept)
+    assert watched.body.count(b"ADDED") == 1
     assert entry.forms is not None and len(entry.forms) == 3
     assert entry._obj is None
     await admin.patch(PODS, "p", namespace, {"metadata": {"labels": {"a": "b"}}})

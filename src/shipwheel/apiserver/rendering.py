@@ -7,7 +7,7 @@ it is made once for GETs, LISTs and WATCHes together.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -54,7 +54,8 @@ class Rendering:
         self.list_kind = resource.list_kind or f"{resource.kind}List"
         self.list_version = version.api_version
         self.convert = version.from_storage
-        self.key: Hashable = (form, version.api_version)
+        self.key = f"{form.format} {form.as_kind}.{form.version} {version.api_version}"
+        """What the forms that are kept and the frames of events go by: one text for lists and watches alike."""
 
     def one(self, entry: Entry) -> bytes:
         """The object by itself."""
@@ -189,7 +190,7 @@ class TableRendering(Rendering):
         super().__init__(resource, version, form, forms)
         self.include = include or "Metadata"
         self.columns = (version.columns if version.columns is not None else resource.columns) or table.DEFAULT_COLUMNS
-        self.key = (form, version.api_version, self.include)
+        self.key += f" {self.include}"
 
     def one(self, entry: Entry) -> bytes:
         return self.list([entry], {"resourceVersion": str(entry.revision)}, SystemClock().now())

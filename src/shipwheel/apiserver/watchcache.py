@@ -35,12 +35,13 @@ class Change:
     """One event as watchers see it: what the object was and what it is now (for a deletion: the last state with
     the deletion's revision). `frames` keeps what was encoded for one watcher, for the next of the same format."""
 
-    __slots__ = ("after", "before", "deleted", "frames", "revision")
+    __slots__ = ("after", "before", "deleted", "frames", "namespace", "revision")
 
     def __init__(self, revision: int, before: Entry | None, after: Entry, deleted: bool) -> None:
         self.revision = revision
         self.before = before
         self.after = after
+        self.namespace = after.namespace
         self.deleted = deleted
         self.frames: dict[Any, bytes] = {}
 
@@ -98,8 +99,10 @@ class Watcher:
         if change.revision <= self.since:
             return
         wanted = self.filter
-        is_in = not change.deleted and wanted.matches(change.after)
-        was_in = change.before is not None and wanted.matches(change.before)
+        if wanted.namespace and wanted.namespace != change.namespace:
+            return
+        is_in = not change.deleted and wanted.selects(change.after)
+        was_in = change.before is not None and wanted.selects(change.before)
         if is_in:
             self.deliver("MODIFIED" if was_in else "ADDED", change)
         elif was_in:
