@@ -10,6 +10,7 @@ from shipwheel.client import resources as r
 from shipwheel.scheduler.why import Explanation, explain
 from tests.controllers.fakeapi import FakeApi
 
+from .test_devices import claim, device, pool, request
 from .test_loop import MORE_KINDS, node, pod
 
 
@@ -68,3 +69,17 @@ async def test_long_lists_are_cut_unless_asked_for() -> None:
     nodes = [(r.NODES, node(f"node-{index}", "1")) for index in range(5)]
     found = await explained("a", *nodes, (r.PODS, pod("a", "3")))
     assert "... and 3 more (--all shows them)" in describe(found, limit=2)
+
+
+async def test_devices() -> None:
+    using = pod("a", resourceClaims=[{"name": "gpu", "resourceClaimName": "c"}])
+    gpus = (r.DEVICE_CLASSES, {"metadata": {"name": "gpu"}, "spec": {}})
+    wanted = (r.RESOURCE_CLAIMS, claim(request(), name="c"))
+    found = await explained("a", (r.NODES, node("one")), gpus, wanted, (r.PODS, using))
+    (verdict,) = found.verdicts
+    assert verdict.refusals == [("DynamicResources", "cannot allocate all claims")]
+    assert verdict.remedies == ["more devices, for c"]
+    bad = (r.RESOURCE_CLAIMS, claim(request(selectors=[{"cel": {"expression": "device.nothing"}}]), name="c"))
+    slices = (r.RESOURCE_SLICES, pool(device("d")))
+    broken = await explained("a", (r.NODES, node("one")), gpus, bad, slices, (r.PODS, using))
+    assert broken.rejected.endswith("CEL runtime error: no such key: nothing")

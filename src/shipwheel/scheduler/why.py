@@ -81,21 +81,26 @@ async def explain(client: Client, namespace: str, name: str) -> Explanation:
 
 def judge(profile: Profile, cycle: Cycle, placed: str) -> Explanation:
     """The explanation, from a table that has everything in it."""
-    from shipwheel.scheduler.framework import Diagnosis, Rejection
+    from shipwheel.scheduler.framework import Diagnosis, PluginError, Rejection, failing_as
 
     pod, table = cycle.pod, cycle.table
     gates = [each["name"] for each in pod["spec"].get("schedulingGates") or ()]
     rejected = f"it waits for its scheduling gates: {', '.join(gates)}" if gates else ""
     refusals: dict[int, list[tuple[str, str]]] = {row: [] for row in table.rows.values()}
-    for plugin in profile.at("preFilter"):
-        verdict = plugin.pre_filter(cycle)
-        if isinstance(verdict, Rejection):
-            rejected = rejected or verdict.reason
-    for plugin in profile.at("filter"):
-        for refusal in plugin.filter(cycle):
-            for row in refusal.mask.nonzero()[0].tolist():
-                if row in refusals:
-                    refusals[row].append((plugin.name, refusal.reason))
+    try:
+        for plugin in profile.at("preFilter"):
+            with failing_as("PreFilter", plugin):
+                verdict = plugin.pre_filter(cycle)
+            if isinstance(verdict, Rejection):
+                rejected = rejected or verdict.reason
+        for plugin in profile.at("filter"):
+            with failing_as("Filter", plugin):
+                for refusal in plugin.filter(cycle):
+                    for row in refusal.mask.nonzero()[0].tolist():
+                        if row in refusals:
+                            refusals[row].append((plugin.name, refusal.reason))
+    except PluginError as error:
+        rejected = rejected or str(error)
     feasible = cycle.none()
     for row, reasons in refusals.items():
         feasible[row] = not reasons and not rejected
@@ -150,6 +155,10 @@ def _remedy(cycle: Cycle, row: int, reason: str) -> str:
             if missing:
                 return f"the node's labels {', '.join(missing)}"
             return "labels on the node as the pod's node affinity wants them"
+        case "cannot allocate all claims":
+            uses = cycle.pod["spec"].get("resourceClaims") or ()
+            named = (each.get("resourceClaimName") or each.get("resourceClaimTemplateName") for each in uses)
+            return f"more devices, for {', '.join(filter(None, named)) or 'its extended resources'}"
         case "node(s) didn't have free ports for the requested pod ports":
             return f"free ports: {', '.join(f'{port}/{protocol}' for protocol, _, port in shape.ports)}"
     return ""
