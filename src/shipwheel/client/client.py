@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import orjson
 
@@ -510,7 +510,7 @@ _GENERIC = {
         "TooManyRequests",
         "the server has received too many requests and has asked us to try again later",
     ),
-    500: ("InternalError", "an error on the server has prevented the request from succeeding"),
+    500: ("InternalError", "unknown"),
     503: ("ServiceUnavailable", "the server is currently unable to handle the request"),
     504: (
         "Timeout",
@@ -531,11 +531,33 @@ def _error_of(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes, 
         return ApiError.from_status(found, headers=names)
     unknown = (
         "InternalError" if status >= 500 else "",
-        f"the server responded with the status code {status}",
+        f"the server responded with the status code {status} but did not return more information",
     )
     reason, message = _GENERIC.get(status, unknown)
     text = body.decode(errors="replace").strip()
-    if status in (403, 500) and text:
-        message = text if status == 403 else f'{message}: "{text}"'
-    message = f"{message} ({method.lower()} {path})" if status not in _GENERIC else message
+    if status == 403 and text:
+        message = text
+    elif status == 500:
+        message = f'an error on the server ("{text or "unknown"}") has prevented the request from succeeding'
+    if about := _resource_in(path):
+        message = f"{message} ({method.lower()} {about})"
     return ApiError(status, reason, message, details={"causes": [{"message": text}]} if text else None, headers=names)
+
+
+def _resource_in(path: str) -> str:
+    """What a request is about, as client-go's messages have it: `pods web`, `deployments.apps`; empty for a path that
+    is none of a resource's."""
+    parts = [unquote(part) for part in path.partition("?")[0].strip("/").split("/")]
+    match parts:
+        case ["api", _, *rest]:
+            group = ""
+        case ["apis", group, _, *rest]:
+            pass
+        case _:
+            return ""
+    if len(rest) > 2 and rest[0] == "namespaces":
+        rest = rest[2:]
+    if not rest:
+        return ""
+    resource = f"{rest[0]}.{group}" if group else rest[0]
+    return f"{resource} {rest[1]}" if len(rest) > 1 else resource
