@@ -286,3 +286,19 @@ async def each(calls: Iterable[Awaitable[Any]]) -> list[BaseException]:
         if not isinstance(error, Retry | ApiError | ConnectionFailed | ConfigError):
             raise error
     return errors
+
+
+async def in_batches(calls: Sequence[Callable[[], Awaitable[Any]]]) -> tuple[int, list[BaseException]]:
+    """Make calls in batches that double as long as they succeed: what cannot work is not tried five hundred times.
+    Returns how many have succeeded, and the errors of the batch that was the last."""
+    done, size = 0, 1
+    left = list(calls)
+    while left:
+        batch = left[:size]
+        del left[:size]
+        errors = await each(call() for call in batch)
+        done += len(batch) - len(errors)
+        if errors:
+            return done, errors
+        size *= 2
+    return done, []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from shipwheel.api.clock import parse_time, rfc3339
 from shipwheel.api.errors import ApiError
@@ -38,6 +39,7 @@ from shipwheel.controllers.framework import (
     OWNER_INDEXERS,
     Context,
     each,
+    in_batches,
     is_conflict,
     is_not_found,
     namespace_is_terminating,
@@ -46,7 +48,6 @@ from shipwheel.controllers.ownership import claim
 from shipwheel.kinds.conditions import remove_condition, renew_condition
 
 _BURST = 500
-_FIRST_BATCH = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,15 +274,8 @@ class ReplicaSetController:
 
     async def _create(self, key: str, rs: Obj, count: int) -> BaseException | None:
         pod = podutil.pod_from_template(rs["spec"]["template"], owner_reference(rs), name_of(rs))
-        batch = _FIRST_BATCH
-        while count > 0:
-            batch = min(batch, count)
-            errors = await each(self._create_one(key, rs, pod) for _ in range(batch))
-            if errors:
-                return errors[0]
-            count -= batch
-            batch *= 2
-        return None
+        _, errors = await in_batches([partial(self._create_one, key, rs, pod)] * count)
+        return errors[0] if errors else None
 
     async def _create_one(self, key: str, rs: Obj, pod: Obj) -> None:
         try:

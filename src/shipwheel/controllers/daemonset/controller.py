@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from shipwheel.api.errors import ApiError
@@ -28,6 +29,7 @@ from shipwheel.controllers.framework import (
     OWNER_INDEXERS,
     Context,
     each,
+    in_batches,
     is_not_found,
     namespace_is_terminating,
     selector_of,
@@ -191,13 +193,7 @@ class DaemonSetController:
     # Acting
 
     async def _act(self, key: str, ds: Obj, decided: planning.Plan, hashed: str) -> BaseException | None:
-        errors: list[BaseException] = []
-        left = decided.create[:_BURST]
-        batch = 1
-        while left and not errors:
-            errors += await each(self._create(key, ds, node, hashed) for node in left[:batch])
-            del left[:batch]
-            batch *= 2
+        _, errors = await in_batches([partial(self._create, key, ds, node, hashed) for node in decided.create[:_BURST]])
         errors += await each(self._delete(key, ds, pod) for pod in decided.delete[:_BURST])
         return errors[0] if errors else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError
@@ -26,7 +27,14 @@ from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.informer import EventType
 from shipwheel.client.resources import JOBS, PODS
 from shipwheel.controllers import pods as podutil
-from shipwheel.controllers.framework import Context, each, is_not_found, namespace_is_terminating, selector_of
+from shipwheel.controllers.framework import (
+    Context,
+    each,
+    in_batches,
+    is_not_found,
+    namespace_is_terminating,
+    selector_of,
+)
 from shipwheel.controllers.job import tracking
 from shipwheel.controllers.job.backoff import Backoff
 from shipwheel.controllers.job.metrics import JobMetrics
@@ -296,18 +304,8 @@ class JobController:
     # Pods
 
     async def _create(self, key: str, found: View, indexes: tuple[int | None, ...]) -> tuple[int, list[BaseException]]:
-        """Create pods in batches that double as long as they succeed; (how many, errors)."""
-        left = list(indexes)
-        made, batch = 0, 1
-        while left:
-            chosen = left[:batch]
-            del left[:batch]
-            errors = await each(self._create_one(key, found, index) for index in chosen)
-            made += len(chosen) - len(errors)
-            if errors:
-                return made, errors
-            batch *= 2
-        return made, []
+        """Create pods; (how many, errors)."""
+        return await in_batches([partial(self._create_one, key, found, index) for index in indexes])
 
     async def _create_one(self, key: str, found: View, index: int | None) -> None:
         job = found.job

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import (
@@ -26,6 +27,7 @@ from shipwheel.controllers.framework import (
     Context,
     Retry,
     each,
+    in_batches,
     is_already_exists,
     is_not_found,
     selector_of,
@@ -174,14 +176,14 @@ class StatefulSetController:
     # Acting
 
     async def _act(self, key: str, stateful: Obj, update: Obj, actions: Sequence[Action]) -> BaseException | None:
-        """Carry actions out: in order for an ordered set, else at once; returns the first error."""
+        """Carry actions out: one by one for an ordered set, else ever more at once; returns the first error."""
         if is_ordered(stateful):
             for action in actions:
                 errors = await each([self._do(key, stateful, update, action)])
                 if errors:
                     return errors[0]
             return None
-        errors = await each(self._do(key, stateful, update, action) for action in actions)
+        _, errors = await in_batches([partial(self._do, key, stateful, update, action) for action in actions])
         return errors[0] if errors else None
 
     async def _do(self, key: str, stateful: Obj, update: Obj, action: Action) -> None:
