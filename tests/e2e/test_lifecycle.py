@@ -148,6 +148,7 @@ def test_simulated_pods(tmp_path: Path) -> None:
         cluster.down()
 
 
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("options", [(), ("--nodes", "2")], ids=["the machine", "two nodes"])
 def test_down_leaves_no_trace(tmp_path: Path, options: tuple[str, ...]) -> None:
     """In namespaces of its own (network, mounts, processes), so that nothing but the cluster changes anything."""

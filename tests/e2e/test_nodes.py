@@ -121,6 +121,7 @@ def test_each_node_is_a_machine_of_its_own(three: Cluster) -> None:
     three.kubectl("delete", "pod", "host-1", "host-2", "--wait=false")
 
 
+@pytest.mark.timeout(900)
 def test_a_node_that_dies_and_returns(three: Cluster) -> None:
     """Its deployment's pods move; those of a stateful set only when somebody vouches for it being gone."""
     stateful = deployment("db", 3)
