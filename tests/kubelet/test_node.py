@@ -296,6 +296,16 @@ def test_conditions_of_a_node() -> None:
     assert not node_status.changed(good, node_status.node_status(FACTS, good, now=NOW + timedelta(minutes=1)))
 
 
+def test_resources_that_an_administrator_advertises_can_be_used() -> None:
+    before = node_status.node_status(FACTS, {}, now=NOW)
+    before["capacity"]["example.com/dongle"] = "4"
+    before["capacity"]["unknown"] = "1"
+    after = node_status.node_status(FACTS, before, now=NOW)
+    assert after["allocatable"]["example.com/dongle"] == after["capacity"]["example.com/dongle"] == "4"
+    assert "unknown" not in after["allocatable"]
+    assert node_status.changed(before, after)
+
+
 def test_the_largest_images_are_listed() -> None:
     images = [Image(str(size), (f"i{size}:1",), (f"i{size}@sha256:x", "<none>@<none>"), size) for size in (1, 3, 2)]
     status = node_status.node_status(dataclasses.replace(FACTS, images=images, max_images=2), {}, now=NOW)

@@ -12,6 +12,7 @@ from shipwheel.api import quantity
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.meta import Obj
 from shipwheel.api.quantity import ZERO, Quantity
+from shipwheel.kinds.core.resources import is_extended
 from shipwheel.kubelet.machine import Machine
 from shipwheel.kubelet.runtime.base import Image, RuntimeCondition, RuntimeHandler
 
@@ -120,8 +121,8 @@ def node_status(facts: NodeFacts, previous: Obj, *, now: datetime) -> Obj:
     """The whole status; `previous` is the one that the server has."""
     machine = facts.machine
     status: Obj = {
-        "capacity": capacity(facts),
-        "allocatable": allocatable(facts),
+        "capacity": capacity(facts) | _advertised(facts, previous),
+        "allocatable": allocatable(facts) | _advertised(facts, previous),
         "conditions": _conditions(facts, previous, now),
         "addresses": addresses(facts),
         "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}},
@@ -147,6 +148,13 @@ def node_status(facts: NodeFacts, previous: Obj, *, now: datetime) -> Obj:
     if volumes := sorted(facts.volumes_in_use()):
         status["volumesInUse"] = volumes
     return status
+
+
+def _advertised(facts: NodeFacts, previous: Obj) -> dict[str, str]:
+    """Extended resources that an administrator has written into the node's capacity: all of them can be used."""
+    own = capacity(facts)
+    given = previous.get("capacity") or {}
+    return {name: amount for name, amount in given.items() if name not in own and is_extended(name)}
 
 
 def _handler(handler: RuntimeHandler) -> Obj:
