@@ -259,7 +259,8 @@ class Load:
             latencies: list[float] = []
             cost = Cost(self.pids)
             for change in range(changes):
-                body = b'{"metadata":{"annotations":{"change":"%d"}}}' % change
+                # Another text in each form: what changes nothing is no event.
+                body = json.dumps({"metadata": {"annotations": {"change": f"{change}{form}"}}}).encode()
                 path = f"{self.base}/{self._name(change % self.pods)}"
                 request = self.server.request("PATCH", path, body=body, kind="application/merge-patch+json")
                 arrived = 0
