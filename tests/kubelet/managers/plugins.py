@@ -24,6 +24,8 @@ class DevicePlugin:
         self.calls: list[tuple[str, Obj]] = []
         self.prefer: list[str] = []
         self.error = ""
+        self.cdi = True
+        """It names its devices to the runtime, too, which then has to have their descriptions."""
         self._changed = asyncio.Event()
         tables = device_messages()
         self._server = GrpcServer(
@@ -97,7 +99,7 @@ class DevicePlugin:
             ],
             "mounts": [{"container_path": "/driver", "host_path": "/tmp", "read_only": True}],
             "annotations": {"example.com/devices": ",".join(ids)},
-            "cdi_devices": [{"name": f"example.com/dev={each}"} for each in ids],
+            "cdi_devices": [{"name": f"example.com/dev={each}"} for each in ids if self.cdi],
         }
         return {"container_responses": [response]}
 

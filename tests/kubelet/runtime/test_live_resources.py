@@ -80,6 +80,7 @@ async def test_devices(node: LiveKubelet) -> None:
     """A plugin's devices are in the container, and stay its own over a restart of kubelet and plugin."""
     plugins = node.directory / "root/device-plugins"
     first, second = (DevicePlugin(RESOURCE, {"d0": ("Healthy", ()), "d1": ("Healthy", ())}) for _ in range(2))
+    first.cdi = second.cdi = False
     await node.start()
     await node.until((plugins / "kubelet.sock").exists)
     await first.start(plugins)
