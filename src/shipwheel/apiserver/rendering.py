@@ -41,7 +41,7 @@ class Rendering:
 
     content_type = "application/json"
     watch_content_type = "application/json"
-    slice = 4 * SLICE
+    slice = SLICE
     """How many bytes of stored objects are dealt with in a turn."""
 
     def __init__(self, resource: Resource, version: Version, form: MediaType, forms: Forms) -> None:
@@ -184,8 +184,6 @@ class YamlOf(Rendering):
 class TableRendering(Rendering):
     """`as=Table`: what kubectl prints."""
 
-    slice = SLICE
-
     def __init__(self, resource: Resource, version: Version, form: MediaType, forms: Forms, include: str) -> None:
         super().__init__(resource, version, form, forms)
         self.include = include or "Metadata"
@@ -255,8 +253,6 @@ class TableRendering(Rendering):
 class PartialRendering(Rendering):
     """`as=PartialObjectMetadata` and its list: metadata alone."""
 
-    slice = SLICE
-
     def __init__(self, resource: Resource, version: Version, form: MediaType, forms: Forms) -> None:
         super().__init__(resource, version, form, forms)
         self.item_kind = "PartialObjectMetadata"
@@ -280,7 +276,6 @@ class ProtobufRendering(Rendering):
 
     content_type = "application/vnd.kubernetes.protobuf"
     watch_content_type = "application/vnd.kubernetes.protobuf;stream=watch"
-    slice = SLICE
 
     def __init__(self, resource: Resource, version: Version, form: MediaType, forms: Forms) -> None:
         super().__init__(resource, version, form, forms)
