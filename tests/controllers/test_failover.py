@@ -94,8 +94,9 @@ async def test_who_dies_is_followed_within_a_lease(pair: Pair):
     pair.connections["a"].cut = True
     pair.scale(8)
     passed = await pair.until(lambda: len(pair.api.list(PODS)) == 8)
-    # It counts from when it last saw the lease change, which may be a whole retry before the last renewal.
-    assert LEASE - RETRY - 1 <= passed <= LEASE + RETRY + 1
+    # The last renewal may be a retry ago; and whoever follows sees it up to a retry late, and looks again up to a retry
+    # after the lease's end.
+    assert LEASE - RETRY - 1 <= passed <= LEASE + 2 * RETRY + 1
     await pair.clock.advance(30)
     assert len(pair.api.list(PODS)) == 8, "nothing was done twice"
     assert pair.leader() == "b"
@@ -111,7 +112,7 @@ async def test_who_is_cut_off_stops_before_another_begins(pair: Pair):
         pair.tasks["a"].result()
     assert caught.group_contains(LeadershipLost)
     pair.connections["a"].refused = False  # too late: it has ended
-    await pair.until(lambda: len(pair.api.list(PODS)) == 8, within=LEASE + RETRY + 1)
+    await pair.until(lambda: len(pair.api.list(PODS)) == 8, within=LEASE + 2 * RETRY + 1)
     await pair.clock.advance(30)
     assert len(pair.api.list(PODS)) == 8
 
