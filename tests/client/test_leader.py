@@ -151,8 +151,8 @@ async def test_a_leader_that_cannot_renew_stops_before_another_begins(election: 
     with pytest.raises(LeadershipLost, match="failed to renew lease kube-system/job"):
         await a.task
     election.server.refuse = lambda request: None
-    # The follower may first see the last renewal now, and waits from then on, and for its next look.
-    await election.pass_time(15 + 5)
+    # The follower may first see the last renewal at its next look, waits from then on, and for the look after that.
+    await election.pass_time(15 + 2 * 4.4)
     assert b.leading
 
 
