@@ -110,6 +110,8 @@ async def running(
     tasks = [asyncio.create_task(server.cache.run()), asyncio.create_task(server.custom_resources.run())]
     tasks.append(asyncio.create_task(server.ip_addresses.run()))
     tasks.append(asyncio.create_task(server.token_uses.run()))
+    tasks.append(asyncio.create_task(server.api_services.run()))
+    tasks.append(asyncio.create_task(server.flow_config.run()))
     try:
         port = await http.listen("127.0.0.1", 0, tls=tls)
         await server.prepare_cluster()

@@ -17,18 +17,14 @@ from shipwheel.api.errors import method_not_allowed, page_not_found
 from shipwheel.api.meta import GroupVersion, GroupVersionKind, Obj
 from shipwheel.api.resource import Resource, Subresource, Version
 from shipwheel.api.scheme import Scheme
+from shipwheel.apiserver.apiservices import PRIORITIES
 from shipwheel.apiserver.rendering import plain_not_found, render_object
 from shipwheel.client.httpserver import Request, Response
 
 _AGGREGATED = frozenset(
     GroupVersionKind("apidiscovery.k8s.io", version, "APIGroupDiscoveryList") for version in ("v2", "v2beta1")
 )
-_PREFERRED_GROUPS = (
-    "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "autoscaling",
-    "batch", "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
-    "admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io",
-    "node.k8s.io", "discovery.k8s.io", "resource.k8s.io", "flowcontrol.apiserver.k8s.io",
-)  # fmt: skip
+_PREFERRED_GROUPS = ("apiregistration.k8s.io", *filter(None, PRIORITIES))
 """The order of the built-in groups; others follow by name."""
 
 

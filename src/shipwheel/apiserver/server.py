@@ -23,6 +23,7 @@ from shipwheel.api.scheme import Scheme
 from shipwheel.apiserver import bootstrap
 from shipwheel.apiserver.admission.chain import Admission
 from shipwheel.apiserver.admission.plugins import make_admission
+from shipwheel.apiserver.apiservices import ApiServices
 from shipwheel.apiserver.authn.requests import Authenticator, TokenAuthenticator
 from shipwheel.apiserver.authn.serviceaccount import ServiceAccountAuthenticator, TokenIssuer
 from shipwheel.apiserver.authn.x509 import FrontProxyAuthenticator, X509Authenticator, load_authorities
@@ -33,6 +34,7 @@ from shipwheel.apiserver.config import ApiServerConfig
 from shipwheel.apiserver.customresources import CustomResources
 from shipwheel.apiserver.documents import Documents
 from shipwheel.apiserver.flow import Flow
+from shipwheel.apiserver.flowconfig import FlowConfig
 from shipwheel.apiserver.forward import Destination, Forwarder
 from shipwheel.apiserver.health import Health
 from shipwheel.apiserver.intake import WriteOptions
@@ -106,6 +108,8 @@ class ApiServer:
             request_timeout=config.request_timeout,
         )
         self.custom_resources = CustomResources(self)
+        self.api_services = ApiServices(self)
+        self.flow_config = FlowConfig(self)
         self.ip_addresses = IpAddresses(self)
         self.master_leases = MasterLeases(self)
         self.service_repair = ServiceRepair(self)
@@ -323,6 +327,8 @@ class ApiServer:
         await bootstrap.make_namespaces(self)
         await bootstrap.make_roles(self)
         await bootstrap.make_priority_classes(self)
+        await self.flow_config.ensure()
+        await self.api_services.ensure()
         await bootstrap.make_service_range(self, config.service_cluster_ip_range)
         await bootstrap.note_start_of_token_tracking(self)
         await bootstrap.make_service_cidr(self, config.service_cluster_ip_range)
@@ -362,8 +368,10 @@ async def run(
                 ready(server)
             log.info("serving on %s:%d", config.bind_address, config.secure_port)
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(server.api_services.run(), name="api-services")
                 tasks.create_task(_compact(server), name="compaction")
                 tasks.create_task(server.custom_resources.run(), name="custom-resources")
+                tasks.create_task(server.flow_config.run(), name="flow-config")
                 tasks.create_task(server.ip_addresses.run(), name="ip-addresses")
                 tasks.create_task(server.master_leases.run(), name="master-leases")
                 tasks.create_task(server.service_repair.run(), name="service-repair")

@@ -7,7 +7,7 @@ from typing import Any
 
 from shipwheel.api.meta import Obj
 
-_EVERYTHING: dict[str, Any] = {
+EVERYTHING: dict[str, Any] = {
     "resourceRules": [
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": True, "namespaces": ["*"]}
     ],
@@ -15,7 +15,7 @@ _EVERYTHING: dict[str, Any] = {
 }
 
 
-def _groups(*names: str) -> list[Obj]:
+def groups(*names: str) -> list[Obj]:
     return [{"kind": "Group", "group": {"name": name}} for name in names]
 
 
@@ -23,13 +23,13 @@ FLOW_SCHEMAS: dict[str, Obj] = {
     "exempt": {
         "priorityLevelConfiguration": {"name": "exempt"},
         "matchingPrecedence": 1,
-        "rules": [{"subjects": _groups("system:masters"), **_EVERYTHING}],
+        "rules": [{"subjects": groups("system:masters"), **EVERYTHING}],
     },
     "catch-all": {
         "priorityLevelConfiguration": {"name": "catch-all"},
         "matchingPrecedence": 10000,
         "distinguisherMethod": {"type": "ByUser"},
-        "rules": [{"subjects": _groups("system:unauthenticated", "system:authenticated"), **_EVERYTHING}],
+        "rules": [{"subjects": groups("system:unauthenticated", "system:authenticated"), **EVERYTHING}],
     },
 }
 """Specs by name."""
