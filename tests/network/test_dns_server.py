@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import pytest
 from dnslib import CLASS, EDNS0, QTYPE, RCODE, RR, A, DNSHeader, DNSRecord
 
 from shipwheel.api.clock import ManualClock
-from shipwheel.network.dns.server import Responder, listening
+from shipwheel.network.dns.server import CannotListen, Responder, listening
 from shipwheel.network.dns.upstream import Resolver, Upstream, lifetime_of, read_resolvers
 from shipwheel.network.dns.view import View
 
@@ -231,3 +232,15 @@ def test_resolv_conf(tmp_path) -> None:
 def test_failures_are_not_remembered() -> None:
     assert lifetime_of(DNSRecord(DNSHeader(rcode=RCODE.SERVFAIL))) == 0
     assert lifetime_of(DNSRecord(DNSHeader(rcode=RCODE.NXDOMAIN))) == 0
+
+
+async def test_an_address_that_somebody_else_has() -> None:
+    responder = Responder(View(), Upstream((), ManualClock()), zone="cluster.local")
+    with socket.create_server((LOCALHOST[0], 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ExceptionGroup) as caught:
+            async with listening(LOCALHOST, port, responder):
+                raise AssertionError("nobody can listen there")
+    (error,) = caught.value.exceptions
+    assert isinstance(error, CannotListen)
+    assert str(error) == f"the DNS server cannot listen on {LOCALHOST[0]}, port {port}: Address already in use"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from shipwheel.admin.layout import Layout
+from shipwheel.admin.runner import explains_itself, reasons
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ async def kept(name: str, make: Callable[[], Coroutine[Any, Any, None]]) -> None
         try:
             await make()
             log.warning("%s has ended", name)
-        except Exception:
-            log.exception("%s failed", name)
+        except Exception as error:
+            log.error("%s failed: %s", name, "; ".join(reasons(error)), exc_info=not explains_itself(error))
             failures = failures + 1 if time.monotonic() - started < STEADY else 1
             if failures >= HOPELESS:
                 raise

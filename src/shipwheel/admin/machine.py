@@ -59,12 +59,17 @@ class Owner:
     command: str
 
 
-def port_owners(port: int) -> list[Owner]:
-    """The processes that listen on a TCP port, as far as we may know."""
-    inodes = set(_listeners(port))
+def port_owners(port: int, host: str = "") -> list[Owner]:
+    """The processes that listen on a TCP port, of that IPv4 address if one is given, as far as we may know."""
+    inodes = set(_listeners(port, host))
     if not inodes:
         return []
     return [Owner(pid, " ".join(filter(None, command_of(pid))) or "?") for pid in processes() if inodes & _sockets(pid)]
+
+
+def taken_by(host: str, port: int) -> str:
+    """Who listens there, to be added to a complaint about that; empty when we may not know."""
+    return "".join(f'; process {each.pid} ("{each.command}") has it' for each in port_owners(port, host))
 
 
 def is_free(port: int, host: str) -> bool:
@@ -130,15 +135,18 @@ def routed_networks() -> list[str]:
     return found
 
 
-def _listeners(port: int) -> Iterator[str]:
-    """The inodes of the listening sockets on a port."""
+def _listeners(port: int, host: str) -> Iterator[str]:
+    """The inodes of the listening sockets on a port; with `host`, those that an IPv4 address leads to."""
+    # As the kernel writes it: in hexadecimal, the last byte first.
+    within = {"00000000", "0" * 32, socket.inet_aton(host)[::-1].hex().upper()} if host else set()
     for table in ("tcp", "tcp6"):
         try:
             lines = Path("/proc/net", table).read_text().splitlines()[1:]
         except OSError:
             continue
         for fields in map(str.split, lines):
-            if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+            address, _, number = fields[1].rpartition(":")
+            if fields[3] == LISTEN and int(number, 16) == port and (not within or address in within):
                 yield fields[9]
 
 

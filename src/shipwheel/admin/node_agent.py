@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from shipwheel.admin import bridge
 from shipwheel.admin.commands import COMMANDS
+from shipwheel.admin.errors import ClusterError
 from shipwheel.admin.kept import kept, wait_for_api
 from shipwheel.admin.layout import Layout, NodeSettings, Settings
+from shipwheel.admin.machine import taken_by
 from shipwheel.admin.nodes import boot, containerd_config, import_images, namespaces_of, network_config
-from shipwheel.admin.runner import run_component
+from shipwheel.admin.runner import leaves, run_component
 
 
 def fork(layout: Layout, settings: Settings, node: NodeSettings) -> int:
@@ -131,5 +133,18 @@ async def _network(layout: Layout, settings: Settings, node: NodeSettings) -> No
         addresses = await network_ready
         dns_ready: asyncio.Future[int] = loop.create_future()
         dns = server.Config(addresses=addresses, domain=settings.domain)
-        tasks.create_task(server.run(dns, client=client, clock=clock, ready=dns_ready))
+        tasks.create_task(_dns(server.run(dns, client=client, clock=clock, ready=dns_ready)))
         await publish(client, await watcher.get(NODES, node.name), addresses, await dns_ready)
+
+
+async def _dns(serve: Coroutine[Any, Any, None]) -> None:
+    """Raises `ClusterError`, which also says who has the address that the server needs."""
+    from shipwheel.network.dns.server import CannotListen
+
+    try:
+        await serve
+    except ExceptionGroup as group:
+        error = next((each for each in leaves(group) if isinstance(each, CannotListen)), None)
+        if error is None:
+            raise
+        raise ClusterError(f"{error}{taken_by(error.address, error.port)}") from None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
+
+from shipwheel.admin.errors import ClusterError
 
 
 def run_component(make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
@@ -26,9 +28,21 @@ async def _until_signalled(make: Callable[[], Coroutine[Any, Any, Any]]) -> None
 
 def reasons(error: BaseException) -> list[str]:
     """What went wrong, a line for each of the errors that a group of tasks ended with."""
+    return [str(each) or type(each).__name__ for each in leaves(error)]
+
+
+def explains_itself(error: BaseException) -> bool:
+    """Whether its message is all there is to say, so that nobody needs a traceback."""
+    return all(isinstance(each, ClusterError) for each in leaves(error))
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """What went wrong, one by one, where it is a group."""
     if isinstance(error, BaseExceptionGroup):
-        return [line for each in error.exceptions for line in reasons(each)]
-    return [str(error) or type(error).__name__]
+        for each in error.exceptions:
+            yield from leaves(each)
+    else:
+        yield error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

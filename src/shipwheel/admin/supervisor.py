@@ -24,7 +24,7 @@ from typing import Any
 
 from shipwheel.admin import klog
 from shipwheel.admin.pki import write_private
-from shipwheel.admin.runner import reasons
+from shipwheel.admin.runner import explains_itself, reasons
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,8 @@ class Supervisor:
             status = 0
         except BaseException as error:
             own = logging.getLogger(program.name)
-            own.error("ended by an error", exc_info=True)
+            if not explains_itself(error):
+                own.error("ended by an error", exc_info=True)
             own.critical("%s", "; ".join(reasons(error)))
         finally:
             logging.shutdown()

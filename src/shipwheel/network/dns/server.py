@@ -108,9 +108,19 @@ async def run(config: Config, *, client: Client, clock: Clock, ready: asyncio.Fu
             await asyncio.Event().wait()
 
 
+class CannotListen(Exception):
+    """On an address that the server needs; the message says which, and why."""
+
+    def __init__(self, address: str, port: int, reason: str) -> None:
+        super().__init__(f"the DNS server cannot listen on {address}, port {port}: {reason}")
+        self.address = address
+        self.port = port
+
+
 @contextlib.asynccontextmanager
 async def listening(addresses: tuple[str, ...], port: int, responder: Responder) -> AsyncIterator[int]:
-    """Answer by UDP and TCP on the same port of all addresses, inside the block; gives the port."""
+    """Answer by UDP and TCP on the same port of all addresses, inside the block; gives the port. Raises
+    `CannotListen`."""
     loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as stack:
         for address in addresses:
@@ -127,7 +137,7 @@ async def listening(addresses: tuple[str, ...], port: int, responder: Responder)
 
 def _sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     """A listening TCP socket and a UDP socket on the same port. The address need not exist yet: the pods'
-    gateway comes with the first pod."""
+    gateway comes with the first pod. Raises `CannotListen`."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     stream = socket.socket(family, socket.SOCK_STREAM)
     datagram = socket.socket(family, socket.SOCK_DGRAM)
@@ -140,10 +150,10 @@ def _sockets(address: str, port: int) -> tuple[socket.socket, socket.socket]:
         stream.bind((address, port))
         datagram.bind((address, stream.getsockname()[1]))
         stream.listen(128)
-    except BaseException:
+    except OSError as error:
         stream.close()
         datagram.close()
-        raise
+        raise CannotListen(address, port, error.strerror or str(error)) from error
     return stream, datagram
 
 
