@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,9 +14,10 @@ import pytest
 from cryptography import x509
 
 from shipwheel.admin import addons, choices, cluster, command_lines, fleet, identities, machine, pki
+from shipwheel.admin import layout as layouts
 from shipwheel.admin.cluster import ClusterError, NotAble, Wanted
 from shipwheel.admin.commands import COMMANDS
-from shipwheel.admin.layout import Layout, NodeSettings, Settings
+from shipwheel.admin.layout import Layout, LayoutError, NodeSettings, Settings
 from shipwheel.admin.nodes import resolvers_of_nodes
 from shipwheel.client.kubeconfig import load_config, read_file
 
@@ -227,6 +230,61 @@ def test_nodes_of_a_cluster_that_does_not_run(tmp_path: Path, layout: Layout) ->
 def test_settings_are_read_as_they_were_written(layout: Layout, settings: Settings) -> None:
     layout.write_settings(settings)
     assert layout.read_settings() == settings
+
+
+def test_a_newer_versions_cluster_can_be_taken_down_only(tmp_path: Path, layout: Layout) -> None:
+    layout.write_settings(Settings("default", "simulated", "sqlite", 6443, "127.0.0.1"))
+    newer = {**json.loads(layout.settings.read_text()), "zone": "a"}
+    layout.settings.write_text(json.dumps(newer))
+    with pytest.raises(LayoutError, match="made by a newer version"):
+        cluster.up(simulated(tmp_path))
+    with pytest.raises(LayoutError, match="made by a newer version"):
+        fleet.add("default", layout.data, "node-2", cluster.silent)
+    assert json.loads(layout.settings.read_text()) == newer
+    assert [each.settings.name for each in fleet.listed("default", layout.data)] == ["node-1"]
+    assert cluster.down("default", layout.data)
+    assert not layout.data.exists()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "complaint"),
+    [
+        ({}, ""),
+        ({"pod_cidr": "10.244.0.0/16"}, "the range of pods 10.244.0.0/16 overlaps with that of pods (10.244.0.0/16)"),
+        ({"pod_cidr": "10.128.0.0/9"}, "the range of pods 10.244.0.0/16 overlaps with that of pods (10.128.0.0/9)"),
+        ({"service_cidr": "10.96.0.0/16"}, "the range of services 10.96.0.0/16 overlaps with that of services"),
+        ({"node_cidr": "10.96.3.0/24"}, "the range of services 10.96.0.0/16 overlaps with that of nodes"),
+    ],
+)
+def test_ranges_that_another_cluster_has(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, str], complaint: str
+) -> None:
+    ours = Settings("default", "containerd", "sqlite", 6443, "192.0.2.2")
+    free = {"service_cidr": "10.97.0.0/16", "pod_cidr": "10.245.0.0/16", "node_cidr": "10.112.1.0/24"}
+    other = replace(ours, **{"name": "other", **free, **theirs})  # type: ignore[arg-type]
+    monkeypatch.setattr(machine, "routed_networks", list)
+    monkeypatch.setattr(choices, "clusters", lambda: [(layout, ours), (Layout.of("other", tmp_path / "o"), other)])
+    if not complaint:
+        choices.check_ranges(layout, ours)
+        return
+    with pytest.raises(ClusterError, match=re.escape(complaint)) as caught:
+        choices.check_ranges(layout, ours)
+    assert 'of the cluster "other", which is up; take that one down, or make the cluster "default" anew' in str(
+        caught.value
+    )
+    choices.check_ranges(layout, replace(ours, runtime="simulated"))
+
+
+def test_ranges_that_this_machine_has_routes_to(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Settings("default", "containerd", "sqlite", 6443, "192.0.2.2")
+    monkeypatch.setattr(layouts, "RUN", tmp_path / "run")
+    monkeypatch.setattr(machine, "routed_networks", lambda: ["10.0.0.0/8", "10.244.1.0/24"])
+    with pytest.raises(ClusterError, match=r"a route to 10\.244\.1\.0/24, which is in the cluster's range of pods"):
+        choices.check_ranges(layout, ours)
+    layout.run.mkdir(parents=True)
+    choices.check_ranges(layout, ours)
 
 
 def test_addresses_everybody_knows() -> None:

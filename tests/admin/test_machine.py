@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from shipwheel.admin import layout as layouts
 from shipwheel.admin import machine, traces
 from shipwheel.admin.layout import Layout, LayoutError, NodeSettings, Settings
 
@@ -19,6 +22,9 @@ def test_who_has_a_port() -> None:
         assert not machine.is_free(port, "0.0.0.0")
         (owner,) = machine.port_owners(port)
         assert owner.pid == os.getpid()
+        assert machine.port_owners(port, "127.0.0.1") == [owner]
+        assert machine.port_owners(port, "127.0.0.2") == []
+        assert machine.taken_by("127.0.0.1", port) == f'; process {owner.pid} ("{owner.command}") has it'
         assert "python" in owner.command or "pytest" in owner.command
         assert machine.free_port(port, "127.0.0.1") != port
     assert machine.is_free(port, "127.0.0.1")
@@ -55,9 +61,84 @@ def test_settings_are_kept(tmp_path: Path) -> None:
     assert layout.read_settings() is None
     layout.write_settings(SETTINGS)
     assert layout.read_settings() == SETTINGS
-    layout.settings.write_text("{")
-    with pytest.raises(LayoutError, match="is damaged"):
+
+
+FILE = json.loads(json.dumps(asdict(SETTINGS)))
+OLD = {key: FILE[key] for key in ("name", "runtime", "store", "port", "address")}
+
+
+def write(layout: Layout, content: object) -> None:
+    layout.data.mkdir(parents=True, exist_ok=True)
+    layout.settings.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_settings_of_an_older_version_lack_what_has_defaults(tmp_path: Path) -> None:
+    layout = Layout.of("a", tmp_path)
+    write(layout, OLD)
+    assert layout.read_settings() == Settings("a", "simulated", "sqlite", 6443, "127.0.0.1")
+    write(layout, {**OLD, "nodes": [{"name": "n1"}]})
+    assert layout.read_settings() == Settings(
+        "a", "simulated", "sqlite", 6443, "127.0.0.1", nodes=(NodeSettings("n1"),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("added", "named"),
+    [
+        ({"zone": "a"}, r'\(this one does not know "zone"\)'),
+        ({"zone": {"of": []}, "colour": 3}, r'\(this one does not know "zone", "colour"\)'),
+        ({"nodes": [{"name": "n1"}, {"name": "n2", "cpus": 2}]}, r'\(this one does not know "nodes\[1\]\.cpus"\)'),
+    ],
+)
+def test_settings_of_a_newer_version(tmp_path: Path, added: dict[str, object], named: str) -> None:
+    layout = Layout.of("a", tmp_path)
+    write(layout, FILE | added)
+    with pytest.raises(LayoutError, match=rf"cluster\.json was made by a newer version of Shipwheel {named}"):
         layout.read_settings()
+    known = layout.known_settings()
+    assert known is not None
+    assert (known.name, known.port, known.nodes[0].name) == ("a", 6443, "n1")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("", r"Expecting value: line 1 column 1"),
+        ("{", r"line 1 column 2"),
+        ("[]", r"Expected `object`, got `array`"),
+        ("null", r"Expected `object`, got `null`"),
+        ({}, r"missing required field `name`"),
+        ({key: value for key, value in OLD.items() if key != "port"}, r"missing required field `port`"),
+        ({**FILE, "port": "6443"}, r"Expected `int`, got `str` - at `\$\.port`"),
+        ({**FILE, "runtime": "docker"}, r"Invalid enum value 'docker' - at `\$\.runtime`"),
+        ({**FILE, "nodes": {}}, r"Expected `array`, got `object` - at `\$\.nodes`"),
+        ({**FILE, "nodes": ["n1"]}, r"Expected `object`, got `str` - at `\$\.nodes\[0\]`"),
+        ({**FILE, "nodes": [{"address": ""}]}, r"missing required field `name` - at `\$\.nodes\[0\]`"),
+        ({**FILE, "ports": {"kubelet": None}}, r"Expected `int`, got `null` - at `\$\.ports\[\.\.\.\]`"),
+        ({**FILE, "pod_cidr": "10.0.0.1/8"}, r"has host bits set - at `\$\.pod_cidr`"),
+    ],
+)
+def test_settings_that_are_damaged(tmp_path: Path, content: object, what: str) -> None:
+    layout = Layout.of("a", tmp_path)
+    write(layout, content)
+    for read in (layout.read_settings, layout.known_settings):
+        with pytest.raises(LayoutError, match=f"cluster\\.json is damaged: .*{what}"):
+            read()
+
+
+def test_what_other_clusters_keep_is_passed_over_when_it_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layouts, "RUN", tmp_path / "run")
+    contents: dict[str, object] = {"good": OLD | {"name": "good"}, "newer": FILE | {"zone": 1}, "bad": "{", "no": []}
+    for name, content in contents.items():
+        layout = Layout.of(name, tmp_path / name)
+        write(layout, content)
+        layout.run.mkdir(parents=True)
+        (layout.run / "data").symlink_to(layout.data)
+    (tmp_path / "run" / "gone-000000").mkdir()
+    (tmp_path / "run" / "gone-000000" / "data").symlink_to(tmp_path / "gone")
+    assert sorted(layout.name for layout, _ in layouts.clusters()) == ["good", "newer"]
 
 
 def test_two_clusters_of_one_name_do_not_meet(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shipwheel.admin import machine
 from shipwheel.admin.errors import ClusterError, NotAble
-from shipwheel.admin.layout import NodeSettings, RuntimeKind, Settings, StoreKind, clusters
+from shipwheel.admin.layout import Layout, NodeSettings, RuntimeKind, Settings, StoreKind, clusters
 from shipwheel.api.names import is_dns1123_label
 
 DEFAULT_PORT = 6443
@@ -151,7 +151,7 @@ def new_settings(wanted: Wanted) -> Settings:
         pod_ranges = WIDE_POD_RANGES
     settings = replace(settings, pod_cidr=pod_ranges[0])
     if runtime == "containerd":
-        others, routed = list(clusters()), machine.routed_networks()
+        others, routed = [each for _, each in clusters()], machine.routed_networks()
         settings = replace(
             settings,
             service_cidr=machine.free_network(SERVICE_RANGES, [*routed, *(each.service_cidr for each in others)]),
@@ -193,6 +193,48 @@ def check_port(settings: Settings) -> None:
     by = " and ".join(f'process {each.pid} ("{each.command}")' for each in owners) or "another process"
     raise ClusterError(
         f"port {settings.port} is taken by {by}; free it, or choose another with --port (0: any that is free)"
+    )
+
+
+def check_ranges(layout: Layout, settings: Settings) -> None:
+    """Raises `ClusterError` when another cluster that is up, or a route of this machine, has addresses of this one:
+    its ranges were free when it was made, but others may have chosen them while it was down."""
+    if settings.runtime != "containerd":
+        return
+    for other, theirs in clusters():
+        if other.run != layout.run:
+            check_overlap(settings, theirs)
+    if layout.run.exists():
+        # It was not taken down: the routes are its own.
+        return
+    for what, network in _ranges(settings).items():
+        for each in machine.routed_networks():
+            if ip_network(each).subnet_of(ip_network(network)):  # type: ignore[arg-type]
+                raise ClusterError(
+                    f"this machine has a route to {each}, which is in the cluster's range of {what} ({network}); "
+                    f"{_anew(settings)}"
+                )
+
+
+def check_overlap(settings: Settings, theirs: Settings) -> None:
+    """Raises `ClusterError` when two clusters have addresses in common."""
+    for what, network in _ranges(settings).items():
+        for whose, other in _ranges(theirs).items():
+            if ip_network(network).overlaps(ip_network(other)):
+                raise ClusterError(
+                    f"the range of {what} {network} overlaps with that of {whose} ({other}) of the cluster "
+                    f'"{theirs.name}", which is up; take that one down, or {_anew(settings)}'
+                )
+
+
+def _ranges(settings: Settings) -> dict[str, str]:
+    return {"services": settings.service_cidr, "pods": settings.pod_cidr, "nodes": settings.node_cidr}
+
+
+def _anew(settings: Settings) -> str:
+    return (
+        f'make the cluster "{settings.name}" anew, with ranges that are free: '
+        f"shipwheel down --name {settings.name}, and up again"
     )
 
 

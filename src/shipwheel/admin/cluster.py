@@ -62,6 +62,7 @@ def up(wanted: Wanted, progress: Progress = silent) -> tuple[Layout, Settings]:
         settings = settings or choices.new_settings(wanted)
         choices.check_machine(settings)
         choices.check_port(settings)
+        choices.check_ranges(layout, settings)
         # What may have changed since the cluster last ran.
         settings = replace(settings, ports=choices.choose_ports(settings), address=choices.own_address())
     with progress("Checking keys and certificates" if made else "Making keys and certificates"):
@@ -104,7 +105,7 @@ def down(name: str, data_dir: Path | None = None, *, keep_data: bool = False, pr
     """Take the cluster away, running or not; whether there was anything. With `keep_data`, what the store and
     the images hold stays, and `up` goes on with it. Raises `ClusterError`, `LayoutError`."""
     layout = Layout.of(name, data_dir)
-    settings = layout.read_settings()
+    settings = layout.known_settings()
     if not layout.owned():
         return False
     if settings is not None and settings.runtime == "containerd" and os.geteuid() != 0:

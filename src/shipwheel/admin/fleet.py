@@ -125,7 +125,8 @@ def remove(name: str, data_dir: Path | None, node: str, progress: Progress) -> N
 
 def listed(name: str, data_dir: Path | None) -> list[Listed]:
     """The nodes, whether the cluster runs or not. Raises `ClusterError`."""
-    layout, settings = _existing(name, data_dir)
+    layout = Layout.of(name, data_dir)
+    settings = _there(name, layout.known_settings())
     running = components(layout)
     pids = {each.name: each.pid for each in running if each.running}
     objects = {name_of(each): each for each in (list_nodes(layout) if running else ())}
@@ -134,10 +135,13 @@ def listed(name: str, data_dir: Path | None) -> list[Listed]:
 
 def _existing(name: str, data_dir: Path | None) -> tuple[Layout, Settings]:
     layout = Layout.of(name, data_dir)
-    settings = layout.read_settings()
+    return layout, _there(name, layout.read_settings())
+
+
+def _there(name: str, settings: Settings | None) -> Settings:
     if settings is None:
         raise ClusterError(f'there is no cluster "{name}"')
-    return layout, settings
+    return settings
 
 
 @contextlib.contextmanager

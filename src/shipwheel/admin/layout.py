@@ -12,10 +12,12 @@ import json
 import os
 import pwd
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from shipwheel.admin.pki import write_private
 
@@ -42,7 +44,9 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a cluster was made with. It is written down at the first start, and when its nodes change."""
+    """What a cluster was made with. It is written down at the first start, and when its nodes change.
+
+    What is added here needs a default, for the clusters that older versions made."""
 
     name: str
     runtime: RuntimeKind
@@ -194,17 +198,56 @@ class Layout:
         return self.logs / f"{component}.log"
 
     def read_settings(self) -> Settings | None:
-        """Raises `LayoutError` when the file is damaged."""
+        """For whoever runs or changes the cluster. Raises `LayoutError` when the file is damaged, or says what only
+        a newer version understands."""
+        found = self._read()
+        if found is None:
+            return None
+        settings, unknown = found
+        if unknown:
+            raise LayoutError(
+                f"{self.settings} was made by a newer version of Shipwheel (this one does not know "
+                f"{', '.join(unknown)}); use that version, or take the cluster down first"
+            )
+        return settings
+
+    def known_settings(self) -> Settings | None:
+        """What this version understands of them, which does for looking at a cluster and for taking it away. Raises
+        `LayoutError` when the file is damaged."""
+        found = self._read()
+        return None if found is None else found[0]
+
+    def _read(self) -> tuple[Settings, list[str]] | None:
         try:
-            raw = json.loads(self.settings.read_text())
-            return Settings(**{**raw, "nodes": tuple(NodeSettings(**each) for each in raw["nodes"])})
+            return decode(self.settings.read_bytes())
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except ValueError as error:
             raise LayoutError(f"{self.settings} is damaged: {error}") from error
 
     def write_settings(self, settings: Settings) -> None:
         write_private(self.settings, json.dumps(asdict(settings), indent=2).encode() + b"\n", mode=0o644)
+
+
+def decode(text: bytes) -> tuple[Settings, list[str]]:
+    """The settings in a file, and the paths of the fields that this version does not know. Raises ValueError, which
+    says what is wrong and where."""
+    raw = json.loads(text)
+    settings = msgspec.convert(raw, Settings)
+    for name in ("service_cidr", "pod_cidr", "node_cidr"):
+        try:
+            ip_network(getattr(settings, name))
+        except ValueError as error:
+            raise ValueError(f"{error} - at `$.{name}`") from None
+    unknown = _unknown(raw, Settings, "")
+    for number, node in enumerate(raw.get("nodes", ())):
+        unknown += _unknown(node, NodeSettings, f"nodes[{number}].")
+    return settings, unknown
+
+
+def _unknown(raw: dict[str, Any], kind: type[Settings] | type[NodeSettings], where: str) -> list[str]:
+    known = {each.name for each in fields(kind)}
+    return [f'"{where}{name}"' for name in raw if name not in known]
 
 
 def home() -> Path:
@@ -224,12 +267,12 @@ def invoking_user() -> pwd.struct_passwd | None:
         return None
 
 
-def clusters() -> Iterator[Settings]:
-    """The settings of the clusters on this machine that keep something in `/run/shipwheel`; of those whose settings
-    can be read, for another version may have made them."""
+def clusters() -> Iterator[tuple[Layout, Settings]]:
+    """The clusters on this machine that are up, or were not taken down, and so keep something in `/run/shipwheel`;
+    those whose settings cannot be read are passed over, for they are no other cluster's affair."""
     for link in RUN.glob("*/data"):
         layout = Layout.of(link.parent.name.rpartition("-")[0], link.resolve())
-        with contextlib.suppress(LayoutError):
-            settings = layout.read_settings()
+        with contextlib.suppress(LayoutError, OSError):
+            settings = layout.known_settings()
             if settings is not None:
-                yield settings
+                yield layout, settings

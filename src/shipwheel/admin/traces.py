@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from shipwheel.admin.pki import write_private
 
 CNI_CHAIN = re.compile(r"CNI-(HOSTPORT-\w+|DN-\w+|FORWARD|ADMIN)")
@@ -58,7 +60,7 @@ def erase(path: Path, *, others_run: bool) -> None:
     """Put things back. What other clusters on the machine need too is left to the last of them."""
     if others_run or not path.exists():
         return
-    before = Before(**json.loads(path.read_text()))
+    before = msgspec.json.decode(path.read_bytes(), type=Before)
     for command in COMMANDS:
         for table in TABLES:
             _remove_chains(command, table, keep=before.chains)

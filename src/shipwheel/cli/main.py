@@ -105,7 +105,7 @@ def status(name: str, data_dir: Path | None) -> None:
 
     with show.errors():
         layout = Layout.of(name, data_dir)
-        settings = layout.read_settings()
+        settings = layout.known_settings()
         if settings is None:
             click.echo(f'There is no cluster "{name}".')
             sys.exit(1)
