@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from shipwheel.admin import status
 from shipwheel.admin.kernel import alive
-from shipwheel.admin.supervisor import Lock, Program, Supervisor, daemonize, read_state
+from shipwheel.admin.layout import Layout
+from shipwheel.admin.supervisor import Lock, Program, Supervisor, back_off, daemonize, failures_in_a_row, read_state
 
 TIMEOUT = 10.0
 
@@ -83,13 +86,49 @@ def test_what_is_killed_is_started_again(start: Callable[..., Cluster]) -> None:
     assert cluster.pid_of("two") == other
 
 
-def test_a_program_that_fails_says_why(start: Callable[..., Cluster]) -> None:
+def test_a_program_that_fails_says_why(
+    start: Callable[..., Cluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster = start(Program("one", fail))
     wait_for(lambda: cluster.component("one").get("restarts", 0) >= 2)
-    assert cluster.component("one")["last_exit"] == "ended with code 1"
+    component = cluster.component("one")
+    assert (component["last_exit"], component["last_error"]) == ("ended with code 1", "out of coffee")
+    assert component["failures"] == component["restarts"]
+    layout = Layout.of("x", tmp_path)
+    state = read_state(cluster.state_file)
+    assert state is not None
+    layout.state.write_text(json.dumps(state))
+    monkeypatch.setattr(status, "is_running", lambda _: True)
+    assert [each.failing for each in status.components(layout)] == ["out of coffee"]
+    for each in state["components"]:
+        # As of an older version.
+        del each["failures"], each["last_error"]
+    layout.state.write_text(json.dumps(state))
+    assert [each.failing for each in status.components(layout)] == [""]
     lines = cluster.log("one").read_text().splitlines()
     assert lines[-1].endswith("out of coffee")
     assert any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("before", "ran", "failed", "after"),
+    [
+        (0, 0.1, True, 1),
+        (1, 0.1, True, 2),
+        (1, 1.5, True, 2),
+        (7, 29.0, True, 8),
+        (7, 31.0, True, 1),
+        (0, 0.1, False, 1),
+        (1, 0.1, False, 2),
+        (7, 1.5, False, 1),
+    ],
+)
+def test_failures_count_until_a_program_runs_for_a_while(before: int, ran: float, failed: bool, after: int) -> None:
+    assert failures_in_a_row(before, ran, failed=failed) == after
+
+
+def test_the_first_failure_costs_nothing_and_more_of_them_ever_more() -> None:
+    assert [back_off(each) for each in (1, 2, 3, 4, 5, 6, 7, 8, 9, 5000)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_programs_end_in_reverse_order(start: Callable[..., Cluster], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -100,7 +101,7 @@ def test_what_a_machine_lacks_comes_with_advice() -> None:
 
 def test_status_shows_components_and_nodes(tmp_path: Path) -> None:
     layout = Layout.of("default", tmp_path)
-    component = Component("kube-apiserver", 4711, True, 2, 0.0, 42_000_000, "", layout.log("kube-apiserver"))
+    component = Component("kube-apiserver", 4711, True, 2, 0.0, 42_000_000, "", "", layout.log("kube-apiserver"))
     node = {
         "metadata": {"name": "node-1"},
         "spec": {"podCIDR": "10.244.0.0/24"},
@@ -114,6 +115,11 @@ def test_status_shows_components_and_nodes(tmp_path: Path) -> None:
     assert lines[0] == "Cluster     default (running), context shipwheel-default"
     assert re.match(r"kube-apiserver +4711 +running +\d+d +2 +42 MB", lines[7])
     assert lines[-1].split() == ["node-1", "Ready", "v1.36.0", "192.0.2.2", "10.244.0.0/24"]
+    failing = replace(component, failing="out of coffee")
+    assert show.status(layout, SETTINGS, [failing], []).splitlines()[-2:] == [
+        "kube-apiserver keeps failing: out of coffee",
+        f"  (see {layout.log('kube-apiserver')})",
+    ]
     assert "stopped" in show.status(layout, SETTINGS, [], []).splitlines()[0]
 
 

@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import time
+from pathlib import Path
 
 LETTERS = {logging.DEBUG: "I", logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
+TAIL_BYTES = 1 << 16
 
 
 class TextFormatter(logging.Formatter):
@@ -46,3 +48,19 @@ def configure(*, verbosity: int = 0, form: str = "text") -> None:
     if verbosity < 8:
         for noisy in ("asyncio", "aiohttp.access", "grpc"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def tail(log: Path, lines: int = 10) -> str:
+    """The end of a log; nothing when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def last_words(log: Path) -> str:
+    """The message of a log's last line."""
+    line = tail(log, 1)
+    return line.partition("] ")[2] or line

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from shipwheel.admin import addons
 from shipwheel.admin.errors import ClusterError
 from shipwheel.admin.kernel import alive
+from shipwheel.admin.klog import last_words, tail
 from shipwheel.admin.layout import Layout, Settings
-from shipwheel.admin.status import NOT_SIMULATED, admin_client, components, tail
+from shipwheel.admin.status import NOT_SIMULATED, admin_client, components
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj, is_condition_true, name_of
 from shipwheel.client.client import Client, ConnectionFailed
@@ -76,7 +76,7 @@ async def _poll(
             raise ClusterError(f"the supervisor has ended:\n{tail(layout.log('supervisor'))}")
         for each in components(layout):
             if each.restarts >= HOPELESS and not each.running:
-                raise ClusterError(f"{each.name} {each.last_exit}: {_last_words(each.log)}\n(see {each.log})")
+                raise ClusterError(f"{each.name} {each.last_exit}: {last_words(each.log)}\n(see {each.log})")
         if time.monotonic() > deadline:
             raise ClusterError(f"{what} does not come up:\n{_complaints(layout)}")
         await asyncio.sleep(POLL)
@@ -121,8 +121,3 @@ async def _complete(client: Client, node: Obj) -> None:
 def _complaints(layout: Layout) -> str:
     """The end of every component's log."""
     return "\n".join(f"--- {each.stem}\n{tail(each)}" for each in sorted(layout.logs.glob("*.log")))
-
-
-def _last_words(log: Path) -> str:
-    """The message of a log's last line."""
-    return tail(log, 1).partition("] ")[2]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shipwheel.admin.layout import Layout
-from shipwheel.admin.supervisor import Lock, read_state
+from shipwheel.admin.supervisor import STEADY, Lock, read_state
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client, ConnectionFailed
@@ -18,6 +20,8 @@ from shipwheel.client.kubeconfig import load_config
 from shipwheel.client.resources import NODES
 
 NOT_SIMULATED = "!shipwheel.dev/simulated"
+KEEPS_FAILING = 2
+"""Failures in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Component:
     memory: int
     """Bytes that are its own: what it shares with the others is counted in parts."""
     last_exit: str
+    failing: str
+    """Why it keeps failing; empty when it does not."""
     log: Path
 
 
@@ -53,10 +59,18 @@ def components(layout: Layout) -> list[Component]:
             started=each["started"],
             memory=_memory_of(each["pid"]) if each["pid"] else 0,
             last_exit=each["last_exit"],
+            failing=_failing(each),
             log=layout.log(each["name"]),
         )
         for each in state["components"]
     ]
+
+
+def _failing(state: dict[str, Any]) -> str:
+    """An older version's supervisor does not say."""
+    if state.get("failures", 0) < KEEPS_FAILING or (state["pid"] and time.time() - state["started"] > STEADY):
+        return ""
+    return state["last_error"] or state["last_exit"]
 
 
 def _exists(pid: int) -> bool:
@@ -99,11 +113,3 @@ def list_nodes(layout: Layout) -> list[Obj]:
         return asyncio.run(ask())
     except (ApiError, ConnectionFailed):
         return []
-
-
-def tail(log: Path, lines: int = 10) -> str:
-    """The end of a log; nothing when there is none."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""

@@ -28,11 +28,12 @@ from shipwheel.admin.runner import explains_itself, reasons
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY = 0.0
 SECOND_DELAY = 0.5
-MAX_DELAY = 10.0
-STEADY = 1.0
-"""Seconds that a program must have run to be started again at once, however often it was killed."""
+MAX_DELAY = 30.0
+STEADY = 30.0
+"""Seconds that a program must have run for its failure not to be one of a row."""
+STEADY_IF_KILLED = 1.0
+"""The same for one that was killed, or told to end: it is started again at once, however often it is killed."""
 STOP_TIMEOUT = 15.0
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
@@ -58,6 +59,10 @@ class State:
     """Seconds since 1970."""
     restarts: int = 0
     last_exit: str = ""
+    failures: int = 0
+    """In a row: since it last ran for a while."""
+    last_error: str = ""
+    """The last line it wrote before it failed; empty when it was killed."""
 
 
 class Supervisor:
@@ -73,7 +78,6 @@ class Supervisor:
         self._programs = {each.name: each for each in programs}
         self._states = {each.name: State(each.name) for each in programs}
         self._due: dict[str, float] = dict.fromkeys(self._programs, 0.0)
-        self._delays: dict[str, float] = dict.fromkeys(self._programs, FIRST_DELAY)
         self._log_file = log_file
         self._state_file = state
         self._reload = reload
@@ -130,7 +134,7 @@ class Supervisor:
                 os.waitpid(state.pid, 0)
         for name in wanted.keys() - self._programs.keys():
             self._states[name] = State(name)
-            self._due[name], self._delays[name] = 0.0, FIRST_DELAY
+            self._due[name] = 0.0
         self._programs = wanted
 
     def _start_due(self) -> None:
@@ -146,7 +150,7 @@ class Supervisor:
             state.pid = self._fork(self._programs[name])
         except OSError as error:
             log.exception("%s cannot be started", name)
-            self._ended(state, f"cannot be started: {error}")
+            self._ended(state, f"cannot be started: {error}", failed=True)
 
     def _fork(self, program: Program) -> int:
         pid = program.fork()
@@ -191,19 +195,18 @@ class Supervisor:
             state = by_pid.get(pid)
             if state is None:
                 continue
+            failed = os.WIFEXITED(code) and os.WEXITSTATUS(code) != 0
             state.pid = 0
-            self._ended(state, _describe(code))
+            state.last_error = klog.last_words(self._log_file(state.name)) if failed else ""
+            self._ended(state, _describe(code), failed=failed)
 
-    def _ended(self, state: State, how: str) -> None:
+    def _ended(self, state: State, how: str, *, failed: bool) -> None:
         state.last_exit = how
         log.warning("%s %s", state.name, how)
         if self._stopping:
             return
-        if time.time() - state.started > STEADY:
-            self._delays[state.name] = FIRST_DELAY
-        delay = self._delays[state.name]
-        self._delays[state.name] = min(max(SECOND_DELAY, delay * 2), MAX_DELAY)
-        self._due[state.name] = time.monotonic() + delay
+        state.failures = failures_in_a_row(state.failures, time.time() - state.started, failed=failed)
+        self._due[state.name] = time.monotonic() + back_off(state.failures)
         state.restarts += 1
 
     def _end_all(self) -> None:
@@ -220,6 +223,16 @@ class Supervisor:
             "components": [asdict(state) for state in self._states.values()],
         }
         write_private(self._state_file, json.dumps(document).encode(), mode=0o644)
+
+
+def failures_in_a_row(before: int, ran: float, *, failed: bool) -> int:
+    """With the one of now, after a program ran for so many seconds."""
+    return 1 if ran > (STEADY if failed else STEADY_IF_KILLED) else before + 1
+
+
+def back_off(failures: int) -> float:
+    """Seconds to wait before a program that failed so often in a row is started again."""
+    return 0.0 if failures <= 1 else min(SECOND_DELAY * 2.0 ** min(failures - 2, 16), MAX_DELAY)
 
 
 def daemonize(run: Callable[[], None], *, log_file: Path) -> int:

@@ -132,6 +132,7 @@ def status(layout: Layout, settings: Settings, running: Sequence[Component], nod
         rows: list[tuple[str, ...]] = [("COMPONENT", "PID", "STATE", "UP", "RESTARTS", "MEMORY")]
         rows += [_component_row(each) for each in running]
         lines += ["", *table(rows)]
+        lines += [f"{each.name} keeps failing: {each.failing}\n  (see {each.log})" for each in running if each.failing]
     if nodes:
         rows = [("NODE", "STATUS", "VERSION", "INTERNAL-IP", "PODS")]
         rows += [_node_row(each) for each in nodes]
