@@ -237,3 +237,62 @@ async def test_bindings_that_bind_nothing(ask: Asker, namespace: str) -> None:
     assert (await refused(ask, "POST", bindings, {}))["message"] == "target.name: Required value"
     status = await refused(ask, "POST", bindings, {"target": {"name": "n"}})
     assert (status["code"], status["message"]) == (400, "Name parameter required.")
+
+
+METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+NAMES = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+STREAMS = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "accept", "message"),
+    [
+        ("GET", "", METADATA.format(""),
+         "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)"),
+        ("GET", "/kube-root-ca.crt", METADATA.format("List"),
+         "you requested PartialObjectMetadataList, but the requested object is not a list (*core.ConfigMap)"),
+        ("POST", "", METADATA.format("List"),
+         "you requested PartialObjectMetadataList, but the requested object is not a list (*core.ConfigMap)"),
+        ("GET", "", "foo/bar", f"406: Not Acceptable\n\nAvailable representations: {NAMES}, {STREAMS}"),
+        ("GET", "/x", "application/*", f"406: Not Acceptable\n\nAvailable representations: {NAMES}"),
+        ("POST", "", "text/html", f"406: Not Acceptable\n\nAvailable representations: {NAMES}"),
+        ("GET", "", "application/json;as=Foo;g=meta.k8s.io;v=v1",
+         f"only the following media types are accepted: {NAMES}"),
+    ],
+)  # fmt: skip
+async def test_forms_that_an_answer_does_not_have(
+    ask: Asker, method: str, path: str, accept: str, message: str
+) -> None:
+    body: Any = {"metadata": {"name": "never"}} if method == "POST" else b""
+    answer = await ask(method, f"/api/v1/namespaces/default/configmaps{path}", body, accept=accept)
+    status = orjson.loads(answer.body)
+    assert (answer.status, status["reason"], status["message"]) == (406, "NotAcceptable", message)
+
+
+async def test_a_resource_version_that_is_no_number(ask: Asker) -> None:
+    path = "/api/v1/namespaces/default/configmaps"
+    body: Obj = {"metadata": {"name": "versioned"}}
+    await ask("POST", path, body)
+    for text, why in (("abc", "invalid syntax"), ("9" * 20, "value out of range")):
+        words = f'strconv.ParseUint: parsing "{text}": {why}'
+        body["metadata"]["resourceVersion"] = text
+        status = await refused(ask, "PUT", f"{path}/versioned", body)
+        assert (status["code"], status["message"], "reason" in status) == (500, words, False)
+        status = await refused(ask, "GET", f"{path}/versioned?resourceVersion={text}")
+        assert (status["code"], status["message"]) == (500, f'resourceVersion: Invalid value: "{text}": {words}')
+        assert (await refused(ask, "GET", f"{path}?resourceVersion={text}"))["code"] == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("batch/v1/jobs", 'field label "spec.x" not supported for Job'),
+        ("resource.k8s.io/v1/resourceslices",
+         "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: spec.x"),
+        ("apps/v1/replicasets",
+         '"spec.x" is not a known field selector: only "metadata.name", "metadata.namespace"'),
+        ("certificates.k8s.io/v1/certificatesigningrequests", "field label not supported: spec.x"),
+    ],
+)  # fmt: skip
+async def test_field_selectors_that_a_kind_does_not_have(ask: Asker, path: str, message: str) -> None:
+    assert (await refused(ask, "GET", f"/apis/{path}?fieldSelector=spec.x%3D1"))["message"] == message

@@ -284,6 +284,8 @@ class Resource:
     subresources: tuple[Subresource, ...] = ()
     selectable: Mapping[str, Callable[[Obj], str]] = field(default_factory=dict)
     """Field selectors beyond metadata.name and metadata.namespace."""
+    unknown_field: str = "field label not supported: {field}"
+    """How other field selectors are refused, where there are some; kinds say it differently. May name the `gvk`."""
     verbs: tuple[str, ...] = (
         "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch",
     )  # fmt: skip

@@ -11,7 +11,7 @@ from shipwheel.api.selectors import FieldSelector, LabelSelector, parse_field_se
 from shipwheel.client.httpserver import Request
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
-_DIGITS = re.compile(r"[0-9]{1,19}")
+_DIGITS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,23 @@ class ListOptions:
             raise
 
 
-def parse_revision(text: str) -> int:
-    """A resource version that a client gave. ApiError 400 when it is none."""
+def parse_revision(text: str, *, code: int = 400) -> int:
+    """A resource version that a client gave. ApiError when it is none: 400 for lists, 500 for a get, as upstream."""
+    try:
+        return parse_uint(text)
+    except ValueError as error:
+        message = str(invalid("resourceVersion", text, str(error)))
+        raise ApiError(code, "BadRequest" if code == 400 else "", message) from None
+
+
+def parse_uint(text: str) -> int:
+    """A number of 64 bits without sign. ValueError with the words in which Go's strconv refuses it."""
     if not _DIGITS.fullmatch(text):
-        wrong = invalid("resourceVersion", text, f'strconv.ParseUint: parsing "{text}": invalid syntax')
-        raise bad_request(str(wrong))
-    return int(text)
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    number = int(text)
+    if number >= 1 << 64:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return number
 
 
 def list_options(request: Request, resource: Resource, version: Version) -> ListOptions:
@@ -67,7 +78,8 @@ def list_options(request: Request, resource: Resource, version: Version) -> List
             if name in ("metadata.name", "metadata.namespace") or name in known:
                 continue
             if known or resource.custom:
-                raise bad_request(f"field label not supported: {name}")
+                gvk = f"{version.api_version}, Kind={resource.kind}"
+                raise bad_request(resource.unknown_field.format(field=name, gvk=gvk))
             raise bad_request(f'"{name}" is not a known field selector: only "metadata.name", "metadata.namespace"')
         if own is not None:
             fields = fields.transform(lambda name, value: (own.get(name, name), value))

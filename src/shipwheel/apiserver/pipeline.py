@@ -238,7 +238,7 @@ class Pipeline:
         if resource.call is not None:
             return await self._call_kind(request, info, user, resource, version, namespace)
         if info.verb == "get":
-            form = self.renderings.asked_for(request, resource, version)
+            form = self.renderings.asked_for(request, resource, version, info.verb)
             entry = await self.reader.get(resource, namespace, info.name, request.parameter("resourceVersion"))
             return Response(200, form.one(entry), content_type=form.content_type)
         if info.verb in ("list", "watch"):
@@ -253,7 +253,7 @@ class Pipeline:
         options = list_options(request, resource, version)
         if info.name:
             options = replace(options, fields=parse_field_selector(f"metadata.name={info.name}"))
-        form = self.renderings.asked_for(request, resource, version, is_watch=info.verb == "watch")
+        form = self.renderings.asked_for(request, resource, version, info.verb)
         if info.verb == "watch":
             watch = await self.reader.watch(request, resource, namespace, options, form)
             return over_websocket(request, watch) if is_websocket(request) else watch
@@ -270,7 +270,7 @@ class Pipeline:
         namespace: str,
         subresource: Subresource | None,
     ) -> Answer:
-        form = self.renderings.asked_for(request, resource, version)
+        form = self.renderings.asked_for(request, resource, version, info.verb)
 
         async def check_access(verb: str) -> None:
             ask = attributes_of(request, info, user, verb=verb)
@@ -357,7 +357,7 @@ class Pipeline:
             return await self._call_subresource(request, info, user, resource, version, namespace, sub)
         if info.verb == "get":
             entry = await self.reader.get(resource, namespace, info.name)
-            form = self.renderings.asked_for(request, resource, version)
+            form = self.renderings.asked_for(request, resource, version, info.verb)
             if sub.read is None:
                 return Response(200, form.one(entry), content_type=form.content_type)
             body, media = render_object(sub.read(entry.decode()), form.form)

@@ -75,7 +75,7 @@ class Reader:
         if not resource_version:
             await self.cache.freshen()
         elif resource_version != "0":
-            await self.cache.reach(parse_revision(resource_version))
+            await self.cache.reach(parse_revision(resource_version, code=500))
 
     # LIST.
 

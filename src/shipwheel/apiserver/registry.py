@@ -32,6 +32,7 @@ from shipwheel.apiserver.admission.chain import Admission, Attempt
 from shipwheel.apiserver.deletion import Deleter
 from shipwheel.apiserver.entries import Entry
 from shipwheel.apiserver.intake import WriteOptions, present, put_view, take_in
+from shipwheel.apiserver.listoptions import parse_uint
 from shipwheel.apiserver.metadata import (
     count_generation,
     fill_new_metadata,
@@ -264,6 +265,7 @@ class Registry:
         expected_version = metadata.get("resourceVersion")
         if expected_version and expected_version != "0":  # 0 is none at all
             if expected_version != old_metadata["resourceVersion"]:
+                _require_number(expected_version)
                 raise conflict(resource.group_resource, name, MODIFIED)
         elif not strategy.allow_unconditional_update and not applying:
             field_error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
@@ -350,3 +352,11 @@ def _dedup_owners(metadata: Obj, options: WriteOptions) -> None:
 def _call(undo: Callable[[], None] | None) -> None:
     if undo is not None:
         undo()
+
+
+def _require_number(resource_version: str) -> None:
+    """500, as upstream has it, for the resource version of an update that never was one."""
+    try:
+        parse_uint(resource_version)
+    except ValueError as error:
+        raise ApiError(500, "", str(error)) from None

@@ -16,6 +16,7 @@ import orjson
 from shipwheel.api import codec, table
 from shipwheel.api.clock import SystemClock
 from shipwheel.api.codec import MediaType
+from shipwheel.api.errors import not_acceptable
 from shipwheel.api.meta import GroupVersionKind, Obj
 from shipwheel.api.resource import Resource, Version
 from shipwheel.api.scheme import Scheme
@@ -332,11 +333,26 @@ def rendering(resource: Resource, version: Version, form: MediaType, include: st
         return YamlOf(rendering(resource, version, replace(form, format="json"), include, forms))
     if form.as_kind == "Table":
         return TableRendering(resource, version, form, forms, include)
-    if form.as_kind in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+    if form.as_kind in _PARTIAL:
         by_format: dict[str, type[Rendering]] = {"protobuf": PartialProtobufRendering}
         return by_format.get(form.format, PartialRendering)(resource, version, form, forms)
     by_format = {"yaml": YamlRendering, "protobuf": ProtobufRendering}
     return by_format.get(form.format, Rendering)(resource, version, form, forms)
+
+
+_PARTIAL = ("PartialObjectMetadata", "PartialObjectMetadataList")
+_SHOWING_ONE = ("get", "create", "update", "patch")
+
+
+def _check_partial(wanted: str, resource: Resource, verb: str) -> None:
+    """Refuse the metadata of one object where the answer is a list, and the reverse. A deletion may answer either."""
+    package = resource.group.partition(".")[0] or "core"
+    if verb == "list" and wanted == "PartialObjectMetadata":
+        shown = "*unstructured.UnstructuredList" if resource.custom else f"*{package}.{resource.kind}List"
+        raise not_acceptable(f"you requested {wanted}, but the requested object is a list ({shown})")
+    if verb in _SHOWING_ONE and wanted == "PartialObjectMetadataList":
+        shown = "*unstructured.Unstructured" if resource.custom else f"*{package}.{resource.kind}"
+        raise not_acceptable(f"you requested {wanted}, but the requested object is not a list ({shown})")
 
 
 class Renderings:
@@ -348,10 +364,16 @@ class Renderings:
         self._known: dict[tuple[int, str, str, MediaType, str], Rendering] = {}
         self._generation = -1
 
-    def asked_for(self, request: Request, resource: Resource, version: Version, *, is_watch: bool = False) -> Rendering:
+    def asked_for(self, request: Request, resource: Resource, version: Version, verb: str) -> Rendering:
         """What the headers and query of a request want. ApiError 400 or 406."""
+        accept = request.header("accept")
+        streamed = verb in ("list", "watch")
+        if not resource.custom and not codec.is_routed(accept, streamed=streamed):
+            raise codec.not_routed(streamed=streamed)
         formats = _WITHOUT_PROTOBUF if resource.custom or version.removed_in else codec.ALL_FORMATS
-        form = codec.negotiate(request.header("accept"), formats=formats, stream=is_watch)
+        form = codec.negotiate(accept, formats=formats, stream=verb == "watch")
+        if form.as_kind in _PARTIAL:
+            _check_partial(form.as_kind, resource, verb)
         include = request.parameter("includeObject") if form.as_kind == "Table" else ""
         if self._generation != self._scheme.generation:
             self._known.clear()

@@ -5,7 +5,16 @@ Kubernetes' protobuf is in `shipwheel.api.protobuf` (the wire) and `shipwheel.ki
 
 from shipwheel.api.codec.json_form import decode_json, encode_json, html_safe, ordered, places, read_json
 from shipwheel.api.codec.media_type import ALL as ALL_FORMATS
-from shipwheel.api.codec.media_type import Format, MediaType, content_format, media_name, negotiate, unknown_format
+from shipwheel.api.codec.media_type import (
+    Format,
+    MediaType,
+    content_format,
+    is_routed,
+    media_name,
+    negotiate,
+    not_routed,
+    unknown_format,
+)
 from shipwheel.api.codec.yaml_form import decode_yaml, encode_yaml
 
 encode = encode_json
@@ -21,8 +30,10 @@ __all__ = [
     "encode_json",
     "encode_yaml",
     "html_safe",
+    "is_routed",
     "media_name",
     "negotiate",
+    "not_routed",
     "ordered",
     "places",
     "read_json",

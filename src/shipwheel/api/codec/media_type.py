@@ -23,6 +23,7 @@ PROTOBUF = "application/vnd.kubernetes.protobuf"
 _FORMATS: dict[str, Format] = {JSON: "json", YAML: "yaml", PROTOBUF: "protobuf"}
 _CONTENT_TYPES: dict[Format, str] = {form: name for name, form in _FORMATS.items()}
 _STREAMED: tuple[Format, ...] = ("json", "protobuf")
+_STREAM_TYPES = [f"{_CONTENT_TYPES[form]};stream=watch" for form in _STREAMED]
 _META_VERSIONS = ("v1", "v1beta1")
 _LONGEST = 1024
 """A longer Accept header is nobody's."""
@@ -173,8 +174,26 @@ def _accept(
     )
 
 
+@lru_cache(maxsize=512)
+def is_routed(accept: str, *, streamed: bool) -> bool:
+    """Whether a route of built-in kinds answers this `Accept` header at all, as upstream's router has it: it compares
+    names as they are, and knows `*/*` but no `application/*`. `streamed`: the route of lists and watches."""
+    names = {each.partition(";")[0].strip(" ") for each in accept.split(",")}
+    return not accept or "*/*" in names or not names.isdisjoint(_routes(streamed=streamed))
+
+
+def not_routed(*, streamed: bool) -> Exception:
+    """The 406 of a route that does not answer in what was asked for."""
+    names = ", ".join(_routes(streamed=streamed))
+    return not_acceptable(f"406: Not Acceptable\n\nAvailable representations: {names}", details={})
+
+
+def _routes(*, streamed: bool) -> list[str]:
+    return [*_FORMATS, *(_STREAM_TYPES if streamed else ())]
+
+
 def _refusal(*, stream: bool) -> Exception:
-    names = [f"{_CONTENT_TYPES[form]};stream=watch" for form in _STREAMED] if stream else list(_FORMATS)
+    names = _STREAM_TYPES if stream else list(_FORMATS)
     return not_acceptable(f"only the following media types are accepted: {', '.join(names)}")
 
 

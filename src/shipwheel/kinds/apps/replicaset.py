@@ -110,6 +110,5 @@ RESOURCES = (
             *pod_template_columns("spec", "template", selector=label_selector("spec", "selector")),
         ),
         subresources=(STATUS, scale_subresource(GroupResource("apps", "replicasets"))),
-        selectable={"status.replicas": lambda rs: str((rs.get("status") or {}).get("replicas", 0))},
     ),
 )

@@ -251,6 +251,7 @@ RESOURCES = (
             *pod_template_columns("spec", "template", selector=label_selector("spec", "selector")),
         ),
         subresources=(STATUS,),
+        unknown_field='field label "{field}" not supported for Job',
         selectable={"status.successful": lambda job: str((job.get("status") or {}).get("succeeded", 0))},
     ),
 )

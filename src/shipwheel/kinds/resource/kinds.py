@@ -219,6 +219,7 @@ RESOURCES = (
             Column("Pool", text("spec", "pool", "name")),
             AGE,
         ),
+        unknown_field="field label not supported for {gvk}: {field}",
         selectable={
             "spec.nodeName": lambda each: each["spec"].get("nodeName", ""),
             "spec.driver": lambda each: each["spec"].get("driver", ""),
