@@ -223,7 +223,8 @@ def _states(
 
 def _confirm(known: dict[str, int], listed: dict[str, str], current: int) -> None:
     """Take over what a listing has; what it does not have stays only if it was made since."""
-    for key in [key for key, confirmed in known.items() if key not in listed and confirmed <= current]:
-        del known[key]
     for key in listed:
         known[key] = current
+    if len(known) > len(listed):
+        for key in [key for key, confirmed in known.items() if key not in listed and confirmed <= current]:
+            del known[key]

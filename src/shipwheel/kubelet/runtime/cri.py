@@ -38,6 +38,7 @@ from shipwheel.kubelet.runtime.base import (
 )
 from shipwheel.kubelet.runtime.cri_tables import messages
 from shipwheel.kubelet.runtime.image_views import ImageViews, mounts_images_itself
+from shipwheel.kubelet.runtime.listing import Listing
 from shipwheel.kubelet.volumes.mounting import Mounter
 
 _IMAGE_SERVICE = {"PullImage", "ListImages", "ImageStatus", "RemoveImage", "ImageFsInfo"}
@@ -63,6 +64,8 @@ class CriRuntime:
         self._timeout = timeout
         self._pull_timeout = pull_timeout
         self._messages = messages()
+        self._sandboxes = Listing(self._messages["PodSandbox"], forms.sandbox)
+        self._containers = Listing(self._messages["Container"], forms.container)
         self._views = ImageViews(self._runtime, image_views, Mounter()) if image_views else None
         self._mounts_images: bool | None = None
 
@@ -147,7 +150,7 @@ class CriRuntime:
 
     async def sandboxes(self) -> list[Sandbox]:
         answer = await self._call("ListPodSandbox")
-        return [forms.sandbox(each) for each in answer.get("items", ())]
+        return self._sandboxes.read(answer.get("items", ()))
 
     async def sandbox_status(self, sandbox_id: str) -> Sandbox:
         answer = await self._call("PodSandboxStatus", pod_sandbox_id=sandbox_id)
@@ -211,7 +214,7 @@ class CriRuntime:
 
     async def containers(self) -> list[Container]:
         answer = await self._call("ListContainers")
-        return [forms.container(each) for each in answer.get("containers", ())]
+        return self._containers.read(answer.get("containers", ()))
 
     async def container_status(self, container_id: str) -> Container:
         answer = await self._call("ContainerStatus", container_id=container_id)

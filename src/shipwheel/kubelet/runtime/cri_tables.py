@@ -2,6 +2,8 @@
 
 Only what the kubelet sends and reads on Linux; a runtime's other fields are passed over. The tables are read
 when first asked for, because a kubelet on the simulated runtime never does.
+
+The items of the two lists that are asked for every second are left encoded: `listing` reads those that are new.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ LinuxContainerUser uid=1:int64 gid=2:int64 supplemental_groups=3:[int64]
 ListPodSandboxRequest filter=1:PodSandboxFilter
 PodSandboxFilter id=1:string state=2:PodSandboxStateValue label_selector=3:{string:string}
 PodSandboxStateValue state=1:PodSandboxState
-ListPodSandboxResponse items=1:[PodSandbox]
+ListPodSandboxResponse items=1:[bytes]
 PodSandbox id=1:string metadata=2:PodSandboxMetadata state=3:PodSandboxState created_at=4:int64
     labels=5:{string:string} annotations=6:{string:string} runtime_handler=7:string
 CreateContainerRequest pod_sandbox_id=1:string config=2:ContainerConfig
@@ -125,7 +127,7 @@ ListContainersRequest filter=1:ContainerFilter
 ContainerFilter id=1:string state=2:ContainerStateValue pod_sandbox_id=3:string
     label_selector=4:{string:string}
 ContainerStateValue state=1:ContainerState
-ListContainersResponse containers=1:[Container]
+ListContainersResponse containers=1:[bytes]
 Container id=1:string pod_sandbox_id=2:string metadata=3:ContainerMetadata image=4:ImageSpec
     image_ref=5:string state=6:ContainerState created_at=7:int64 labels=8:{string:string}
     annotations=9:{string:string} image_id=10:string
