@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -128,16 +129,23 @@ class PluginWatcher:
 
 def _sockets(directory: Path) -> list[tuple[Path, float]]:
     """Sockets at and below a directory, with when they were made; hidden ones are not looked at."""
-    found = []
-    for path in sorted(directory.rglob("*")) if directory.is_dir() else ():
-        if any(part.startswith(".") for part in path.relative_to(directory).parts):
+    try:
+        entries = sorted(os.scandir(directory), key=lambda each: each.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found: list[tuple[Path, float]] = []
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            found += _sockets(Path(entry.path))
             continue
         try:
-            info = path.lstat()
+            info = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
         if stat.S_ISSOCK(info.st_mode):
-            found.append((path, info.st_mtime))
+            found.append((Path(entry.path), info.st_mtime))
     return found
 
 
