@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 import pytest
@@ -90,6 +91,31 @@ class TestListing:
         assert named(second) + named(third) == ["c4", "c5", "c6", "c7", "c8", "c9"]
         assert third["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
         assert "continue" not in third["metadata"]
+
+    async def test_pages_of_the_past_read_what_they_show(
+        self, admin: Client, world: object, ten: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = world.server.cache  # type: ignore[attr-defined]
+        path = CONFIG_MAPS.path(ten)
+        page = await admin.call("GET", path, query={"limit": "3"})
+        await admin.delete(CONFIG_MAPS, "c5", ten)
+        read: list[int] = []
+        ask = cache.store.range
+
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            answer = await ask(*args, **kwargs)
+            read.append(len(answer.items))
+            return answer
+
+        monkeypatch.setattr(cache.store, "range", counted)
+        names, left = named(page), [page["metadata"].get("remainingItemCount")]
+        while following := page["metadata"].get("continue"):
+            page = await admin.call("GET", path, query={"limit": "3", "continue": following})
+            names += named(page)
+            left.append(page["metadata"].get("remainingItemCount"))
+        assert names == [f"c{index}" for index in range(10)]
+        assert left == [7, 4, 1, None]
+        assert read == [3, 3, 1]
 
     async def test_a_list_cannot_go_on_once_its_beginning_is_forgotten(
         self, admin: Client, world: object, ten: str

@@ -141,11 +141,12 @@ class Reader:
         found: list[Entry] = []
         remaining = 0
         position = cache.prefix + start if start else None
+        # A selector may leave few of those read; without one no more are read than are wanted, and the store knows
+        # from the page before how many are left.
+        step = max(limit, 500) if limit and not wanted.everything else limit
         while True:
             try:
-                page = await self.cache.store.range(
-                    cache.prefix + scope, start=position, limit=max(limit, 500) if limit else 0, revision=revision
-                )
+                page = await self.cache.store.range(cache.prefix + scope, start=position, limit=step, revision=revision)
             except Compacted:
                 raise expired(f"The resourceVersion for the provided list is too old: {revision}") from None
             except FutureRevision:
@@ -155,13 +156,13 @@ class Reader:
                 if wanted.matches(entry):
                     found.append(entry)
             remaining = page.remaining
-            if not remaining or (limit and len(found) > limit):
+            if not remaining or (limit and (wanted.everything or len(found) > limit)):
                 break
             position = page.items[-1].key + "\0"
         metadata: Obj = {"resourceVersion": str(revision)}
-        if limit and len(found) > limit:
+        if limit and (remaining or len(found) > limit):
             if wanted.everything:
-                metadata["remainingItemCount"] = len(found) - limit + remaining
+                metadata["remainingItemCount"] = remaining
             found = found[:limit]
             metadata["continue"] = encode_token(revision, found[-1].key)
         return Selection(found, metadata)
