@@ -186,7 +186,8 @@ class _Rollout:
 
     async def _watch_pods(self) -> None:
         """Pods are counted, not decoded: the bench shares the machine with what it measures."""
-        listed = await self._client.list(PODS, "default", limit=1)
+        # One page of one pod, and not `list`, which would go through all of them page by page.
+        listed = await self._client.call("GET", PODS.path("default"), query={"limit": "1"})
         query = {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
         stream = await self._client.stream("GET", PODS.path("default"), query=query)
         image = f'"image":"{self._image}"'.encode()
