@@ -17,6 +17,7 @@ from shipwheel.admin import addons, choices, cluster, command_lines, fleet, iden
 from shipwheel.admin import layout as layouts
 from shipwheel.admin.cluster import ClusterError, NotAble, Wanted
 from shipwheel.admin.commands import COMMANDS
+from shipwheel.admin.kernel import network_namespace
 from shipwheel.admin.layout import Layout, LayoutError, NodeSettings, Settings
 from shipwheel.admin.nodes import resolvers_of_nodes
 from shipwheel.client.kubeconfig import load_config, read_file
@@ -285,6 +286,18 @@ def test_ranges_that_this_machine_has_routes_to(
         choices.check_ranges(layout, ours)
     layout.run.mkdir(parents=True)
     choices.check_ranges(layout, ours)
+
+
+def test_down_in_another_network_namespace(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "RUN", tmp_path / "run")
+    layout.write_settings(Settings("default", "simulated", "sqlite", 6443, "127.0.0.1"))
+    layout.run.mkdir(parents=True)
+    layout.network_namespace.write_text("net:[1]")
+    with pytest.raises(ClusterError, match=r"was brought up in another network namespace \(net:\[1\], this one is"):
+        cluster.down("default", layout.data)
+    assert layout.settings.exists()
+    layout.network_namespace.write_text(network_namespace())
+    assert cluster.down("default", layout.data)
 
 
 def test_addresses_everybody_knows() -> None:

@@ -32,6 +32,7 @@ from shipwheel.admin import (
 )
 from shipwheel.admin.choices import Wanted
 from shipwheel.admin.errors import ClusterError, NotAble
+from shipwheel.admin.kernel import network_namespace
 from shipwheel.admin.layout import RUN, Layout, LayoutError, Settings
 from shipwheel.admin.supervisor import Lock, daemonize
 
@@ -110,6 +111,7 @@ def down(name: str, data_dir: Path | None = None, *, keep_data: bool = False, pr
         return False
     if settings is not None and settings.runtime == "containerd" and os.geteuid() != 0:
         raise ClusterError("the cluster runs containers as root; try: sudo shipwheel down")
+    teardown.check_namespace(layout)
     with progress("Stopping the control plane"):
         teardown.stop_supervisor(layout)
     if settings is not None:
@@ -182,6 +184,7 @@ def _prepare(layout: Layout, settings: Settings) -> None:
         link = layout.run / "data"
         link.unlink(missing_ok=True)
         link.symlink_to(layout.data)
+        layout.network_namespace.write_text(network_namespace())
 
 
 def _start(layout: Layout, settings: Settings) -> int:

@@ -75,6 +75,11 @@ def remove_empty_cgroups(name: str) -> None:
 # --- Processes
 
 
+def network_namespace() -> str:
+    """That of this process: `net:[4026531840]`."""
+    return os.readlink("/proc/self/ns/net")
+
+
 def processes() -> Iterator[int]:
     """The numbers of all processes."""
     return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())

@@ -161,6 +161,11 @@ class Layout:
         return f"shipwheel-{self.run.name}"
 
     @property
+    def network_namespace(self) -> Path:
+        """Says in which one the cluster is up, as `/proc/PID/ns/net` does; there are its rules and routes."""
+        return self.run / "network-namespace"
+
+    @property
     def machine_before(self) -> Path:
         return self.data / "machine-before.json"
 

@@ -10,7 +10,7 @@ import time
 
 from shipwheel.admin import traces
 from shipwheel.admin.errors import ClusterError
-from shipwheel.admin.kernel import remove_empty_cgroups, unmount_below
+from shipwheel.admin.kernel import network_namespace, remove_empty_cgroups, unmount_below
 from shipwheel.admin.layout import RUN, Layout, Settings
 from shipwheel.admin.supervisor import Lock, read_state
 
@@ -30,6 +30,23 @@ def stop_supervisor(layout: Layout) -> None:
         if time.monotonic() > deadline:
             raise ClusterError(f"the cluster's processes do not end; see {layout.log('supervisor')}")
         time.sleep(POLL)
+
+
+def check_namespace(layout: Layout) -> None:
+    """Raises `ClusterError` where the cluster's rules and routes cannot be seen, and so not be taken away."""
+    try:
+        made_in = layout.network_namespace.read_text()
+    except FileNotFoundError:
+        return
+    if made_in == network_namespace():
+        return
+    state = read_state(layout.state) if Lock(layout.lock).is_held else None
+    how = f"; try: nsenter --net=/proc/{state['pid']}/ns/net shipwheel down --name {layout.name}" if state else ""
+    raise ClusterError(
+        f'the cluster "{layout.name}" was brought up in another network namespace ({made_in}, this one is '
+        f"{network_namespace()}), and must be taken down there{how} "
+        f"(if that namespace is gone, remove {layout.network_namespace})"
+    )
 
 
 async def sweep(layout: Layout, settings: Settings) -> None:
