@@ -147,3 +147,19 @@ async def test_what_was_allowed_before_may_stay(admin: Client) -> None:
                 break
             await admin.patch(kind, "x", "", {"a": "old"})
     assert (await admin.patch(kind, "x", "", {"b": "changed"}))["b"] == "changed"
+
+
+async def test_a_scale_is_refused_as_built_in_kinds_refuse_it(admin: Client, namespace: str) -> None:
+    kind = await serve(admin, two_versions("sizers"))
+    made: Obj = {"apiVersion": "example.com/v1", "kind": "Sizer", "metadata": {"name": "s"}, "spec": {"replicas": 2}}
+    await admin.create(kind, made, namespace)
+    scale = await admin.get(kind, "s", namespace, subresource="scale")
+    assert (scale["spec"], scale["status"]) == ({"replicas": 2}, {"replicas": 0})
+    with pytest.raises(ApiError) as negative:
+        await admin.update(kind, {**scale, "spec": {"replicas": -1}}, subresource="scale")
+    assert negative.value.code == 422
+    await admin.update(kind, {**scale, "spec": {"replicas": 5}}, subresource="scale")
+    with pytest.raises(ApiError) as stale:
+        await admin.update(kind, scale, subresource="scale")
+    assert stale.value.reason == "Conflict"
+    assert (await admin.get(kind, "s", namespace))["spec"] == {"replicas": 5}

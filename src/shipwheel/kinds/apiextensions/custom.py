@@ -12,13 +12,12 @@ import orjson
 
 from shipwheel.api.ages import since
 from shipwheel.api.jsonpath import JsonPath
-from shipwheel.api.meta import GroupVersion, Obj
+from shipwheel.api.meta import GroupResource, GroupVersion, Obj
 from shipwheel.api.resource import Column, Resource, Strategy, Subresource, Version
 from shipwheel.api.schema import Schema, apply_defaults, from_openapi, prune
-from shipwheel.kinds import catalog
 from shipwheel.kinds.columns import AGE, NAME
 from shipwheel.kinds.declare import READ_WRITE
-from shipwheel.kinds.scale import SCALE
+from shipwheel.kinds.scale import scale_subresource, value_at
 
 _ANYTHING: Obj = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
@@ -55,7 +54,7 @@ def to_resource(crd: Obj) -> Resource:
     stored_schema = _schema_of(storage)
     made = tuple(_version(group, each, stored_schema, is_storage=each is storage) for each in versions)
     # Subresources are declared by version; one that any version has is found, and `Version.subresources` says where.
-    subresources = _subresources(versions)
+    subresources = _subresources(GroupResource(group, names["plural"]), versions)
     plural = names["plural"]
     if storage not in versions:
         made = (*made, _version(group, storage, stored_schema, is_storage=True))
@@ -116,50 +115,30 @@ def _shaped_by(schema: Schema) -> Callable[[Obj], Obj]:
     return convert
 
 
-def _subresources(versions: list[Obj]) -> tuple[Subresource, ...]:
+def _subresources(resource: GroupResource, versions: list[Obj]) -> tuple[Subresource, ...]:
     found: list[Subresource] = []
     declared = [each.get("subresources") or {} for each in versions]
     if any(each.get("status") is not None for each in declared):
         found.append(Subresource("status", READ_WRITE))
     scale = next((each["scale"] for each in declared if each.get("scale")), None)
     if scale:
-        found.append(_scale(scale))
+        found.append(_scale(resource, scale))
     return tuple(found)
 
 
-def _scale(declared: Obj) -> Subresource:
-    wanted, actual = JsonPath(declared["specReplicasPath"]), JsonPath(declared["statusReplicasPath"])
-    selector = JsonPath(declared["labelSelectorPath"]) if declared.get("labelSelectorPath") else None
-    steps = declared["specReplicasPath"].strip(".").split(".")
+def _scale(resource: GroupResource, declared: Obj) -> Subresource:
+    selector = _steps(declared.get("labelSelectorPath") or "")
 
-    def read(obj: Obj) -> Obj:
-        metadata = obj["metadata"]
-        kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-        status: Obj = {"replicas": actual.first(obj) or 0}
-        if selector is not None and (text := selector.first(obj)):
-            status["selector"] = text
-        replicas = wanted.first(obj)
-        return {
-            "kind": SCALE.kind,
-            "apiVersion": str(SCALE.group_version),
-            "metadata": {key: metadata[key] for key in kept if key in metadata},
-            "spec": {"replicas": replicas} if replicas else {},
-            "status": status,
-        }
+    def selector_of(obj: Obj) -> str:
+        return (value_at(obj, selector) or "") if selector else ""
 
-    def update(view: Obj, obj: Obj) -> Obj:
-        place = obj
-        for step in steps[:-1]:
-            place = place.setdefault(step, {})
-        place[steps[-1]] = (view.get("spec") or {}).get("replicas", 0)
-        return obj
+    wanted, actual = _steps(declared["specReplicasPath"]), _steps(declared["statusReplicasPath"])
+    return scale_subresource(resource, selector_of, wanted=wanted, actual=actual)
 
-    def applied(config: Obj) -> Obj:
-        return update(config, {})
 
-    return Subresource(
-        "scale", READ_WRITE, kind=SCALE, schema=catalog.schema_for(SCALE), read=read, update=update, applied=applied
-    )
+def _steps(path: str) -> list[str]:
+    """`.spec.replicas`, one of the plain paths that a scale is declared with."""
+    return [step for step in path.split(".") if step]
 
 
 def _columns(version: Obj) -> tuple[Column, ...]:
