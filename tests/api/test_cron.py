@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -91,6 +91,45 @@ class TestSummerTime:
         first = schedule.next(at("2026-10-24T12:00"))
         assert first == at("2026-10-25T00:30")
         assert schedule.next(first) == at("2026-10-25T01:30")
+
+    @pytest.mark.parametrize(
+        ("zone", "changes"),
+        [
+            ("Europe/Berlin", ("2026-03-29T01:00", "2026-10-25T01:00")),
+            ("Australia/Lord_Howe", ("2026-04-04T15:00", "2026-10-03T15:30")),  # by half an hour
+            ("Africa/Cairo", ("2026-04-23T22:00", "2026-10-29T21:00")),  # at midnight
+        ],
+    )
+    def test_around_a_change_every_match_comes_in_turn(self, zone, changes):
+        there = ZoneInfo(zone)
+        schedule = parse("*/7 * * * *", there)
+        for change in changes:
+            minutes = [at(change) + timedelta(minutes=offset) for offset in range(-200, 200)]
+            expected = [each for each in minutes if each.astimezone(there).minute % 7 == 0]
+            found = [schedule.next(expected[0] - timedelta(seconds=1))]
+            while len(found) < len(expected):
+                found.append(schedule.next(found[-1]))
+            assert found == expected
+
+
+class AskedZone(tzinfo):
+    """UTC, and how often somebody asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def utcoffset(self, when):
+        self.asked += 1
+        return timedelta(0)
+
+    def dst(self, when):
+        return timedelta(0)
+
+
+def test_what_has_passed_of_a_day_is_not_looked_at_minute_by_minute():
+    zone = AskedZone()
+    assert parse("* * * * *", zone).next(at("2026-05-01T23:00")) == at("2026-05-01T23:01")
+    assert zone.asked < 200
 
 
 def test_zones():

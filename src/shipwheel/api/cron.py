@@ -124,12 +124,20 @@ class _Spec:
 
     def _first_on(self, day: date, after: datetime) -> datetime | None:
         for hour in self.hours:
+            if _end_of(day, hour, self.zone) <= after:
+                continue
             for fold in (0, 1):
                 for minute in self.minutes:
                     moment = _instant(datetime(day.year, day.month, day.day, hour, minute, fold=fold), self.zone)
                     if moment is not None and moment > after:
                         return moment
         return None
+
+
+def _end_of(day: date, hour: int, zone: tzinfo) -> datetime:
+    """The moment of an hour's last minute, after which the wall clock never shows that hour of the day again."""
+    local = datetime(day.year, day.month, day.day, hour, 59, tzinfo=zone)
+    return max(local.astimezone(UTC), local.replace(fold=1).astimezone(UTC))
 
 
 def _instant(local: datetime, zone: tzinfo) -> datetime | None:
