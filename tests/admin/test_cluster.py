@@ -20,6 +20,7 @@ from shipwheel.admin.commands import COMMANDS
 from shipwheel.admin.kernel import network_namespace
 from shipwheel.admin.layout import Layout, LayoutError, NodeSettings, Settings
 from shipwheel.admin.nodes import resolvers_of_nodes
+from shipwheel.admin.ports import Claims
 from shipwheel.client.kubeconfig import load_config, read_file
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -90,7 +91,7 @@ def settings(layout: Layout) -> Settings:
         "default", "containerd", "etcd", 6443, "192.0.2.2",
         nodes=(NodeSettings("node-1"), NodeSettings("node-2", "10.112.0.2")),
     )  # fmt: skip
-    made = replace(made, ports=choices.choose_ports(made))
+    made = replace(made, ports=choices.choose_ports(made, Claims()))
     pki.ensure(layout.pki, api_hosts=("localhost",), etcd_hosts=("localhost",), now=NOW)
     identities.ensure(layout, made, NOW)
     return made
@@ -157,7 +158,7 @@ def test_nodes_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert three.gateway == addresses[0]
     simulated = choices.new_settings(Wanted(runtime="simulated", nodes=2))
     assert simulated.nodes == (NodeSettings("node-1"), NodeSettings("node-2"))
-    ports = choices.choose_ports(simulated)
+    ports = choices.choose_ports(simulated, Claims())
     assert len(set(ports.values())) == len(ports) == 6
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from shipwheel.admin import machine
 from shipwheel.admin.errors import ClusterError, NotAble
 from shipwheel.admin.layout import Layout, NodeSettings, RuntimeKind, Settings, StoreKind, clusters
+from shipwheel.admin.ports import Claims
 from shipwheel.api.names import is_dns1123_label
 
 DEFAULT_PORT = 6443
@@ -238,9 +239,9 @@ def _anew(settings: Settings) -> str:
     )
 
 
-def choose_ports(settings: Settings, keep: Mapping[str, int] | None = None) -> dict[str, int]:
-    """The components' other ports: upstream's, or others where those are in use. Those to `keep` are in use by
-    those components themselves."""
+def choose_ports(settings: Settings, claims: Claims, keep: Mapping[str, int] | None = None) -> dict[str, int]:
+    """The components' other ports: upstream's, or others where those are in use, claimed for them. Those to `keep`
+    are in use by those components themselves."""
     chosen = dict(keep or {})
     wanted = CONTROL_PLANE_PORTS | (ETCD_PORTS if settings.store == "etcd" else {})
     if settings.runtime == "containerd":
@@ -254,7 +255,7 @@ def choose_ports(settings: Settings, keep: Mapping[str, int] | None = None) -> d
         if purpose in chosen:
             continue
         preferred = settings.ports.get(purpose, port)
-        chosen[purpose] = machine.free_port(preferred, "0.0.0.0", [settings.port, *chosen.values()])
+        chosen[purpose] = claims.port(preferred, "0.0.0.0", [settings.port, *chosen.values()])
     return chosen
 
 

@@ -34,6 +34,7 @@ from shipwheel.admin.choices import Wanted
 from shipwheel.admin.errors import ClusterError, NotAble
 from shipwheel.admin.kernel import network_namespace
 from shipwheel.admin.layout import RUN, Layout, LayoutError, Settings
+from shipwheel.admin.ports import Claims
 from shipwheel.admin.supervisor import Lock, daemonize
 
 __all__ = ["ClusterError", "LayoutError", "NotAble", "Wanted", "down", "load_images", "up"]
@@ -65,12 +66,14 @@ def up(wanted: Wanted, progress: Progress = silent) -> tuple[Layout, Settings]:
         choices.check_port(settings)
         choices.check_ranges(layout, settings)
         # What may have changed since the cluster last ran.
-        settings = replace(settings, ports=choices.choose_ports(settings), address=choices.own_address())
+        claims = Claims()
+        settings = replace(settings, ports=choices.choose_ports(settings, claims), address=choices.own_address())
     with progress("Checking keys and certificates" if made else "Making keys and certificates"):
         _prepare(layout, settings)
     try:
         with progress("Starting the control plane"):
             supervisor = _start(layout, settings)
+            claims.release()
             lock.release()
             asyncio.run(readiness.api_server(layout, settings, supervisor))
         with progress("Waiting for the node" if len(settings.running_nodes) == 1 else "Waiting for the nodes"):

@@ -22,6 +22,7 @@ from shipwheel.admin import addons, choices, identities, readiness
 from shipwheel.admin import nodes as machines
 from shipwheel.admin.errors import ClusterError
 from shipwheel.admin.layout import Layout, NodeSettings, Settings
+from shipwheel.admin.ports import Claims
 from shipwheel.admin.status import admin_client, components, list_nodes
 from shipwheel.admin.supervisor import Lock, read_state
 from shipwheel.api.errors import ApiError
@@ -48,11 +49,11 @@ class Listed:
 
 def add(name: str, data_dir: Path | None, node: str, progress: Progress) -> str:
     """A node more, by this name or by the next number; its name. Raises `ClusterError`, `PkiError`."""
-    with _changing(name, data_dir) as (layout, settings):
+    with _changing(name, data_dir) as (layout, settings), Claims() as claims:
         changed = choices.with_node(settings, node)
         new = changed.nodes[-1]
         if changed.runtime == "simulated":
-            changed = replace(changed, ports=choices.choose_ports(changed, keep=settings.ports))
+            changed = replace(changed, ports=choices.choose_ports(changed, claims, keep=settings.ports))
         with progress(f"Starting {new.name}"):
             have(layout, changed)
         return new.name
@@ -68,9 +69,9 @@ def have(layout: Layout, settings: Settings) -> None:
 
 def simulate(name: str, data_dir: Path | None, number: int, stages: str) -> None:
     """Have so many simulated nodes, whose pods live by these stages. Raises `ClusterError`."""
-    with _changing(name, data_dir) as (layout, settings):
+    with _changing(name, data_dir) as (layout, settings), Claims() as claims:
         changed = replace(settings, simulated_nodes=number, stages=stages)
-        changed = replace(changed, ports=choices.choose_ports(changed, keep=settings.ports))
+        changed = replace(changed, ports=choices.choose_ports(changed, claims, keep=settings.ports))
         asyncio.run(_install(layout, changed))
         running = {each.name: each.pid for each in components(layout) if each.running}
         have(layout, changed)
