@@ -296,3 +296,20 @@ async def test_a_resource_version_that_is_no_number(ask: Asker) -> None:
 )  # fmt: skip
 async def test_field_selectors_that_a_kind_does_not_have(ask: Asker, path: str, message: str) -> None:
     assert (await refused(ask, "GET", f"/apis/{path}?fieldSelector=spec.x%3D1"))["message"] == message
+
+
+async def test_refusals_name_the_group_that_was_asked_for(ask: Asker) -> None:
+    path = "/apis/events.k8s.io/v1/namespaces/default/events"
+    event: Obj = {
+        "metadata": {"name": "twice"}, "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "a.b/c",
+        "reportingInstance": "i", "action": "x", "reason": "y", "type": "Normal",
+        "regarding": {"kind": "Pod", "namespace": "default", "name": "p"},
+    }  # fmt: skip
+    await ask("POST", path, event)
+    status = await refused(ask, "POST", path, event)
+    assert status["message"] == 'events.events.k8s.io "twice" already exists'
+    assert status["details"] == {"name": "twice", "group": "events.k8s.io", "kind": "events"}
+    status = await refused(ask, "POST", "/api/v1/namespaces/default/events", {
+        "metadata": {"name": "twice"}, "involvedObject": {"namespace": "default", "name": "p"},
+    })  # fmt: skip
+    assert status["message"] == 'events "twice" already exists'

@@ -22,7 +22,7 @@ from shipwheel.api.errors import (
     invalid_object,
     not_found,
 )
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.names import name_is_dns_subdomain
 from shipwheel.api.objectmeta import dedup_owner_references, validate_object_meta, validate_object_meta_update
 from shipwheel.api.patch.values import clone
@@ -134,12 +134,12 @@ class Registry:
             if options.dry_run:
                 _call(undo)
                 if self.cache.of(resource).get(namespace, metadata["name"]) is not None:
-                    raise already_exists(resource.group_resource, metadata["name"])
+                    raise already_exists(_called(resource, version), metadata["name"])
                 return Written(self.storing.imagined(resource, obj, None), created=True)
             return Written(await self.storing.put(resource, obj, ABSENT), created=True)
         except Mismatch:
             _call(undo)
-            raise already_exists(resource.group_resource, metadata["name"]) from None
+            raise already_exists(_called(resource, version), metadata["name"]) from None
         except OutcomeUnknown:
             raise
         except BaseException:
@@ -195,7 +195,7 @@ class Registry:
             except Mismatch as mismatch:
                 await self.storing.catch_up(mismatch)
                 if attempts and tries >= attempts:
-                    raise conflict(resource.group_resource, name, MODIFIED) from None
+                    raise conflict(_called(resource, version), name, MODIFIED) from None
 
     async def _update(
         self,
@@ -214,11 +214,11 @@ class Registry:
         entry = self.cache.of(resource).get(namespace, name)
         if entry is None:
             if not may_create:
-                raise not_found(resource.group_resource, name)
+                raise not_found(_called(resource, version), name)
             body = produce(None)
             metadata = body.get("metadata")
             if isinstance(metadata, dict) and metadata.get("resourceVersion"):
-                raise not_found(resource.group_resource, name)
+                raise not_found(_called(resource, version), name)
             if options.check_access is not None:
                 await options.check_access("create")
             try:
@@ -266,7 +266,7 @@ class Registry:
         if expected_version and expected_version != "0":  # 0 is none at all
             if expected_version != old_metadata["resourceVersion"]:
                 _require_number(expected_version)
-                raise conflict(resource.group_resource, name, MODIFIED)
+                raise conflict(_called(resource, version), name, MODIFIED)
         elif not strategy.allow_unconditional_update and not applying:
             field_error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
             raise invalid_object(resource.group, resource.kind, name, [field_error])
@@ -360,3 +360,8 @@ def _require_number(resource_version: str) -> None:
         parse_uint(resource_version)
     except ValueError as error:
         raise ApiError(500, "", str(error)) from None
+
+
+def _called(resource: Resource, version: Version) -> GroupResource:
+    """What refusals call the resource: by the group that was asked for (events are in two)."""
+    return GroupResource(version.group, resource.plural)
