@@ -1,7 +1,8 @@
 """Reading a list that hardly changes: only items that the list before did not have are decoded.
 
-Sandboxes and containers are listed every second, and from one second to the next nearly all of them say the same,
-byte for byte, though in any order. What was made of such an item is used again; it is immutable.
+Sandboxes and containers are listed every second, and from one second to the next many of them say the same, byte for
+byte, though in any order. What was made of such an item is used again; it is immutable. (An item whose labels or
+annotations the runtime wrote in another order, as containerd may, is decoded again.)
 """
 
 from __future__ import annotations
