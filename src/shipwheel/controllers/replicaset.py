@@ -79,8 +79,11 @@ def age_ratios(active: Iterable[Obj], chosen: Iterable[Obj], now: datetime) -> l
     def age(pod: Obj) -> float:
         return (now - parse_time(pod["metadata"]["creationTimestamp"])).total_seconds()
 
+    ready = [pod for pod in chosen if podutil.is_ready(pod)]
+    if not ready:
+        return []
     youngest = min((age(pod) for pod in active if podutil.is_ready(pod)), default=0.0)
-    return [age(pod) // youngest for pod in chosen if podutil.is_ready(pod)] if youngest > 0 else []
+    return [age(pod) // youngest for pod in ready] if youngest > 0 else []
 
 
 def replicas_of(rs: Obj) -> int:
