@@ -30,6 +30,9 @@ class Ledger:
         """Allocations by the uid of their claim."""
         self._written: dict[str, Obj] = {}
         """Claims that are newer than the watch shows, by uid."""
+        self._unshown: set[str] = set()
+        """Of those, the ones that the watch did not show when they were written: they were made just now, or have
+        gone."""
         self._changes = 0
         self._in_use: tuple[object, InUse] | None = None
         self._slices: tuple[int, Slices] | None = None
@@ -50,16 +53,33 @@ class Ledger:
         if written is None:
             return shown
         if _version(shown) >= _version(written):
-            del self._written[uid_of(shown)]
+            self._forget(uid_of(shown))
             return shown
         return written
 
     def written(self, claim: Obj) -> None:
         """A claim was written to the API."""
         shown = self._listers.resource_claims.get(namespace_of(claim), name_of(claim))
+        if shown is None:
+            self._unshown.add(uid_of(claim))
         if shown is None or _version(shown) < _version(claim):
             self._written[uid_of(claim)] = claim
         self._changes += 1
+
+    def _forget(self, uid: str) -> None:
+        self._written.pop(uid, None)
+        self._unshown.discard(uid)
+
+    def _forget_deleted(self) -> None:
+        """A claim that was shown and is not any more has gone, and so has one that the watch has passed by."""
+        shown = self._listers.resource_claims.list()
+        there = {uid_of(each) for each in shown}
+        reached = max(map(_version, shown), default=0)
+        for uid, claim in [*self._written.items()]:
+            if uid in there:
+                self._unshown.discard(uid)
+            elif uid not in self._unshown or _version(claim) < reached:
+                self._forget(uid)
 
     def promise(self, uid: str, allocation: Obj) -> None:
         """Keep the devices of an allocation for a claim."""
@@ -82,6 +102,7 @@ class Ledger:
         return self._in_use[1]
 
     def _count(self) -> InUse:
+        self._forget_deleted()
         claims = [*self.claims("")]
         there = {uid_of(each) for each in claims}
         # A claim that was made just now may be written before the watch shows it.
