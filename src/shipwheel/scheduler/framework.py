@@ -169,6 +169,8 @@ class Handle:
     later: Callable[[str, Callable[[], Awaitable[None]]], None] = _nowhere
     """Writes something in the background; the key says what it is, and of several with one key the last counts."""
     recorder: EventRecorder | None = None
+    assumed_volumes: dict[str, str] = field(default_factory=dict)
+    """Volumes chosen for claims ("namespace/name"), by name, until the watch shows it. All profiles share them."""
     ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:

@@ -60,8 +60,7 @@ class VolumeBinding:
         self._handle = handle
         seconds = args.get("bindTimeoutSeconds")
         self._timeout = 600 if seconds is None else seconds
-        self._assumed: dict[str, str] = {}
-        """Volumes chosen for claims, by name, until the watch shows it."""
+        self._assumed = handle.assumed_volumes
         changed = Action.ADD | Action.UPDATE
         self.events = (
             Interest("PersistentVolumeClaim", changed, uses_claim),
