@@ -128,7 +128,12 @@ def test_failures_count_until_a_program_runs_for_a_while(before: int, ran: float
 
 
 def test_the_first_failure_costs_nothing_and_more_of_them_ever_more() -> None:
-    assert [back_off(each) for each in (1, 2, 3, 4, 5, 6, 7, 8, 9, 5000)] == [0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    delays = [back_off(each, failed=True) for each in (1, 2, 3, 4, 5, 6, 7, 8, 9, 5000)]
+    assert delays == [0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_who_is_killed_again_and_again_comes_back_soon() -> None:
+    assert [back_off(each, failed=False) for each in (1, 2, 3, 5000)] == [0, 0.5, 0.5, 0.5]
 
 
 def test_programs_end_in_reverse_order(start: Callable[..., Cluster], tmp_path: Path) -> None:

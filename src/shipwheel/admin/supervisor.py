@@ -33,7 +33,7 @@ MAX_DELAY = 30.0
 STEADY = 30.0
 """Seconds that a program must have run for its failure not to be one of a row."""
 STEADY_IF_KILLED = 1.0
-"""The same for one that was killed, or told to end: it is started again at once, however often it is killed."""
+"""The same for one that was killed, or told to end: whoever does that wants it back soon, however often it is done."""
 STOP_TIMEOUT = 15.0
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
@@ -206,7 +206,7 @@ class Supervisor:
         if self._stopping:
             return
         state.failures = failures_in_a_row(state.failures, time.time() - state.started, failed=failed)
-        self._due[state.name] = time.monotonic() + back_off(state.failures)
+        self._due[state.name] = time.monotonic() + back_off(state.failures, failed=failed)
         state.restarts += 1
 
     def _end_all(self) -> None:
@@ -230,9 +230,10 @@ def failures_in_a_row(before: int, ran: float, *, failed: bool) -> int:
     return 1 if ran > (STEADY if failed else STEADY_IF_KILLED) else before + 1
 
 
-def back_off(failures: int) -> float:
-    """Seconds to wait before a program that failed so often in a row is started again."""
-    return 0.0 if failures <= 1 else min(SECOND_DELAY * 2.0 ** min(failures - 2, 16), MAX_DELAY)
+def back_off(failures: int, *, failed: bool) -> float:
+    """Seconds to wait before a program that failed, or was killed, so often in a row is started again."""
+    longest = MAX_DELAY if failed else SECOND_DELAY
+    return 0.0 if failures <= 1 else min(SECOND_DELAY * 2.0 ** min(failures - 2, 16), longest)
 
 
 def daemonize(run: Callable[[], None], *, log_file: Path) -> int:
