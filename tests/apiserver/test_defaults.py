@@ -8,6 +8,7 @@ import pytest
 
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj, condition
+from shipwheel.apiserver import apiservices
 from shipwheel.apiserver.flowconfig import AUTO_UPDATE, dangling, revised
 from shipwheel.client.client import Client
 from tests.apiserver.test_customresources import DEFINITIONS, definition
@@ -115,3 +116,11 @@ async def test_a_missing_priority_level_is_named() -> None:
     assert dangling(schema, {"other"})["message"] == (
         'This FlowSchema references the PriorityLevelConfiguration object named "gone" but there is no such object'
     )
+
+
+def test_kinds_that_have_moved_are_found_where_they_are_today() -> None:
+    """Clients take the first group that has a kind."""
+    order = list(apiservices.PRIORITIES)
+    assert order.index("extensions") > max(map(order.index, ("apps", "networking.k8s.io", "policy")))
+    priorities = [priority for priority, _ in apiservices.PRIORITIES.values()]
+    assert priorities == sorted(priorities, reverse=True)

@@ -30,7 +30,6 @@ _RETRY_SECONDS = 1.0
 _CUSTOM_PRIORITIES = 1000, 100
 PRIORITIES: dict[str, tuple[int, dict[str, int]]] = {
     "": (18000, {"v1": 1}),
-    "extensions": (17900, {"v1beta1": 1}),
     "apps": (17800, {"v1": 15, "v1beta2": 9, "v1beta1": 1}),
     "events.k8s.io": (17750, {"v1": 15, "v1beta1": 5}),
     "authentication.k8s.io": (17700, {"v1": 15, "v1beta1": 9, "v1alpha1": 1}),
@@ -53,9 +52,11 @@ PRIORITIES: dict[str, tuple[int, dict[str, int]]] = {
     "flowcontrol.apiserver.k8s.io": (
         16100, {"v1": 21, "v1beta3": 18, "v1beta2": 15, "v1beta1": 12, "v1alpha1": 9},
     ),
+    "extensions": (16000, {"v1beta1": 1}),
 }  # fmt: skip
 """The built-in groups in the order they are listed: the priority of each, and of its versions within it. The
-aggregator's own group has no APIService."""
+aggregator's own group has no APIService. `extensions`, once the second, is the last: what clients mean by a Deployment
+or an Ingress is today's."""
 
 
 def _local(gv: GroupVersion, managed: str, group_priority: int, version_priority: int) -> Obj:
