@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.api.resource import UserInfo
 from shipwheel.client.client import Client, ConnectionFailed
 from shipwheel.client.httpserver import HttpServer, Request, Response, server_tls
-from shipwheel.client.kubeconfig import ConfigError
+from shipwheel.client.kubeconfig import ConfigError, load_config
 from shipwheel.client.metrics import CONTENT_TYPE, HealthMetrics, Metrics
 from shipwheel.client.resources import CONFIG_MAPS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 
@@ -47,6 +48,13 @@ class ServingConfig:
     client_ca_file: str = ""
     """Without it, the cluster's is read from kube-system/extension-apiserver-authentication."""
     always_allow_paths: tuple[str, ...] = ("/healthz", "/readyz", "/livez")
+
+
+async def reviewer(kubeconfig: str, client: Client, stack: AsyncExitStack, *, user_agent: str) -> Client:
+    """Who asks the API server about those who read from a component: by a kubeconfig of its own, or else `client`."""
+    if not kubeconfig:
+        return client
+    return await stack.enter_async_context(Client(load_config(kubeconfig), user_agent=user_agent))
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 from shipwheel import __version__
 from shipwheel.api.clock import Clock, SystemClock
@@ -22,7 +22,7 @@ from shipwheel.client.events import EventRecorder
 from shipwheel.client.informer import InformerFactory
 from shipwheel.client.leader import ElectionConfig, LeaderElector
 from shipwheel.client.metrics import Metrics
-from shipwheel.client.serving import Check, ComponentServer, ServingConfig
+from shipwheel.client.serving import Check, ComponentServer, ServingConfig, reviewer
 from shipwheel.controllers.accounts import AccountClients
 from shipwheel.controllers.catalog import ABSENT, Descriptor, select
 from shipwheel.controllers.config import ControllerManagerConfig
@@ -158,24 +158,30 @@ class _Manager:
 
     async def serve(self, on_serving: Callable[[int], None] | None) -> None:
         config = self._config
-        server = ComponentServer(
-            metrics=self._metrics,
-            client=self._client,
-            healthz=self._checks,
-            livez=self._checks,
-            configz={"kubecontrollermanager.config.k8s.io": _shown(config)},
-        )
-        await server.run(
-            ServingConfig(
-                bind_address=config.bind_address,
-                port=config.secure_port,
-                cert_file=config.tls_cert_file,
-                key_file=config.tls_private_key_file,
-                client_ca_file=config.client_ca_file,
-                always_allow_paths=config.authorization_always_allow_paths,
-            ),
-            on_listening=on_serving,
-        )
+        async with AsyncExitStack() as stack:
+            server = ComponentServer(
+                metrics=self._metrics,
+                client=await reviewer(
+                    config.authentication_kubeconfig, self._client, stack, user_agent="kube-controller-manager"
+                ),
+                authorizer=await reviewer(
+                    config.authorization_kubeconfig, self._client, stack, user_agent="kube-controller-manager"
+                ),
+                healthz=self._checks,
+                livez=self._checks,
+                configz={"kubecontrollermanager.config.k8s.io": _shown(config)},
+            )
+            await server.run(
+                ServingConfig(
+                    bind_address=config.bind_address,
+                    port=config.secure_port,
+                    cert_file=config.tls_cert_file,
+                    key_file=config.tls_private_key_file,
+                    client_ca_file=config.client_ca_file,
+                    always_allow_paths=config.authorization_always_allow_paths,
+                ),
+                on_listening=on_serving,
+            )
 
 
 def _check_of(name: str, task: asyncio.Task[None]) -> Check:

@@ -14,10 +14,9 @@ import uuid
 from shipwheel.api.clock import Clock, SystemClock
 from shipwheel.client.client import Client
 from shipwheel.client.events import EventRecorder
-from shipwheel.client.kubeconfig import load_config
 from shipwheel.client.leader import ElectionConfig, LeaderElector
 from shipwheel.client.metrics import Metrics
-from shipwheel.client.serving import ComponentServer, ServingConfig
+from shipwheel.client.serving import ComponentServer, ServingConfig, reviewer
 from shipwheel.scheduler.config import SchedulerConfig
 
 USER_AGENT = "kube-scheduler"
@@ -59,8 +58,8 @@ async def run(
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         server = ComponentServer(
             metrics=metrics,
-            client=await _reviewer(config.authentication_kubeconfig, client, stack),
-            authorizer=await _reviewer(config.authorization_kubeconfig, client, stack),
+            client=await reviewer(config.authentication_kubeconfig, client, stack, user_agent=USER_AGENT),
+            authorizer=await reviewer(config.authorization_kubeconfig, client, stack, user_agent=USER_AGENT),
             before_metrics=scheduler.refresh_metrics,
         )
         tasks = [
@@ -75,13 +74,6 @@ async def run(
         finally:
             for task in tasks:
                 task.cancel()
-
-
-async def _reviewer(kubeconfig: str, client: Client, stack: contextlib.AsyncExitStack) -> Client:
-    """Who asks the API server about those who read our metrics."""
-    if not kubeconfig:
-        return client
-    return await stack.enter_async_context(Client(load_config(kubeconfig), user_agent=USER_AGENT))
 
 
 def _serving(config: SchedulerConfig) -> ServingConfig:
