@@ -118,7 +118,7 @@ async def test_a_missing_priority_level_is_named() -> None:
     )
 
 
-def test_kinds_that_have_moved_are_found_where_they_are_today() -> None:
+async def test_kinds_that_have_moved_are_found_where_they_are_today() -> None:
     """Clients take the first group that has a kind."""
     order = list(apiservices.PRIORITIES)
     assert order.index("extensions") > max(map(order.index, ("apps", "networking.k8s.io", "policy")))

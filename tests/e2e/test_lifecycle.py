@@ -43,7 +43,7 @@ def containers(cluster: Cluster) -> dict[str, tuple[str, int]]:
 
 def answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=2) as answer:
+        with urlopen(url, timeout=10) as answer:
             return answer.status == 200
     except OSError:
         return False

@@ -185,4 +185,4 @@ def test_what_is_killed_is_gone_on_with(three: Cluster) -> None:
     assert answers(url)
     three.up()
     assert before.items() <= wait_for(lambda: containers(three)).items()
-    assert answers(url)
+    wait_for(lambda: answers(url))

@@ -21,6 +21,8 @@ from tests.controllers.fakeapi import FakeApi
 from tests.kubelet.world import NODE_KINDS
 
 NAMESPACE = "ns"
+RUNTIME_SECONDS = 150
+"""A call that the runtime never answers is given up after two minutes, and made again."""
 
 
 def shell(script: str, name: str = "c", **fields: object) -> Obj:
@@ -65,7 +67,7 @@ class LiveKubelet:
         if self._runtime is not None:
             await self._runtime.close()
 
-    async def until(self, condition: Callable[[], object], *, seconds: float = 30) -> None:
+    async def until(self, condition: Callable[[], object], *, seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while not condition():
                 if self._task is not None and self._task.done():
@@ -76,8 +78,8 @@ class LiveKubelet:
         """Delete all pods, and wait until nothing is left of them."""
         for pod in self.api.list(r.PODS):
             self.api.delete(r.PODS, pod["metadata"]["name"], NAMESPACE, gracePeriodSeconds=1)
-        await self.until(lambda: not self.api.list(r.PODS))
-        async with asyncio.timeout(30):
+        await self.until(lambda: not self.api.list(r.PODS), seconds=RUNTIME_SECONDS)
+        async with asyncio.timeout(RUNTIME_SECONDS):
             while await self.containers():
                 await asyncio.sleep(0.1)
 
