@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -125,7 +127,7 @@ async def ask(client: Client, times: Times, pods: int) -> None:
     await _account(client, "default")
     while True:
         number += 1
-        name, place = f"config-{number}", namespace(number * 37 % pods)
+        name, place = f"config-{uuid.uuid4()}", namespace(number * 37 % pods)
         config = {"metadata": {"name": name, "namespace": "default"}, "data": {"a": "b"}}
         steps: dict[str, Callable[[], Awaitable[object]]] = {
             "get a node": lambda: client.get(NODES, "simulated-1"),
@@ -150,16 +152,18 @@ async def asking(client: Client, pods: int, meanwhile: Awaitable[float]) -> tupl
         return await meanwhile, times
     finally:
         user.cancel()
-        await asyncio.gather(user, return_exceptions=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await user
 
 
-async def lost(client: Client) -> tuple[int, float]:
-    """How many nodes are not ready, and the age of the oldest lease in seconds."""
+async def lost(client: Client) -> tuple[int, int, float]:
+    """How many pods run, how many nodes are not ready, and the age of the oldest lease in seconds."""
+    pods = (await client.list(PODS, field_selector="status.phase=Running", limit=500, metadata_only=True))["items"]
     nodes = (await client.list(NODES, limit=500))["items"]
     leases = (await client.list(LEASES, "kube-node-lease", limit=500))["items"]
     now = datetime.now(UTC)
     oldest = max((now - parse_time(each["spec"]["renewTime"])).total_seconds() for each in leases)
-    return sum(not is_condition_true(each, "Ready") for each in nodes), oldest
+    return len(pods), sum(not is_condition_true(each, "Ready") for each in nodes), oldest
 
 
 def _rows(phase: str, times: Times) -> Iterator[tuple[str, ...]]:
@@ -174,20 +178,25 @@ def _rows(phase: str, times: Times) -> Iterator[tuple[str, ...]]:
 
 async def measure(layout: Layout, arguments: argparse.Namespace) -> None:
     async with admin_client(layout) as client:
-        filled, filling = await asking(client, arguments.pods, fill(client, arguments.pods))
-        print(f"{arguments.pods} pods run after {filled:.0f} s ({rate(arguments.pods / filled)})")
         processes = {each.name: each.pid for each in components(layout)}
+        filled, filling = await asking(client, arguments.pods, fill(client, arguments.pods))
+        print(f"{arguments.pods} pods run after {filled:.0f} s ({rate(arguments.pods / filled)})", flush=True)
         before = {name: cpu_seconds([pid]) for name, pid in processes.items()}
         held, holding = await asking(client, arguments.pods, _pass(arguments.hold))
-        used = {name: cpu_seconds([pid]) - before[name] for name, pid in processes.items()}
+        after = {name: cpu_seconds([pid]) for name, pid in processes.items()}
         print(table(("answers", "number", "p50", "p99", "most"), [*_rows("fill", filling), *_rows("hold", holding)]))
         rows = [
-            (name, megabytes(memory([pid]).proportional), f"{100 * used[name] / held:.0f} %")
+            (
+                name,
+                megabytes(memory([pid]).proportional),
+                f"{before[name]:.0f} s",
+                f"{100 * (after[name] - before[name]) / held:.0f} %",
+            )
             for name, pid in processes.items()
         ]
-        print(table(("while held", "memory", "of a core"), rows))
-        unready, oldest = await lost(client)
-        print(f"{unready} nodes are not ready; the oldest lease was renewed {oldest:.0f} s ago")
+        print(table(("process", "memory", "until filled", "of a core, held"), rows))
+        running, unready, oldest = await lost(client)
+        print(f"{running} pods run; {unready} nodes are not ready; the oldest lease was renewed {oldest:.0f} s ago")
 
 
 async def _pass(seconds: float) -> float:
@@ -203,7 +212,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(machine())
     with cluster(arguments.nodes) as (layout, started):
-        print(f"{arguments.nodes} nodes are ready after {started:.0f} s")
+        print(f"{arguments.nodes} nodes are ready after {started:.0f} s", flush=True)
         uvloop.run(measure(layout, arguments))
 
 
