@@ -15,12 +15,13 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+
+from shipwheel.client.histogram import Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,7 +58,12 @@ class Metrics:
         return self._once(name, lambda: Gauge(name, help, labels, registry=self.registry))
 
     def histogram(self, name: str, help: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
-        return self._once(name, lambda: Histogram(name, help, labels, buckets=buckets, registry=self.registry))
+        def make() -> Histogram:
+            made = Histogram(name, help, labels, buckets)
+            self.registry.register(made)
+            return made
+
+        return self._once(name, make)
 
     def _once(self, name: str, make: Callable[[], Instrument]) -> Instrument:
         if name not in self._made:
@@ -92,9 +98,13 @@ class ClientMetrics:
             (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0),
             ("verb", "host"),
         )
+        self._answered: dict[tuple[int, str, str], Counter] = {}
 
     def answered(self, host: str, method: str, status: int, seconds: float) -> None:
-        self._requests.labels(str(status), method, host).inc()
+        counter = self._answered.get((status, method, host))
+        if counter is None:
+            counter = self._answered[status, method, host] = self._requests.labels(str(status), method, host)
+        counter.inc()
         self._duration.labels(method, host).observe(seconds)
 
     def failed(self, host: str, method: str) -> None:
