@@ -39,7 +39,8 @@ def _pod(claim: str) -> Obj:
     return {"metadata": {"name": claim, "namespace": "default"}, "spec": {"containers": [], "volumes": volumes}}
 
 
-def test_profiles_do_not_choose_the_same_volume() -> None:
+def _two_pods_for_one_volume() -> Any:
+    """Two profiles' plugins, and a cycle of each: both pods' claims want the only volume there is."""
     listers = Listers()
     listers.storage_classes.put(CLASS)
     listers.volumes.put(VOLUME)
@@ -53,10 +54,24 @@ def test_profiles_do_not_choose_the_same_volume() -> None:
     ours, theirs = _binding(first), _binding(second)
     mine, other = (profile.cycle(pod, SHAPES.of(pod)) for profile, pod in ((first, _pod("a")), (second, _pod("b"))))
     assert ours.pre_filter(mine) is None and theirs.pre_filter(other) is None
+    return ours, mine, theirs, other
+
+
+def test_profiles_do_not_choose_the_same_volume() -> None:
+    ours, mine, theirs, other = _two_pods_for_one_volume()
     assert ours.reserve(mine, "one") == ""
     assert theirs.reserve(other, "one") != "", "it was chosen for the other profile's pod"
     ours.unreserve(mine, "one")
     assert theirs.reserve(other, "one") == "", "it was given back"
+
+
+def test_what_is_given_back_twice_is_not_taken_from_who_has_it_now() -> None:
+    ours, mine, theirs, other = _two_pods_for_one_volume()
+    assert ours.reserve(mine, "one") == ""
+    ours.unreserve(mine, "one")  # binding the volumes took too long,
+    assert theirs.reserve(other, "one") == ""
+    ours.unreserve(mine, "one")  # and so the decision was taken back
+    assert ours.reserve(mine, "one") != "", "it is the other claim's"
 
 
 def _binding(profile: Any) -> VolumeBinding:

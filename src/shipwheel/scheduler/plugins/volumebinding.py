@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from shipwheel.api.meta import Obj, is_being_deleted, name_of, namespace_of
+from shipwheel.api.meta import Obj, is_being_deleted, key_of, name_of, namespace_of
 from shipwheel.api.quantity import parse
 from shipwheel.api.selectors import from_label_selector
 from shipwheel.client.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES
@@ -61,6 +61,11 @@ class VolumeBinding:
         seconds = args.get("bindTimeoutSeconds")
         self._timeout = 600 if seconds is None else seconds
         self._assumed = handle.assumed_volumes
+        self._errors = handle.metrics.counter(
+            "scheduler_volume_scheduling_stage_error_total",
+            "[ALPHA] Volume scheduling stage error count",
+            ("operation",),
+        )
         changed = Action.ADD | Action.UPDATE
         self.events = (
             Interest("PersistentVolumeClaim", changed, uses_claim),
@@ -223,21 +228,32 @@ class VolumeBinding:
         if isinstance(plan, str):
             return plan
         for claim, volume in plan.bind:
-            self._assumed[name_of(volume)] = f"{namespace_of(claim)}/{name_of(claim)}"
+            self._assumed[name_of(volume)] = key_of(claim)
         cycle.state[f"{_STATE}/plan"] = plan
         cycle.slow = True
         return ""
 
     def unreserve(self, cycle: Cycle, node: str) -> None:
-        plan: _Plan | None = cycle.state.get(f"{_STATE}/plan")
-        for _, volume in plan.bind if plan is not None else ():
-            self._assumed.pop(name_of(volume), None)
+        """Keep them no more. Who has been given a volume in the meantime keeps it."""
+        plan: _Plan | None = cycle.state.pop(f"{_STATE}/plan", None)
+        for claim, volume in plan.bind if plan is not None else ():
+            if self._assumed.get(name_of(volume)) == key_of(claim):
+                del self._assumed[name_of(volume)]
 
     async def pre_bind(self, cycle: Cycle, node: str) -> None:
         """Write what was chosen, and wait until it is so."""
         plan: _Plan | None = cycle.state.get(f"{_STATE}/plan")
         if plan is None:
             return
+        try:
+            await self._bind(plan, node)
+        except Exception:
+            self._errors.labels("bind").inc()
+            raise
+        finally:
+            self.unreserve(cycle, node)
+
+    async def _bind(self, plan: _Plan, node: str) -> None:
         client = self._handle.client
         assert client is not None
         for claim, volume in plan.bind:
@@ -270,8 +286,6 @@ class VolumeBinding:
                 await self._until_bound([*(claim for claim, _ in plan.bind), *plan.provision])
         except TimeoutError as error:
             raise PluginError("binding volumes: context deadline exceeded") from error
-        finally:
-            self.unreserve(cycle, node)
 
     async def _until_bound(self, claims: Sequence[Obj]) -> None:
         client = self._handle.client
