@@ -73,7 +73,11 @@ class World:
 
 @contextlib.asynccontextmanager
 async def running(
-    *objects: tuple[Any, Obj], configuration: Configuration | None = None, faults: Faults | None = None, **more: Any
+    *objects: tuple[Any, Obj],
+    configuration: Configuration | None = None,
+    faults: Faults | None = None,
+    metrics: Metrics | None = None,
+    **more: Any,
 ) -> AsyncIterator[World]:
     clock = SystemClock()
     api = FakeApi(clock, faults or Faults(), kinds=MORE_KINDS)
@@ -82,7 +86,7 @@ async def running(
     client = api.client()
     recorder = EventRecorder(client, clock, component="default-scheduler")
     config = configuration or Configuration(initial_backoff=0.05, max_backoff=0.2)
-    scheduler = Scheduler(config, client, clock, recorder, Metrics(process=False), **more)
+    scheduler = Scheduler(config, client, clock, recorder, metrics or Metrics(process=False), **more)
     tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(recorder.run())]
     try:
         yield World(api, scheduler)
@@ -98,16 +102,33 @@ async def test_pods_get_nodes_and_events_say_so() -> None:
     async with running((r.NODES, node("one")), (r.PODS, pod("a"))) as world:
         await world.until(lambda: world.where("a") == "one" and world.events("Scheduled"))
         assert world.events("Scheduled") == ["Successfully assigned default/a to one"]
+
+
+async def test_what_is_measured_has_upstreams_names() -> None:
+    metrics = Metrics(process=False)
+    full = (r.NODES, node("one", "1"))
+    async with running(full, (r.PODS, pod("a")), (r.PODS, pod("b")), metrics=metrics) as world:
+        await world.until(lambda: world.events("Scheduled") and world.events("FailedScheduling"))
+        world.api.create(r.NODES, node("two"))
+        await world.until(lambda: world.where("a") and world.where("b"))
         world.scheduler.refresh_metrics()
-        registry = world.scheduler.metrics.attempts
-        assert registry.labels("scheduled", "default-scheduler")._value.get() == 1
-        measured = {
-            sample.labels["extension_point"]
-            for metric in world.scheduler.metrics.points.collect()
-            for sample in metric.samples
-            if sample.name == "scheduler_framework_extension_point_duration_seconds_count"
-        }
-        assert measured == {"PreFilter", "Filter", "Reserve", "Permit", "PreBind", "Bind"}
+        text = metrics.exposition().decode()
+    for expected in (
+        'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 2.0',
+        'scheduler_queueing_hint_execution_duration_seconds_count{event="NodeAdd",hint="Queue",plugin="NodeResources',
+        'scheduler_event_handling_duration_seconds_count{event="NodeAdd"} 2.0',
+        'scheduler_event_handling_duration_seconds_count{event="UnschedulablePodAdd"} 2.0',
+        'scheduler_event_handling_duration_seconds_count{event="AssignedPodUpdate"} 2.0',
+        'scheduler_goroutines{operation="binding"}',
+        'scheduler_plugin_execution_duration_seconds_count{extension_point="Filter",plugin="NodeResourcesFit",status',
+        'scheduler_plugin_evaluation_total{extension_point="Filter",plugin="NodeResourcesFit",profile="default-scheduler"}',
+        'scheduler_queue_incoming_pods_total{event="UnschedulablePodAdd",queue="active"} 2.0',
+        *(
+            f'scheduler_framework_extension_point_duration_seconds_count{{extension_point="{point}",'
+            for point in ("PreFilter", "Filter", "PostFilter", "Reserve", "Permit", "PreBind", "Bind")
+        ),
+    ):
+        assert expected in text, expected
 
 
 async def test_other_schedulers_pods_are_left_alone() -> None:

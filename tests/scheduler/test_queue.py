@@ -162,7 +162,7 @@ async def _history(steps: list[tuple[str, int]]) -> None:
                 pods.add(pod(str(number)))
                 there.add(key)
             case "update" if key in there:
-                event = ClusterEvent("UnscheduledPod", Action.UPDATE_LABELS)
+                event = ClusterEvent("UnschedulablePod", Action.UPDATE_LABELS)
                 pods.update(pod(str(number), 1), event)
             case "remove":
                 pods.remove(key)

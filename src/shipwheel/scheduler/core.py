@@ -42,9 +42,10 @@ from shipwheel.scheduler.framework import (
     Refusal,
     Waiting,
     failing_as,
+    some,
 )
 from shipwheel.scheduler.listers import Listers
-from shipwheel.scheduler.metrics import SchedulerMetrics
+from shipwheel.scheduler.metrics import ProfileMeter, PrometheusQueueMeter, SchedulerMetrics
 from shipwheel.scheduler.nodes import NodeRules
 from shipwheel.scheduler.plugins.basics import SchedulingGates
 from shipwheel.scheduler.plugins.preemption import DefaultPreemption
@@ -101,7 +102,7 @@ class Scheduler:
         self._client = client
         self._clock = clock
         self.metrics = SchedulerMetrics(metrics)
-        self._reporter = Reporter(client, clock, recorder)
+        self._reporter = Reporter(client, clock, recorder, self.metrics)
         self._shapes = Shapes()
         listers = Listers()
         self.table = NodeTable(listers.namespace_labels)
@@ -113,6 +114,7 @@ class Scheduler:
             client=client,
             later=self._reporter.later,
             recorder=recorder,
+            metrics=metrics,
         )
         if seed is not None:
             self._handle.rng.seed(seed)
@@ -122,7 +124,7 @@ class Scheduler:
             each.scheduler_name: building.build(each, self._handle, ignored=ignored) for each in configuration.profiles
         }
         for profile in self.profiles.values():
-            profile.observe = self.metrics.observer(profile.scheduler_name)
+            profile.meter = ProfileMeter(self.metrics, profile.scheduler_name)
         first = next(iter(self.profiles.values()))
         self.queue = SchedulingQueue(
             clock,
@@ -132,10 +134,13 @@ class Scheduler:
             initial_backoff=configuration.initial_backoff,
             max_backoff=configuration.max_backoff,
             max_unschedulable=max_unschedulable,
-            on_incoming=lambda queue, event: self.metrics.incoming.labels(queue, event).inc(),
+            meter=PrometheusQueueMeter(self.metrics),
         )
         self.watch = ClusterWatch(client, clock, self.table, self.queue, self._shapes, listers, self.profiles)
+        self.watch.on_handled = self.metrics.event_handled
         self._bindings: asyncio.Queue[Binding] = asyncio.Queue(WAITING_BINDINGS)
+        self._under_way = 0
+        """Bindings that are being written."""
         self._slow: asyncio.TaskGroup
         """For bindings that wait for volumes or for a permit."""
 
@@ -144,7 +149,13 @@ class Scheduler:
         return self.queue.size("active") > 0 or not self._bindings.empty()
 
     def refresh_metrics(self) -> None:
-        self.metrics.refresh(self.queue, self.table, len(self.watch.assumed))
+        self.metrics.refresh(
+            self.queue,
+            self.table,
+            self.profiles.values(),
+            assumed=len(self.watch.assumed),
+            binding=self._under_way,
+        )
 
     def _gate(self, pod: Obj) -> str:
         plugin, reason = building.gate(self.profiles, pod)
@@ -233,7 +244,7 @@ class Scheduler:
 
     def _place_here(self, profile: Profile, cycle: Cycle) -> str:
         feasible = profile.attempt(cycle)
-        if not feasible.any():
+        if not some(feasible):
             raise self._no_node(profile, cycle)
         return self._pick(profile, cycle, feasible)
 
@@ -259,7 +270,7 @@ class Scheduler:
                 said.append(result.message)
             diagnosis.post_filter = ", ".join(said)
             found = result is not None and bool(result.node)
-            profile.observe("PostFilter", SUCCESS if found else UNSCHEDULABLE, time.perf_counter() - started)
+            profile.meter.point("PostFilter", SUCCESS if found else UNSCHEDULABLE, time.perf_counter() - started)
         else:
             diagnosis.plugins.update(each.name for each in profile.at("filter"))
         return Failed(diagnosis.message(), diagnosis, result)
@@ -302,7 +313,7 @@ class Scheduler:
         for name in nodes:
             mask[self.table.rows[name]] = True
         mask &= profile.feasible(cycle)
-        if not mask.any():
+        if not some(mask):
             failure = self._unschedulable(profile, cycle, diagnosis)
             if failure.result is not None and failure.result.node:
                 failure.result = await self._ask_about_victims(asked, cycle, failure.result)
@@ -320,7 +331,7 @@ class Scheduler:
                 extra[name] = extra.get(name, 0) + score
         cycle = profile.cycle(cycle.pod, cycle.shape)
         mask = np.concatenate((mask, np.zeros(self.table.size - len(mask), np.bool_))) & profile.feasible(cycle)
-        if not mask.any():
+        if not some(mask):
             raise self._no_node(profile, cycle)
         return self._pick(profile, cycle, mask, extra)
 
@@ -379,7 +390,7 @@ class Scheduler:
                     break
             else:
                 reserved = time.perf_counter()
-                profile.observe("Reserve", SUCCESS, reserved - started)
+                profile.meter.point("Reserve", SUCCESS, reserved - started)
                 for plugin in profile.at("permit"):
                     with failing_as("Permit", plugin):
                         permit = plugin.permit(cycle, node)
@@ -390,7 +401,7 @@ class Scheduler:
                         cycle.slow = True
                         waiting = self._handle.waiting.setdefault(cycle.key, Waiting(cycle.pod, node))
                         waiting.pending[plugin.name] = permit.timeout
-                profile.observe("Permit", UNSCHEDULABLE if refused else SUCCESS, time.perf_counter() - reserved)
+                profile.meter.point("Permit", UNSCHEDULABLE if refused else SUCCESS, time.perf_counter() - reserved)
         except PluginError:
             self._forget(profile, cycle, node)
             raise
@@ -440,10 +451,13 @@ class Scheduler:
             await self._bind_safely(await self._bindings.get())
 
     async def _bind_safely(self, binding: Binding) -> None:
+        self._under_way += 1
         try:
             await self._bind(binding)
         except (Failed, PluginError, ExtenderError, *_FAILURES) as error:
             self._take_back(binding, error)
+        finally:
+            self._under_way -= 1
 
     async def _bind(self, binding: Binding) -> None:
         profile, cycle, node = binding.profile, binding.cycle, binding.node
@@ -460,7 +474,7 @@ class Scheduler:
             with failing_as("PreBind", plugin):
                 await plugin.pre_bind(cycle, node)
         bound = time.perf_counter()
-        profile.observe("PreBind", SUCCESS, bound - started)
+        profile.meter.point("PreBind", SUCCESS, bound - started)
         if node not in self.table.rows:
             raise Failed(f'node "{node}" not found')
         extender = next((each for each in self._extenders if each.config.bind_verb and each.wants(cycle.pod)), None)
@@ -470,7 +484,7 @@ class Scheduler:
             for plugin in profile.at("bind"):
                 if await plugin.bind(cycle, node):
                     break
-        profile.observe("Bind", SUCCESS, time.perf_counter() - bound)
+        profile.meter.point("Bind", SUCCESS, time.perf_counter() - bound)
         self._bound(binding)
 
     async def _permitted(self, waiting: Waiting) -> None:

@@ -29,10 +29,26 @@ class Action(IntFlag):
     ALL = 4095
 
 
+_LABELS = {
+    Action.ADD: "Add",
+    Action.DELETE: "Delete",
+    Action.UPDATE_TAINTS: "UpdateNodeTaint",
+    Action.UPDATE_ALLOCATABLE: "UpdateNodeAllocatable",
+    Action.UPDATE_CONDITION: "UpdateNodeCondition",
+    Action.UPDATE_ANNOTATION: "UpdateNodeAnnotation",
+    Action.UPDATE_FEATURES: "UpdateNodeDeclaredFeature",
+    Action.SCALE_DOWN: "UpdatePodScaleDown",
+    Action.UPDATE_TOLERATIONS: "UpdatePodToleration",
+    Action.UPDATE_GATES: "UpdatePodSchedulingGatesEliminated",
+    Action.UPDATE_CLAIMS: "UpdatePodGeneratedResourceClaim",
+}
+"""What metrics call an action; a change of several parts is just an update."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterEvent:
     """`resource` is the kind: `Node`, `PersistentVolumeClaim`, ..., `AssignedPod` for a pod that has a node, and
-    `UnscheduledPod` for the very pod that waits."""
+    `UnschedulablePod` for the very pod that waits."""
 
     resource: str
     action: Action
@@ -41,12 +57,10 @@ class ClusterEvent:
 
     @property
     def label(self) -> str:
-        """As metrics call it: `NodeAdd`, `AssignedPodDelete`, ..."""
-        names = {Action.ADD: "Add", Action.DELETE: "Delete"}
-        if self.action in names:
-            return self.resource + names[self.action]
-        parts = [each.name.removeprefix("UPDATE_").title() for each in Action if each in self.action and each.name]
-        return f"{self.resource}Update" + (parts[0] if len(parts) == 1 else "")
+        """As metrics call it: `NodeAdd`, `AssignedPodDelete`, `NodeUpdateNodeLabel`, ..."""
+        if self.action == Action.UPDATE_LABELS:
+            return f"{self.resource}Update{'Node' if self.resource == 'Node' else 'Pod'}Label"
+        return self.resource + _LABELS.get(self.action, "Update")
 
 
 Hint = Callable[[Obj, ClusterEvent], bool]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from shipwheel.client.events import EventRecorder
 from shipwheel.client.httpclient import ConnectionFailed
 from shipwheel.client.kubeconfig import ConfigError
 from shipwheel.client.resources import PODS
+from shipwheel.scheduler.metrics import SchedulerMetrics
 from shipwheel.scheduler.plugins.preemption import PREEMPTION_BY_SCHEDULER
 
 log = logging.getLogger(__name__)
@@ -30,10 +32,11 @@ _FAILURES = (ApiError, ConnectionFailed, ConfigError)
 class Reporter:
     """Writes in the background; `run()` must be running."""
 
-    def __init__(self, client: Client, clock: Clock, recorder: EventRecorder) -> None:
+    def __init__(self, client: Client, clock: Clock, recorder: EventRecorder, metrics: SchedulerMetrics) -> None:
         self._client = client
         self._clock = clock
         self._recorder = recorder
+        self._metrics = metrics
         self._jobs: dict[str, Callable[[], Awaitable[None]]] = {}
         self._arrival = asyncio.Event()
 
@@ -120,12 +123,16 @@ class Reporter:
         """Delete the victims."""
 
         async def delete() -> None:
+            started, result = time.perf_counter(), "error"
             try:
                 for victim in victims:
                     await self._evict(pod, victim, node, scheduler_name)
+                result = "success"
             except _FAILURES:
                 on_failure()
                 raise
+            finally:
+                self._metrics.preempted(result, time.perf_counter() - started)
 
         self.later(f"the preemption for {key_of(pod)}", delete)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+import time
+from collections.abc import Callable, Container
 from typing import Any
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import GroupVersionResource, Obj, is_being_deleted, key_of, name_of
 from shipwheel.api.selectors import SelectorError
 from shipwheel.client.client import Client
-from shipwheel.client.informer import Handler, InformerFactory, drop_managed_fields
+from shipwheel.client.informer import EventType, Handler, InformerFactory, drop_managed_fields
 from shipwheel.client.resources import (
     CSI_DRIVERS,
     CSI_NODES,
@@ -57,6 +58,8 @@ _WORKLOADS: dict[str, tuple[GroupVersionResource, str]] = {
     "stateful_sets": (STATEFUL_SETS, "StatefulSet"),
 }
 
+_DONE = {"ADDED": "Add", "MODIFIED": "Update", "DELETED": "Delete"}
+
 LISTED = {"namespaces": NAMESPACES} | {field: resource for field, (resource, _) in (_OTHERS | _WORKLOADS).items()}
 """What `Listers` are copies of."""
 
@@ -82,20 +85,33 @@ class ClusterWatch:
         self._shapes = shapes
         self._listers = listers
         self._responsible = responsible
+        self.on_handled: Callable[[str, float], None] = lambda event, seconds: None
+        """Is told how many seconds an event took."""
         self.informers = InformerFactory(client, clock, transform=drop_managed_fields)
         pods = InformerFactory(client, clock, transform=Slimmer())
         self.pod_informers = pods
         nodes = self.informers.informer(NODES)
         namespaces = self.informers.informer(NAMESPACES)
         listers.namespaces = namespaces
-        namespaces.add_handler(self._on_namespace)
-        nodes.add_handler(self._on_node)
+        namespaces.add_handler(self._measured(self._on_namespace, "Namespace"))
+        nodes.add_handler(self._measured(self._on_node, "Node"))
         for field, (resource, kind) in (_OTHERS | _WORKLOADS).items():
             informer = self.informers.informer(resource)
             setattr(listers, field, informer)
-            informer.add_handler(self._handler(kind, is_workload=field in _WORKLOADS))
+            informer.add_handler(self._measured(self._handler(kind, is_workload=field in _WORKLOADS), kind))
         self.pods = pods.informer(PODS)
-        self.pods.add_handler(self._on_pod)
+        self.pods.add_handler(self._measured(self._on_pod))
+
+    def _measured(self, handle: Handler, resource: str = "") -> Handler:
+        """The handler, with its time told. Without a resource it is for pods."""
+
+        def measured(kind: EventType, new: Obj | None, old: Obj | None) -> None:
+            started = time.perf_counter()
+            handle(kind, new, old)
+            about = resource or ("AssignedPod" if (new or old or {})["spec"].get("nodeName") else "UnschedulablePod")
+            self.on_handled(about + _DONE[kind], time.perf_counter() - started)
+
+        return measured
 
     # Nodes and others
 
@@ -186,7 +202,7 @@ class ClusterWatch:
         if _nominated(old) != _nominated(new):
             self._nominate(key, new)
         action = _pod_changes(old, new)
-        event = ClusterEvent("UnscheduledPod", action, old, new) if action else None
+        event = ClusterEvent("UnschedulablePod", action, old, new) if action else None
         self._queue.update(new, event)
 
     # Nominated pods have a place in the table, so that others do not take it.

@@ -34,7 +34,7 @@ class SchedulingGates:
     """A pod with gates is not ready to be scheduled (KEP-3521)."""
 
     name = "SchedulingGates"
-    events: ClassVar = (Interest("UnscheduledPod", Action.UPDATE_GATES, is_itself),)
+    events: ClassVar = (Interest("UnschedulablePod", Action.UPDATE_GATES, is_itself),)
 
     def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
         pass
@@ -63,7 +63,7 @@ class NodeUnschedulable:
     name = "NodeUnschedulable"
     events: ClassVar = (
         Interest("Node", Action.ADD | Action.UPDATE_TAINTS),
-        Interest("UnscheduledPod", Action.UPDATE_TOLERATIONS, is_itself),
+        Interest("UnschedulablePod", Action.UPDATE_TOLERATIONS, is_itself),
     )
 
     def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
@@ -104,7 +104,7 @@ class TaintToleration:
         self._handle = handle
         self.events = (
             Interest("Node", Action.ADD | Action.UPDATE_TAINTS, self._node_may_help),
-            Interest("UnscheduledPod", Action.UPDATE_TOLERATIONS, is_itself),
+            Interest("UnschedulablePod", Action.UPDATE_TOLERATIONS, is_itself),
         )
 
     def _node_may_help(self, pod: Obj, event: ClusterEvent) -> bool:

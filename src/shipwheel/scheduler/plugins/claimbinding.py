@@ -7,6 +7,7 @@ that several pods share only the first has to choose; each of them is added to t
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from shipwheel.api.clock import parse_time, rfc3339
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj, condition, is_being_deleted, name_of, namespace_of, uid_of
 from shipwheel.client.client import Client
+from shipwheel.client.metrics import exponential
 from shipwheel.client.resources import PODS, RESOURCE_CLAIMS
 from shipwheel.scheduler.devices.ledger import allocation_of
 from shipwheel.scheduler.framework import Cycle, Handle, PluginError
@@ -24,6 +26,14 @@ FINALIZER = "resource.kubernetes.io/delete-protection"
 _ATTEMPTS = 5
 _POLL_SECONDS = 1.0
 _STATE = "DynamicResources/decisions"
+
+
+class DeviceBindingFailed(PluginError):
+    """A driver says that a device cannot be made ready."""
+
+
+class DeviceBindingTimeout(PluginError):
+    """A device was not made ready in time."""
 
 
 @dataclass(slots=True)
@@ -90,6 +100,24 @@ class ClaimBinding:
         self._handle = handle
         self._ledger = handle.ledger
         self._timeout = timeout
+        metrics, labels = handle.metrics, ("profile", "driver", "status")
+        self._created = metrics.counter(
+            "scheduler_resourceclaim_creates_total",
+            "[ALPHA] Number of ResourceClaims creation requests within scheduler",
+            ("status",),
+        )
+        self._prepared = metrics.counter(
+            "scheduler_dra_bindingconditions_allocations_total",
+            "[ALPHA] Number of allocations using devices with BindingConditions, counted per driver per scheduling "
+            "attempt",
+            labels,
+        )
+        self._prepared_seconds = metrics.histogram(
+            "scheduler_dra_bindingconditions_wait_duration_seconds",
+            "[ALPHA] Time in seconds spent waiting for BindingConditions to be satisfied during PreBind.",
+            exponential(0.1, 2, 14),
+            labels,
+        )
 
     def is_late(self, claim: Obj) -> bool:
         """Its devices should have been ready by now."""
@@ -134,7 +162,7 @@ class ClaimBinding:
         client = self._client()
         try:
             if decision.is_new:
-                decision.claim = await client.create(RESOURCE_CLAIMS, decision.claim, namespace_of(pod))
+                decision.claim = await self._create(client, decision.claim, namespace_of(pod))
             decision.claim = await self._write_claim(client, decision, pod)
         finally:
             if decision.allocation is not None:
@@ -143,6 +171,15 @@ class ClaimBinding:
             mentioned = {"requestMappings": list(decision.mappings), "resourceClaimName": name_of(decision.claim)}
             patch = {"metadata": {"uid": uid_of(pod)}, "status": {"extendedResourceClaimStatus": mentioned}}
             await client.patch(PODS, name_of(pod), namespace_of(pod), patch, kind="strategic", subresource="status")
+
+    async def _create(self, client: Client, claim: Obj, namespace: str) -> Obj:
+        status = "failure"
+        try:
+            made = await client.create(RESOURCE_CLAIMS, claim, namespace)
+            status = "success"
+        finally:
+            self._created.labels(status).inc()
+        return made
 
     async def _write_claim(self, client: Client, decision: Decision, pod: Obj) -> Obj:
         """Others write claims too, so a conflict is a reason to look again."""
@@ -185,11 +222,29 @@ class ClaimBinding:
 
     async def _until_ready(self, pod: Obj, decisions: Sequence[Decision], node: str) -> None:
         """Wait for the conditions that drivers set on devices (KEP-5007)."""
-        client = self._client()
+        profile = pod["spec"].get("schedulerName", "default-scheduler")
         if self._handle.recorder is not None:
-            name = pod["spec"].get("schedulerName", "default-scheduler")
             message = f"waiting for binding conditions for device on node {node}"
-            self._handle.recorder.for_component(name).event(pod, "Normal", "BindingConditionsPending", message)
+            self._handle.recorder.for_component(profile).event(pod, "Normal", "BindingConditionsPending", message)
+        status, started = "error", time.perf_counter()
+        try:
+            await self._wait(decisions)
+            status = "success"
+        except DeviceBindingFailed:
+            status = "failure"
+            raise
+        except DeviceBindingTimeout:
+            status = "timeout"
+            raise
+        finally:
+            for each in decisions:
+                for result, _ in _devices_to_wait_for(each.claim):
+                    self._prepared.labels(profile, result["driver"], status).inc()
+                    seconds = time.perf_counter() - started
+                    self._prepared_seconds.labels(profile, result["driver"], status).observe(seconds)
+
+    async def _wait(self, decisions: Sequence[Decision]) -> None:
+        client = self._client()
         try:
             async with asyncio.timeout(self._timeout):
                 while True:
@@ -199,14 +254,14 @@ class ClaimBinding:
                             raise PluginError(f'resourceclaim.resource.k8s.io "{name_of(each.claim)}" not found')
                         each.claim = claim
                         if reason := binding_failure(claim):
-                            raise PluginError(reason)
+                            raise DeviceBindingFailed(reason)
                         if self.is_late(claim):
-                            raise PluginError(f"device binding timeout: claim={name_of(claim)}")
+                            raise DeviceBindingTimeout(f"device binding timeout: claim={name_of(claim)}")
                     if all(_is_ready(each.claim) for each in decisions):
                         return
                     await client.clock.sleep(_POLL_SECONDS)
         except TimeoutError as error:
-            raise PluginError("device binding timeout: context deadline exceeded") from error
+            raise DeviceBindingTimeout("device binding timeout: context deadline exceeded") from error
 
     def _client(self) -> Client:
         assert self._handle.client is not None

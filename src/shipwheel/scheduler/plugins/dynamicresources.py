@@ -83,7 +83,7 @@ class DynamicResources:
         self.events = (
             Interest("Node", Action.ADD | Action.UPDATE_LABELS | Action.UPDATE_ALLOCATABLE),
             Interest("ResourceClaim", changed, self._claim_may_help),
-            Interest("UnscheduledPod", Action.UPDATE_CLAIMS, self._has_its_claims),
+            Interest("UnschedulablePod", Action.UPDATE_CLAIMS, self._has_its_claims),
             Interest("DeviceClass", changed),
             Interest("ResourceSlice", changed),
         )

@@ -41,7 +41,7 @@ class NodeDeclaredFeatures:
     def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
         self.events = (
             Interest("Node", Action.ADD | Action.UPDATE_FEATURES, self._node_may_help),
-            Interest("UnscheduledPod", Action.UPDATE, is_itself),
+            Interest("UnschedulablePod", Action.UPDATE, is_itself),
         )
 
     def _node_may_help(self, pod: Obj, event: ClusterEvent) -> bool:

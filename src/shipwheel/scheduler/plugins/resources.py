@@ -10,7 +10,7 @@ import numpy as np
 from shipwheel.api.meta import Obj, key_of, name_of
 from shipwheel.scheduler.devices.ledger import CLASS_RESOURCE
 from shipwheel.scheduler.events import Action, ClusterEvent, Interest
-from shipwheel.scheduler.framework import MAX_SCORE, Cycle, Handle, Refusal
+from shipwheel.scheduler.framework import MAX_SCORE, Cycle, Handle, Refusal, some
 from shipwheel.scheduler.plugins.basics import is_itself
 from shipwheel.scheduler.pods import Shape, Shapes, amounts
 from shipwheel.scheduler.rowcache import RowCache, Rows
@@ -45,7 +45,7 @@ class NodeResourcesFit:
         self.events = (
             Interest("AssignedPod", Action.DELETE | Action.SCALE_DOWN, self._pod_may_help),
             Interest("DeviceClass", Action.ADD | Action.UPDATE, self._class_may_help),
-            Interest("UnscheduledPod", Action.SCALE_DOWN, is_itself),
+            Interest("UnschedulablePod", Action.SCALE_DOWN, is_itself),
             Interest("Node", Action.ADD | Action.UPDATE_ALLOCATABLE, self._node_may_help),
         )
 
@@ -112,7 +112,7 @@ class NodeResourcesFit:
     def filter(self, cycle: Cycle) -> Iterable[Refusal]:
         table, rows = cycle.table, cycle.rows
         full = table.pod_count[rows] + 1 > table.pods_allowed[rows]
-        if full.any():
+        if some(full):
             yield Refusal(full, "Too many pods")
         for resource, amount in cycle.shape.requests.items():
             if self._is_ignored(resource):
@@ -126,24 +126,30 @@ class NodeResourcesFit:
             lacking = there - table.requested[resource][rows] < amount
             if devices:
                 lacking &= there > 0
-            if lacking.any():
+            if some(lacking):
                 yield Refusal(lacking, f"Insufficient {resource}", there < amount)
 
     def score(self, cycle: Cycle, feasible: Mask) -> Floats:
-        return self._kept.get(cycle.table, cycle.shape, lambda rows: self._score(cycle, rows))
+        there = self._columns(cycle)
+        states = [column for _, _, capacity, used in there for column in (capacity, used)]
+        return self._kept.get(cycle.table, cycle.shape, states, lambda rows: self._score(cycle, there, rows))
 
-    def _score(self, cycle: Cycle, rows: Rows) -> Floats:
-        total: Any = 0.0
-        weights: Any = 0.0
+    def _columns(self, cycle: Cycle) -> list[tuple[int, int, Floats, Floats]]:
+        """Of each resource that is scored: its weight, what the pod asks for, what nodes have and what is taken."""
+        table, found = cycle.table, []
         for resource, weight in self._weights.items():
             wanted = _scored_request(cycle.shape, resource)
-            if not wanted and resource not in NATIVE:
-                continue
-            capacity = cycle.table.allocatable.get(resource)
-            if capacity is None:
-                continue
-            capacity = capacity[rows]
-            used = cycle.table.nonzero.get(resource, cycle.table.requested[resource])[rows] + wanted
+            capacity = table.allocatable.get(resource)
+            if capacity is not None and (wanted or resource in NATIVE):
+                used = table.nonzero.get(resource, table.requested[resource])
+                found.append((weight, wanted, capacity, used))
+        return found
+
+    def _score(self, cycle: Cycle, there: Sequence[tuple[int, int, Floats, Floats]], rows: Rows) -> Floats:
+        total: Any = 0.0
+        weights: Any = 0.0
+        for weight, wanted, capacities, taken in there:
+            capacity, used = capacities[rows], taken[rows] + wanted
             score, counts = self._strategy(used, capacity), capacity > 0
             if self._skip_empty:
                 counts = counts & (score > 0)
@@ -224,24 +230,28 @@ class NodeResourcesBalancedAllocation:
         requests = cycle.shape.requests
         if not any(requests.get(resource) for resource in self._resources):
             return None
-        return self._kept.get(cycle.table, cycle.shape, lambda rows: self._score(cycle, rows))
+        there = self._columns(cycle)
+        states = [column for _, capacity, used in there for column in (capacity, used)]
+        return self._kept.get(cycle.table, cycle.shape, states, lambda rows: self._score(cycle, there, rows))
 
-    def _score(self, cycle: Cycle, rows: Rows) -> Floats:
-        requests = cycle.shape.requests
+    def _columns(self, cycle: Cycle) -> list[tuple[int, Floats, Floats]]:
+        """Of each resource that counts: what the pod asks for, what nodes have and what is taken."""
+        table, found = cycle.table, []
+        for resource in self._resources:
+            wanted = cycle.shape.requests.get(resource, 0)
+            capacity = table.allocatable.get(resource)
+            if capacity is not None and (wanted or resource in NATIVE):
+                found.append((wanted, capacity, table.requested[resource]))
+        return found
+
+    def _score(self, cycle: Cycle, there: Sequence[tuple[int, Floats, Floats]], rows: Rows) -> Floats:
         with_pod: list[tuple[Floats, Mask]] = []
         without: list[tuple[Floats, Mask]] = []
-        for resource in self._resources:
-            wanted = requests.get(resource, 0)
-            if not wanted and resource not in NATIVE:
-                continue
-            capacity = cycle.table.allocatable.get(resource)
-            if capacity is None:
-                continue
-            there = capacity[rows]
-            used = cycle.table.requested[resource][rows]
-            counts = there > 0
+        for wanted, capacities, taken in there:
+            capacity, used = capacities[rows], taken[rows]
+            counts = capacity > 0
             for amount, found in ((used + wanted, with_pod), (used, without)):
-                share = np.divide(amount, there, out=np.zeros_like(amount), where=counts)
+                share = np.divide(amount, capacity, out=np.zeros_like(amount), where=counts)
                 found.append((np.minimum(share, 1.0), counts))
         # Half of what is scored is how even it is, half how much the pod has to do with that.
         size = len(cycle.table.alive[rows])

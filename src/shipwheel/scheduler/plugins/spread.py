@@ -43,7 +43,7 @@ class PodTopologySpread:
         self._selectors_version = -1
         self.events = (
             Interest("AssignedPod", Action.ADD | Action.DELETE | Action.UPDATE_LABELS, self._pod_may_help),
-            Interest("UnscheduledPod", Action.UPDATE_LABELS, is_itself),
+            Interest("UnschedulablePod", Action.UPDATE_LABELS, is_itself),
             Interest("Node", Action.ADD | Action.DELETE | Action.UPDATE_LABELS | Action.UPDATE_TAINTS),
         )
 
