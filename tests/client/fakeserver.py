@@ -179,7 +179,7 @@ async def fake_server() -> AsyncIterator[FakeServer]:
         await http.close()
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
     """Return when the condition holds; TimeoutError."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -19,6 +19,7 @@ from shipwheel.kubelet.settings import KubeletConfig
 from shipwheel.kubelet.volumes.mounting import NoMounter
 from tests.controllers.fakeapi import FakeApi
 from tests.controllers.fakekinds import KINDS, FakeKind
+from tests.threads import counted_threads
 
 MACHINE = Machine(
     cpus=4, memory=8 << 30, storage=100 << 30, hugepages={}, swap=0, machine_id="m", system_uuid="u", boot_id="b",
@@ -37,6 +38,7 @@ class World:
         self.clock = clock
         self.runtime = runtime
         self.kubelet: Kubelet
+        self._threads = counted_threads()
         self._task: asyncio.Task[None] | None = None
 
     def config(self, **changes: object) -> KubeletConfig:
@@ -69,8 +71,8 @@ class World:
                 self._task.result()
             assert passed <= seconds, "it did not come to that"
             await self.clock.advance(step)
-            # What runs in threads (files) takes real time.
             await asyncio.sleep(0.001)
+            await self._threads.idle()
             passed += step
 
     def create(self, pod: Obj, life: str = "") -> None:

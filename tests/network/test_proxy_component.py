@@ -42,7 +42,7 @@ class Kernel:
 
 
 async def until(what: Callable[[], Any]) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (found := what()):
             await asyncio.sleep(0.005)
     return found
