@@ -136,7 +136,7 @@ async def run_pod(private: Containerd) -> tuple[str, int]:
         await runtime.start_container(container)
     finally:
         await runtime.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             for pid in kernel.processes():
                 if kernel.command_of(pid)[:2] == ["sleep", "3600"] and _is_in(pid, container):
@@ -208,7 +208,7 @@ class TestPrivateContainerd:
         private.config.root.mkdir()
         (private.config.root / "io.containerd.metadata.v1.bolt").write_text("not a directory")
         with pytest.raises(ContainerdError, match=r"(?s)containerd ended at its start:.*not a directory"):
-            await private.start(timeout=5)
+            await private.start(timeout=60)
         assert private.running_pid() is None
 
 

@@ -18,7 +18,7 @@ from shipwheel.admin.kernel import alive
 from shipwheel.admin.layout import Layout
 from shipwheel.admin.supervisor import Lock, Program, Supervisor, back_off, daemonize, failures_in_a_row, read_state
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 
 
 def wait_for(what: Callable[[], Any]) -> Any:

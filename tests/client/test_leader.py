@@ -193,7 +193,7 @@ async def test_work_that_ends_by_itself(election: Election) -> None:
     a = election.candidate("a")
     await until(lambda: a.leading)
     a.finish.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await a.task
     assert election.spec["holderIdentity"] == ""
 

@@ -75,7 +75,7 @@ def test_the_demo_answers(cluster: Cluster) -> None:
     (port,) = service["spec"]["ports"]
     node = cluster.get("node", "node-1")["status"]["addresses"][0]["address"]
     for url in (f"http://{service['spec']['clusterIP']}/", f"http://{node}:{port['nodePort']}/"):
-        with urlopen(url, timeout=3) as answer:
+        with urlopen(url, timeout=20) as answer:
             assert answer.read().startswith(b"Hello from web-")
 
 
@@ -197,7 +197,7 @@ def test_port_forward(kubectl: In) -> None:
         found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+) -> 80", forwarder.stdout.readline())
         assert found
         for _ in range(3):
-            with urlopen(f"http://127.0.0.1:{found[1]}/", timeout=5) as answer:
+            with urlopen(f"http://127.0.0.1:{found[1]}/", timeout=20) as answer:
                 assert answer.read() == b"Hello from p\n"
         forwarder.terminate()
 

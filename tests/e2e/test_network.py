@@ -91,7 +91,7 @@ def test_a_host_port(kubectl: In) -> None:
     kubectl.apply(pod("p", containers=[container]))
     kubectl.ready("p")
     node = kubectl.cluster.get("node", "node-1")["status"]["addresses"][0]["address"]
-    with urlopen(f"http://{node}:18080/", timeout=3) as answer:
+    with urlopen(f"http://{node}:18080/", timeout=20) as answer:
         assert answer.read() == b"Hello from p\n"
 
 
@@ -105,7 +105,7 @@ def test_rolling_on_without_a_lost_request(kubectl: In) -> None:
     kubectl("rollout", "restart", "deployment/a")
     answers = 0
     while "successfully" not in kubectl("rollout", "status", "deployment/a", "--watch=false"):
-        with urlopen(f"http://{address}/", timeout=3) as answer:
+        with urlopen(f"http://{address}/", timeout=20) as answer:
             assert answer.status == 200
         answers += 1
     assert answers > 3

@@ -89,6 +89,8 @@ async def get(address: str, path: str) -> tuple[int, str]:
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
     writer.close()
+    if not head:
+        raise ConnectionResetError("the server went")
     return int(head.split()[1]), body
 
 
@@ -179,14 +181,14 @@ async def test_health(api: FakeApi, kernel: Kernel) -> None:
         # A node that is about to be taken away gets no new connections, but the proxy is well.
         taint = {"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}
         api.change(NODES, "here", "", lambda each: each["spec"].update(taints=[taint]))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (await get(config.healthz_bind_address, "/healthz"))[0] != 503:
                 await asyncio.sleep(0.01)
         assert (await get(config.healthz_bind_address, "/livez"))[0] == 200
         # Changes that do not get into the kernel make it ill.
         kernel.refuse = 1000
         api.create(SERVICES, service())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (await get(config.healthz_bind_address, "/livez"))[0] != 503:
                 await asyncio.sleep(0.01)
 
@@ -201,7 +203,7 @@ async def test_a_load_balancer_asks_where_the_endpoints_are(api: FakeApi, kernel
             code, body = await get(f"{LOCAL}:{port}", "/")
             return code, json.loads(body)["localEndpoints"]
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     assert await count() == (503, 0)
@@ -212,7 +214,7 @@ async def test_a_load_balancer_asks_where_the_endpoints_are(api: FakeApi, kernel
             while await count() != (200, 2):
                 await asyncio.sleep(0.01)
             api.delete(SERVICES, "web", "default")
-            with pytest.raises(ConnectionRefusedError):
+            with pytest.raises(ConnectionError):
                 while await count():
                     await asyncio.sleep(0.01)
 

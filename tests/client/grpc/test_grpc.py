@@ -195,7 +195,7 @@ async def test_a_deadline(service: Service, channel: Channel) -> None:
     with pytest.raises(GrpcError) as error:
         await call(channel, "Wait", timeout=0.05)
     assert error.value.code == "DEADLINE_EXCEEDED"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await service.cancelled.wait()
 
 
@@ -203,7 +203,7 @@ async def test_a_call_that_is_given_up_is_cancelled_there(service: Service, chan
     waiting = asyncio.create_task(call(channel, "Wait", timeout=None))
     assert await call(channel, "Upper", "x") == "X"
     waiting.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await service.cancelled.wait()
 
 

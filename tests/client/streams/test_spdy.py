@@ -140,7 +140,7 @@ async def connected() -> AsyncIterator[Ends]:
     ends = Ends()
     readers = [asyncio.create_task(ends.client.run()), asyncio.create_task(ends.server.run())]
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             yield ends
     finally:
         for reader in readers:

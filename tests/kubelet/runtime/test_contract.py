@@ -191,7 +191,7 @@ async def test_a_rotated_log_is_reopened(runtime: Runtime, make_pod: MakePod) ->
     pod = await make_pod()
     container = await pod.script("echo before; sleep 0.3; echo after; sleep 100")
     log = Path(pod.config.log_directory) / "main" / "0.log"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not (log.exists() and log.read_text()):
             await runtime.container_status(container)
             await asyncio.sleep(0.01)

@@ -270,9 +270,9 @@ async def test_logs(kubelet: Kubelet) -> None:
 
 async def test_logs_that_are_followed_end_with_the_container(kubelet: Kubelet) -> None:
     stream = await kubelet.pool.stream(
-        "GET", "/containerLogs/ns/web/main?follow=true", [("Authorization", "Bearer admin")], b"", timeout=5
+        "GET", "/containerLogs/ns/web/main?follow=true", [("Authorization", "Bearer admin")], b"", timeout=60
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         pieces = stream.__aiter__()
         assert await anext(pieces) == b"hello\nworld\n"
         assert await kubelet.text("/run/ns/web/main?cmd=kill%201", method="POST") == (200, "")
@@ -335,7 +335,7 @@ async def test_exec(kubelet: Kubelet, way: str) -> None:
     endpoint = kubelet.endpoint("/exec/ns/web/main?command=sh&command=-c&command=echo+hi%3B+exit+2&output=1")
     options = StreamOptions(stdout=True)
     opening = open_spdy(endpoint, options) if way == "spdy" else open_websocket(endpoint, options, protocols=[way])
-    async with asyncio.timeout(5), opening as session:
+    async with asyncio.timeout(60), opening as session:
         assert session.stdout
         out, status = await asyncio.gather(first(session.stdout), first(session.error))
     assert out == b"hi\n"
@@ -359,7 +359,7 @@ async def test_port_forward(kubelet: Kubelet, way: str) -> None:
         wire = TunnelWire(WebSocket(upgraded.wire, server=False))
     session = SpdySession(wire, server=False)
     reader = asyncio.create_task(session.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         names = [("port", "80"), ("requestid", "0")]
         await session.open([("streamtype", "error"), *names])
         data = await session.open([("streamtype", "data"), *names])
