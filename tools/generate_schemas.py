@@ -189,12 +189,20 @@ def enumerate_values(table: dict[str, Node]) -> None:
             node["enum"] = values
 
 
+_TELLING_EMPTY = {"HPAScalingRules.policies": "*[]v2.HPAScalingPolicy?"}
+"""Lists of which an empty one is another thing than none: it is not defaulted, but refused."""
+
+
 def declare(table: dict[str, Node], go_types: dict[str, dict[str, str]]) -> None:
     """Add `x-go` to the properties that need it."""
     for name, definition in table.items():
         facts = go_types.get(name, {})
         for field, node in definition.get("properties", {}).items():
-            declared = facts.get(field) or unknown(node, required=field in definition.get("required", ()))
+            declared = (
+                _TELLING_EMPTY.get(f"{name.rpartition('.')[2]}.{field}")
+                or facts.get(field)
+                or unknown(node, required=field in definition.get("required", ()))
+            )
             effective = declared.removesuffix("?")
             if declared.endswith("?") and (declared.endswith("??") or "*" in declared or not is_struct(table, node)):
                 effective = effective.removesuffix("?") + "?"  # Go writes a struct even when it is empty

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import orjson
 import pytest
 import yaml
@@ -141,3 +143,43 @@ async def test_other_kinds_in_yaml(ask: Asker, form: str) -> None:
     answer = await ask("GET", "/api/v1/namespaces?resourceVersion=0", accept=f"application/yaml;{asked}")
     assert (json.header("Content-Type"), answer.header("Content-Type")) == ("application/json", "application/yaml")
     assert yaml.safe_load(answer.body)["kind"] == orjson.loads(json.body)["kind"] == form
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "representations"),
+    [
+        ("/version", "text/plain", "application/json"),
+        ("/version", "application/*", "application/json"),
+        ("/.well-known/openid-configuration", "application/yaml", "application/json"),
+        ("/api", "application/*", "application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+        ("/apis/apps/v1", "text/plain", "application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+    ],
+)
+async def test_documents_in_forms_they_do_not_have(ask: Asker, path: str, accept: str, representations: str) -> None:
+    answer = await ask("GET", path, accept=accept)
+    assert answer.status == 406
+    assert f"Available representations: {representations}".encode() in answer.body
+
+
+async def test_openapi_has_no_other_forms(ask: Asker) -> None:
+    for path in ("/openapi/v2", "/openapi/v3/api/v1"):
+        answer = await ask("GET", path, accept="application/yaml")
+        assert (answer.status, answer.body) == (406, b"")
+
+
+async def test_some_deletions_answer_with_what_they_removed(ask: Asker, namespace: str) -> None:
+    services = f"/api/v1/namespaces/{namespace}/services"
+    await ask("POST", services, {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}})
+    assert orjson.loads((await ask("DELETE", f"{services}/s")).body)["kind"] == "Service"
+    maps = f"/api/v1/namespaces/{namespace}/configmaps"
+    await ask("POST", maps, {"metadata": {"name": "c"}})
+    assert orjson.loads((await ask("DELETE", f"{maps}/c")).body)["kind"] == "Status"
+
+
+async def test_users_by_certificate_are_told_which(ask: Asker) -> None:
+    review = {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}
+    answer = await ask("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+    (credential,) = orjson.loads(answer.body)["status"]["userInfo"]["extra"][
+        "authentication.kubernetes.io/credential-id"
+    ]
+    assert re.fullmatch(r"X509SHA256=[0-9a-f]{64}", credential)

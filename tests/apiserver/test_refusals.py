@@ -313,3 +313,81 @@ async def test_refusals_name_the_group_that_was_asked_for(ask: Asker) -> None:
         "metadata": {"name": "twice"}, "involvedObject": {"namespace": "default", "name": "p"},
     })  # fmt: skip
     assert status["message"] == 'events "twice" already exists'
+
+
+@pytest.mark.parametrize(("version", "code"), [("5", 500), ("0", 201), ("x", 201)])
+async def test_new_objects_have_no_version(ask: Asker, namespace: str, version: str, code: int) -> None:
+    body = {"metadata": {"name": f"c{version}", "resourceVersion": version}}
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    assert (await ask("POST", f"{path}?dryRun=All", body)).status == 201
+    answer = await ask("POST", path, body)
+    assert answer.status == code
+    if code == 500:
+        assert orjson.loads(answer.body)["message"] == "resourceVersion should not be set on objects to be created"
+
+
+async def test_a_strategic_merge_patch_of_another_type(ask: Asker, namespace: str) -> None:
+    path = f"/api/v1/namespaces/{namespace}/services"
+    service = {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}
+    assert (await ask("POST", path, service)).status == 201
+    for patch, why in (
+        (b'{"spec":{"ports":[{"port":"x"}]}}', "unrecognized type: int32"),
+        (b'{"metadata":{"labels":{"a":1}}}', "cannot convert int64 to string"),
+        (b'{"metadata":{"labels":["a"]}}', "cannot restore map from slice"),
+        (b'{"spec":{"ports":{"a":1}}}', "cannot restore slice from map"),
+        (b'{"spec":5}', "cannot restore struct from: int64"),
+    ):
+        status = await refused(ask, "PATCH", f"{path}/s", patch, STRATEGIC)
+        assert status["code"] == 422
+        assert status["message"].endswith(f": {why}")
+    for nothing in (b"null", b'{"kind":"Foo","apiVersion":"v9"}'):
+        answer = await ask("PATCH", f"{path}/s", nothing, content_type=STRATEGIC)
+        assert (answer.status, orjson.loads(answer.body)["kind"]) == (200, "Service")
+
+
+async def test_applied_items_without_their_key(ask: Asker, namespace: str) -> None:
+    """The key is as good as given where Go writes it always: what is wrong is found by validation."""
+    pod = b'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"image":"i"}]}}'
+    status = await refused(ask, "PATCH", f"/api/v1/namespaces/{namespace}/pods/p?fieldManager=m", pod, APPLY)
+    assert (status["code"], status["message"]) == (
+        422, 'Pod "p" is invalid: spec.containers[0].name: Required value',
+    )  # fmt: skip
+
+
+async def test_an_empty_list_of_scaling_policies_is_not_defaulted(ask: Asker, namespace: str) -> None:
+    scaler = {
+        "metadata": {"name": "h"},
+        "spec": {
+            "maxReplicas": 3,
+            "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"},
+            "behavior": {"scaleUp": {"policies": []}},
+        },
+    }
+    path = f"/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers"
+    status = await refused(ask, "POST", path, scaler)
+    assert status["details"]["causes"] == [
+        {
+            "reason": "FieldValueRequired",
+            "message": "Required value: must specify at least one Policy",
+            "field": "spec.behavior.scaleUp.policies",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "code", "message"),
+    [
+        ({"kind": "Pod", "apiVersion": "v1"}, 400, "Name parameter required."),
+        ({"kind": "ConfigMap", "apiVersion": "v1", "name": "x"}, 400,
+         "cannot bind token to object of type /v1, Kind=ConfigMap"),
+        ({}, 400, "cannot bind token to object of type /, Kind="),
+        ({"kind": "Secret", "apiVersion": "v1", "name": "none"}, 404, 'secrets "none" not found'),
+    ],
+)  # fmt: skip
+async def test_tokens_bound_to_what_cannot_be(
+    ask: Asker, namespace: str, reference: Obj, code: int, message: str
+) -> None:
+    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    await ask("POST", accounts, {"metadata": {"name": "builder"}})
+    status = await refused(ask, "POST", f"{accounts}/builder/token", {"spec": {"boundObjectRef": reference}})
+    assert (status["code"], status["message"]) == (code, message)

@@ -114,6 +114,11 @@ def check_kind(obj: Obj, expected: GroupVersionKind) -> None:
     obj["kind"], obj["apiVersion"] = expected.kind, str(expected.group_version)
 
 
+def cannot_handle(kind: str | None, expected: GroupVersionKind) -> str:
+    """How a refusal begins of a body that is no object of the expected kind."""
+    return f'{kind or expected.kind} in version "{expected.version}" cannot be handled as a {expected.kind}: '
+
+
 def _other_kind(found: GroupVersionKind, expected: GroupVersionKind) -> str:
     """Why a body cannot be what it should be, in the words of upstream's scheme."""
     if (found.kind, found.group) == (expected.kind, expected.group) and _is_known(found):
@@ -121,7 +126,7 @@ def _other_kind(found: GroupVersionKind, expected: GroupVersionKind) -> str:
             f"the API version in the data ({found.group_version}) does not match the expected API version "
             f"({expected.group_version})"
         )
-    cannot = f'{found.kind} in version "{expected.version}" cannot be handled as a {expected.kind}: '
+    cannot = cannot_handle(found.kind, expected)
     if not _is_known(found):
         return (
             f'{cannot}no kind "{found.kind}" is registered for version "{found.group_version}" in scheme '

@@ -47,6 +47,10 @@ class Discovery:
         if request.method != "GET":
             raise method_not_allowed()
         root = path in ("/api", "/apis")
+        if len(parts := path.split("/")) == 4 and not self._scheme.in_group_version(GroupVersion(group, parts[3])):
+            raise page_not_found()
+        if path != "/apis" and not (group and len(parts) == 3):  # those two are answered by no route of their own
+            codec.check_route(request.header("accept"), codec.OBJECT_ROUTE)
         form = codec.negotiate(request.header("accept"), targets=_AGGREGATED if root else frozenset())
         if form.as_kind:
             return self._aggregated(request, path, form.version)

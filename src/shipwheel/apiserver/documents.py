@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from shipwheel import KUBERNETES_VERSION
-from shipwheel.api.errors import method_not_allowed, not_acceptable
+from shipwheel.api import codec
+from shipwheel.api.errors import method_not_allowed
 from shipwheel.api.resource import UserInfo
 from shipwheel.apiserver.discovery import Discovery
 from shipwheel.apiserver.openapi import OpenApi
@@ -53,6 +54,7 @@ class Documents:
         self._roots = sorted(paths.keys() - {"/", "/index.html", "/version/"})
 
     def _version(self, request: Request) -> Response:
+        codec.check_route(request.header("accept"), (codec.JSON,))
         major, minor, _ = KUBERNETES_VERSION.lstrip("v").split(".")
         version = {
             "major": major,
@@ -80,9 +82,7 @@ class Documents:
     def _keys(self, request: Request) -> Response:
         if self._server.tokens is None:
             return plain_not_found()
-        accept = request.header("accept")
-        if accept and not any(each in accept for each in (_JWKS, "application/*", "*/*")):
-            raise not_acceptable(f"406: Not Acceptable\n\nAvailable representations: {_JWKS}", details={})
+        codec.check_route(request.header("accept"), (_JWKS,))
         headers = [("Cache-Control", "public, max-age=3600")]
         body = orjson.dumps({"keys": self._server.tokens.keys})
         return Response(200, body, content_type=_JWKS, headers=headers)
@@ -90,6 +90,7 @@ class Documents:
     def _issuer(self, request: Request) -> Response:
         if self._server.tokens is None:
             return plain_not_found()
+        codec.check_route(request.header("accept"), (codec.JSON,))
         config = self._server.config
         default = f"https://{config.advertise_address}:{config.secure_port}/openid/v1/jwks"
         document = {

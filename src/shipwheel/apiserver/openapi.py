@@ -13,7 +13,7 @@ from collections.abc import Callable
 import orjson
 
 from shipwheel import __version__
-from shipwheel.api import openapi
+from shipwheel.api import codec, openapi
 from shipwheel.api.errors import page_not_found
 from shipwheel.api.meta import GroupVersion, Obj
 from shipwheel.api.resource import UserInfo
@@ -88,6 +88,8 @@ class OpenApi:
         content_type: str = "application/json",
         headers: list[tuple[str, str]] | None = None,
     ) -> Response:
+        if content_type == codec.JSON and not codec.takes_json(request.header("accept")):
+            return Response(406, b"", content_type="")
         etag = f'"{digest}"'
         headers = [("ETag", etag), ("Vary", "Accept"), *(headers or ())]
         if request.header("if-none-match") == etag:

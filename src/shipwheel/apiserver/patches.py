@@ -19,13 +19,15 @@ from shipwheel.api.patch.strategic import apply_strategic
 from shipwheel.api.patch.values import show
 from shipwheel.api.schema import DecodeError, Schema
 from shipwheel.api.schema.conform import kind_of
-from shipwheel.apiserver.bodies import check_custom_kind, check_kind
+from shipwheel.api.schema.restoring import why_not_restored
+from shipwheel.apiserver.bodies import cannot_handle, check_custom_kind, check_kind
 from shipwheel.apiserver.intake import WriteOptions, report_strict
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+_OPERATION = "handlers.jsonPatchOp"
 _MAP = "map[string]interface {}"
 
 
@@ -57,13 +59,20 @@ class Patcher:
         self._made = new
         if not isinstance(new, dict):
             raise bad_request("the patched object is no object any more")
+        if self._media == STRATEGIC_PATCH:  # says nothing of the kind
+            self._check_types(new)
+            return {**new, "kind": self._gvk.kind, "apiVersion": str(self._gvk.group_version)}
         try:
             (check_custom_kind if self._custom else check_kind)(new, self._gvk)
         except ApiError as error:
             if error.code != 400:
                 raise
-            raise self.explain(error.message) from None
+            raise self.explain(error.message.removeprefix(cannot_handle(new.get("kind"), self._gvk))) from None
         return new
+
+    def _check_types(self, new: Obj) -> None:
+        if complaint := why_not_restored(self._schema, new):
+            raise self.explain(complaint)
 
     def explain(self, why: str) -> ApiError:
         """422: what the patch made cannot be decoded."""
@@ -79,12 +88,19 @@ class Patcher:
             raise bad_request(f"{prefix}{error}") from None
         if self._media == JSON_PATCH:
             if not isinstance(patch, list):
-                raise bad_request(f"{prefix}json: cannot unmarshal {kind_of(patch)} into Go value of type "
-                                  "[]handlers.jsonPatchOp")  # fmt: skip
+                raise bad_request(f"{prefix}{_cannot_unmarshal(patch)} []{_OPERATION}")
+            if strange := [each for each in patch if not isinstance(each, dict | None)]:
+                raise bad_request(f"{prefix}{_cannot_unmarshal(strange[0])} {_OPERATION}")
         elif patch is None and self._media == MERGE_PATCH:
             raise bad_request("Invalid JSON Patch")
+        elif patch is None:
+            patch = {}
         elif not isinstance(patch, dict):
-            raise bad_request(f"{prefix}json: cannot unmarshal {kind_of(patch)} into Go value of type {_MAP}")
+            raise bad_request(f"{prefix}{_cannot_unmarshal(patch)} {_MAP}")
         if duplicates:
             report_strict(duplicates, self._options, "patch", self._gvk.kind)
         return patch
+
+
+def _cannot_unmarshal(value: Any) -> str:
+    return f"json: cannot unmarshal {kind_of(value)} into Go value of type"

@@ -30,6 +30,7 @@ from shipwheel.api.meta import GroupVersionKind, Obj
 from shipwheel.api.resource import Call, Resource, Subresource, UserInfo, Version
 from shipwheel.api.scheme import Scheme
 from shipwheel.api.selectors import parse_field_selector
+from shipwheel.api.table import partial_metadata
 from shipwheel.apiserver.authn.impersonation import impersonate, wants_impersonation
 from shipwheel.apiserver.authn.requests import Authenticator
 from shipwheel.apiserver.authz.chain import Authorizer
@@ -41,7 +42,7 @@ from shipwheel.apiserver.listing import answer_list
 from shipwheel.apiserver.listoptions import list_options
 from shipwheel.apiserver.metadata import serial_uids
 from shipwheel.apiserver.pretty import prettify, wants_pretty
-from shipwheel.apiserver.reads import Reader, Selection
+from shipwheel.apiserver.reads import Reader
 from shipwheel.apiserver.rendering import (
     PLAIN_TEXT,
     Rendering,
@@ -72,6 +73,8 @@ from shipwheel.store.base import StoreError
 log = logging.getLogger(__name__)
 
 _OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+_PARTIAL = frozenset(GroupVersionKind("meta.k8s.io", each, "PartialObjectMetadata") for each in ("v1", "v1beta1"))
+"""What answers that are made by a kind's own code can be turned into."""
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _CONNECT_METHODS = _METHODS | {"HEAD", "OPTIONS"}
 _NO_CACHE = ("Cache-Control", "no-cache, private")
@@ -298,8 +301,7 @@ class Pipeline:
         options: WriteOptions,
     ) -> Answer:
         if info.verb == "deletecollection":
-            removed = await self.writer.delete_collection(request, resource, version, namespace, options)
-            selection = Selection([each.entry for each in removed], {"resourceVersion": ""})
+            selection = await self.writer.delete_collection(request, resource, version, namespace, options)
             answer = await answer_list(request, selection, form, self.clock.now(), self.reader.turns)
             answer.headers = [*(answer.headers or ()), *(_warnings(options) or ())]
             return answer
@@ -388,6 +390,8 @@ class Pipeline:
     async def _call_kind(
         self, request: Request, info: RequestInfo, user: UserInfo, resource: Resource, version: Version, namespace: str
     ) -> Answer:
+        accept = request.header("accept")
+        codec.check_route(accept, codec.OBJECT_ROUTE)
         options = write_options(request, user, "CreateOptions")
         body: Obj | None = None
         if info.verb == "create":
@@ -402,8 +406,7 @@ class Pipeline:
             if version.from_storage is not None:
                 answer = version.from_storage(answer)
             answer["apiVersion"] = version.api_version
-        form = codec.negotiate(request.header("accept"))
-        if form.as_kind == "Table" and isinstance(answer, dict) and resource.columns:
+        if isinstance(answer, dict) and resource.columns and (form := codec.negotiate(accept)).as_kind == "Table":
             include = request.parameter("includeObject")
             rows = render_table(answer, resource, form, include, self.clock.now())
             return Response(200, rows)
@@ -429,9 +432,9 @@ class Pipeline:
         """What a kind's own code answered, as HTTP: it is an answer already, or an object."""
         if isinstance(answer, Response | Stream | Upgrade):
             return answer
-        form = codec.negotiate(request.header("accept"), targets=frozenset())
-        body, media = render_object(answer, form)
+        form = codec.negotiate(request.header("accept"), targets=_PARTIAL)
         status = answer.get("code") if answer.get("kind") == "Status" and answer.get("code") else None
+        body, media = render_object(partial_metadata(answer, version=form.version) if form.as_kind else answer, form)
         return Response(
             status or (201 if info.verb == "create" else 200), body, content_type=media, headers=_warnings(options)
         )

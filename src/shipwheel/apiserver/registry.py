@@ -16,7 +16,6 @@ from shipwheel.api.errors import (
     MODIFIED,
     ApiError,
     already_exists,
-    bad_request,
     conflict,
     invalid,
     invalid_object,
@@ -91,8 +90,6 @@ class Registry:
         match_namespace(resource, metadata, namespace)
         if name:
             match_name(metadata, name)
-        if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
         generated = not metadata.get("name") and bool(metadata.get("generateName"))
         for attempt in range(NAME_ATTEMPTS):
             candidate = clone(obj) if generated else obj
@@ -114,6 +111,7 @@ class Registry:
         strategy = resource.strategy
         metadata = obj["metadata"]
         ctx = WriteContext(options.user, now, resource, dry_run=options.dry_run)
+        of_version = _names_version(metadata.get("resourceVersion"))
         fill_new_metadata(metadata, now)
         _dedup_owners(metadata, options)
         if not applied:
@@ -129,6 +127,8 @@ class Registry:
         self._validate_new(resource, version, obj)
         await self.admission.validate(attempt)
         options.warnings.extend(strategy.warnings(obj, None))
+        if of_version and not options.dry_run:
+            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         undo = await strategy.before_create(obj, self.server, ctx)
         try:
             if options.dry_run:
@@ -360,6 +360,14 @@ def _require_number(resource_version: str) -> None:
         parse_uint(resource_version)
     except ValueError as error:
         raise ApiError(500, "", str(error)) from None
+
+
+def _names_version(resource_version: str | None) -> bool:
+    """Whether it means a version; 0 and what is no number mean none."""
+    try:
+        return bool(resource_version) and parse_uint(resource_version or "") != 0
+    except ValueError:
+        return False
 
 
 def _called(resource: Resource, version: Version) -> GroupResource:

@@ -347,7 +347,7 @@ _SHOWING_ONE = ("get", "create", "update", "patch")
 def _check_partial(wanted: str, resource: Resource, verb: str) -> None:
     """Refuse the metadata of one object where the answer is a list, and the reverse. A deletion may answer either."""
     package = resource.group.partition(".")[0] or "core"
-    if verb == "list" and wanted == "PartialObjectMetadata":
+    if verb in ("list", "deletecollection") and wanted == "PartialObjectMetadata":
         shown = "*unstructured.UnstructuredList" if resource.custom else f"*{package}.{resource.kind}List"
         raise not_acceptable(f"you requested {wanted}, but the requested object is a list ({shown})")
     if verb in _SHOWING_ONE and wanted == "PartialObjectMetadataList":
@@ -368,8 +368,8 @@ class Renderings:
         """What the headers and query of a request want. ApiError 400 or 406."""
         accept = request.header("accept")
         streamed = verb in ("list", "watch")
-        if not resource.custom and not codec.is_routed(accept, streamed=streamed):
-            raise codec.not_routed(streamed=streamed)
+        if not resource.custom:
+            codec.check_route(accept, codec.STREAM_ROUTE if streamed else codec.OBJECT_ROUTE)
         formats = _WITHOUT_PROTOBUF if resource.custom or version.removed_in else codec.ALL_FORMATS
         form = codec.negotiate(accept, formats=formats, stream=verb == "watch")
         if form.as_kind in _PARTIAL:

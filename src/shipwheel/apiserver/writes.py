@@ -36,7 +36,7 @@ from shipwheel.apiserver.intake import Undecodable, WriteOptions, report_strict
 from shipwheel.apiserver.listoptions import list_options
 from shipwheel.apiserver.metadata import check_uid, require_name
 from shipwheel.apiserver.patches import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, Patcher
-from shipwheel.apiserver.reads import Reader
+from shipwheel.apiserver.reads import Reader, Selection
 from shipwheel.apiserver.registry import PATCH_ATTEMPTS, Registry
 from shipwheel.apiserver.storing import Written
 from shipwheel.client.httpserver import Request
@@ -199,9 +199,8 @@ class Writer:
         try:
             config = codec.decode_yaml(raw, strict_duplicates=duplicates)
         except ValueError as error:
-            raise bad_request(f"error decoding YAML: {error}") from None
-        if duplicates:
-            report_strict(duplicates, options, "apply configuration", gvk.kind)
+            converting = "error converting YAML to JSON: " if str(error).startswith("yaml: ") else ""
+            raise bad_request(f"error decoding YAML: {converting}{error}") from None
         if (config.get("apiVersion"), config.get("kind")) != (str(gvk.group_version), gvk.kind):
             try:
                 found = GroupVersionKind.of(config).in_full
@@ -226,7 +225,10 @@ class Writer:
             if subresource is not None and subresource.applied is not None:
                 about = {"apiVersion": str(version.group_version), "kind": resource.kind}
                 fresh = {**about, "metadata": fresh.get("metadata") or {}, **subresource.applied(fresh)}
-            return ownership.apply(resource, version, old, fresh, options, self.registry.clock.now(), sub)
+            merged = ownership.apply(resource, version, old, fresh, options, self.registry.clock.now(), sub)
+            if duplicates:
+                report_strict(duplicates, options, "apply configuration", gvk.kind)
+            return merged
 
         return await self.registry.update(
             resource,
@@ -257,8 +259,9 @@ class Writer:
 
     async def delete_collection(
         self, request: Request, resource: Resource, version: Version, namespace: str, options: WriteOptions
-    ) -> list[Written]:
-        """Delete whatever the selectors match; objects that others delete meanwhile are passed over."""
+    ) -> Selection:
+        """Delete whatever the selectors match, and tell what that was; objects that others delete meanwhile are passed
+        over."""
         body = delete_options(await read_body(request), request)
         if body.get("dryRun"):
             options = _with_dry_run(options)
@@ -283,7 +286,8 @@ class Writer:
                     group.create_task(remove())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        return [each for each in written if each is not None]
+        gone = [each.entry for each in written if each is not None]
+        return Selection(gone, {"resourceVersion": selection.metadata["resourceVersion"]})
 
 
 def _unsupported_media_type() -> ApiError:

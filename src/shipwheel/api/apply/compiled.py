@@ -156,8 +156,13 @@ def list_relation(schema: Schema) -> tuple[str, tuple[str, ...]]:
 def key_defaults(schema: Schema, keys: tuple[str, ...]) -> dict[str, Any]:
     """Of a list of type `map`: what its keys are where an item does not give them."""
     properties = schema.items.properties if schema.items else {}
-    defaults = {key: properties[key].default for key in keys if key in properties}
+    defaults = {key: _default(properties[key]) for key in keys if key in properties}
     return {key: value for key, value in defaults.items() if value is not MISSING and value is not None}
+
+
+def _default(schema: Schema) -> Any:
+    """What a field is declared to be when it is not given; one that Go always writes is zero."""
+    return zero(schema) if schema.default is MISSING and schema.always and not schema.name else schema.default
 
 
 def _list(schema: Schema, *, preserve: bool) -> MergeType:

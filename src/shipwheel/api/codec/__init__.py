@@ -6,13 +6,16 @@ Kubernetes' protobuf is in `shipwheel.api.protobuf` (the wire) and `shipwheel.ki
 from shipwheel.api.codec.json_form import decode_json, encode_json, html_safe, ordered, places, read_json
 from shipwheel.api.codec.media_type import ALL as ALL_FORMATS
 from shipwheel.api.codec.media_type import (
+    JSON,
+    OBJECT_ROUTE,
+    STREAM_ROUTE,
     Format,
     MediaType,
+    check_route,
     content_format,
-    is_routed,
     media_name,
     negotiate,
-    not_routed,
+    takes_json,
     unknown_format,
 )
 from shipwheel.api.codec.yaml_form import decode_yaml, encode_yaml
@@ -21,8 +24,12 @@ encode = encode_json
 
 __all__ = [
     "ALL_FORMATS",
+    "JSON",
+    "OBJECT_ROUTE",
+    "STREAM_ROUTE",
     "Format",
     "MediaType",
+    "check_route",
     "content_format",
     "decode_json",
     "decode_yaml",
@@ -30,12 +37,11 @@ __all__ = [
     "encode_json",
     "encode_yaml",
     "html_safe",
-    "is_routed",
     "media_name",
     "negotiate",
-    "not_routed",
     "ordered",
     "places",
     "read_json",
+    "takes_json",
     "unknown_format",
 ]

@@ -174,22 +174,31 @@ def _accept(
     )
 
 
+OBJECT_ROUTE = (JSON, YAML, PROTOBUF)
+"""What the routes of built-in kinds answer in, those of lists and watches apart."""
+STREAM_ROUTE = (*OBJECT_ROUTE, *_STREAM_TYPES)
+
+
 @lru_cache(maxsize=512)
-def is_routed(accept: str, *, streamed: bool) -> bool:
-    """Whether a route of built-in kinds answers this `Accept` header at all, as upstream's router has it: it compares
-    names as they are, and knows `*/*` but no `application/*`. `streamed`: the route of lists and watches."""
+def _is_routed(accept: str, route: tuple[str, ...]) -> bool:
     names = {each.partition(";")[0].strip(" ") for each in accept.split(",")}
-    return not accept or "*/*" in names or not names.isdisjoint(_routes(streamed=streamed))
+    return not accept or "*/*" in names or not names.isdisjoint(route)
 
 
-def not_routed(*, streamed: bool) -> Exception:
-    """The 406 of a route that does not answer in what was asked for."""
-    names = ", ".join(_routes(streamed=streamed))
-    return not_acceptable(f"406: Not Acceptable\n\nAvailable representations: {names}", details={})
+def check_route(accept: str, route: tuple[str, ...]) -> None:
+    """Raises the 406 of a route that answers in none of what this `Accept` header asks for, before anybody looks
+    closer. Upstream's router compares names as they are, and knows `*/*` but no `application/*`."""
+    if not _is_routed(accept, route):
+        raise not_acceptable(f"406: Not Acceptable\n\nAvailable representations: {', '.join(route)}", details={})
 
 
-def _routes(*, streamed: bool) -> list[str]:
-    return [*_FORMATS, *(_STREAM_TYPES if streamed else ())]
+def takes_json(accept: str) -> bool:
+    """Whether plain JSON is among what is asked for, as the documents of OpenAPI look at it; all the same to them is a
+    header that nobody can read."""
+    if not accept:
+        return True
+    clauses = _clauses(accept)
+    return not clauses or any(each.type in ("*", "application") and each.subtype in ("*", "json") for each in clauses)
 
 
 def _refusal(*, stream: bool) -> Exception:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -16,6 +17,7 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from shipwheel.api.resource import UserInfo
 from shipwheel.client.httpserver import Request
 
+_CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 _UID = ObjectIdentifier("1.3.6.1.4.1.57683.2")
 """Where Kubernetes puts a user's UID in a certificate's subject."""
 
@@ -47,7 +49,8 @@ class X509Authenticator:
             return None
         groups = tuple(str(each.value) for each in parsed.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
         uids = parsed.subject.get_attributes_for_oid(_UID)
-        return UserInfo(str(names[0].value), groups, str(uids[0].value) if uids else "")
+        shown = {_CREDENTIAL_ID: (f"X509SHA256={sha256(certificate).hexdigest()}",)}
+        return UserInfo(str(names[0].value), groups, str(uids[0].value) if uids else "", shown)
 
 
 class FrontProxyAuthenticator:

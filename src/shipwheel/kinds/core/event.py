@@ -14,7 +14,7 @@ from shipwheel.api.errors import FieldError, invalid, required
 from shipwheel.api.meta import GroupVersion, Obj
 from shipwheel.api.names import byte_length, is_dns1123_subdomain, is_qualified_name, name_is_path_segment
 from shipwheel.api.resource import Column, Resource, Strategy
-from shipwheel.kinds.checks import Errors, check_immutable, check_rule, check_subdomain
+from shipwheel.kinds.checks import IMMUTABLE, Errors, check_immutable, check_rule, check_subdomain
 from shipwheel.kinds.columns import age_column, text
 from shipwheel.kinds.declare import older, served
 
@@ -51,7 +51,11 @@ def to_core(event: Obj) -> Obj:
 
 def from_core(event: Obj) -> Obj:
     """A core/v1 Event in events.k8s.io/v1's words."""
-    return {_RENAMED.get(key, key): value for key, value in event.items()}
+    named = {_RENAMED.get(key, key): value for key, value in event.items()}
+    for empty in ("reportingController", "reportingInstance"):  # here they are left out when nobody reports
+        if named.get(empty) == "":
+            del named[empty]
+    return named
 
 
 class EventStrategy(Strategy):
@@ -141,9 +145,10 @@ def _check_unchanged(new: Obj, old: Obj, errors: Errors) -> None:
     ):  # fmt: skip
         check_immutable(new.get(field), old.get(field), field, errors)
     if _moment(new) != _moment(old):
-        check_immutable(new.get("eventTime"), old.get("eventTime"), "eventTime", errors)
+        errors.append(invalid("eventTime", new.get("eventTime"), IMMUTABLE))
     for field, shown in (
         ("action", "action"),
+        ("reason", "reason"),
         ("related", "related"),
         ("reportingComponent", "reportingController"),
         ("reportingInstance", "reportingInstance"),

@@ -55,6 +55,7 @@ _GONE = {
 
 
 class PersistentVolumeStrategy(BuiltinStrategy):
+    returns_deleted = True
     tracks_generation = False
 
     def default(self, volume: Obj) -> None:

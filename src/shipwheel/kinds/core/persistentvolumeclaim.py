@@ -34,6 +34,7 @@ _RESIZE_STATES = (
 
 
 class PersistentVolumeClaimStrategy(BuiltinStrategy):
+    returns_deleted = True
     tracks_generation = False
 
     def default(self, claim: Obj) -> None:

@@ -17,6 +17,8 @@ from shipwheel.kinds.workload import (
 
 
 class PodTemplateStrategy(Strategy):
+    returns_deleted = True
+
     def default(self, obj: Obj) -> None:
         default_pod_template(obj.setdefault("template", {}))
 

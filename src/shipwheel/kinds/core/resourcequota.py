@@ -38,6 +38,7 @@ _MUST_EXIST = (
 
 
 class ResourceQuotaStrategy(BuiltinStrategy):
+    returns_deleted = True
     tracks_generation = False
 
     def default(self, quota: Obj) -> None:

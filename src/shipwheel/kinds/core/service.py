@@ -123,6 +123,7 @@ def _is_pod(server: Server, namespace: str, address: Obj) -> bool:
 
 
 class ServiceStrategy(BuiltinStrategy):
+    returns_deleted = True
     allow_create_on_update = True
     tracks_generation = False
     name_rule = staticmethod(name_is_dns_label)

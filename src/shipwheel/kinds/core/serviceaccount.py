@@ -29,6 +29,7 @@ _EXTENDED_LIFETIME = 365 * 24 * 3600
 
 
 class ServiceAccountStrategy(Strategy):
+    returns_deleted = True
     tracks_generation = False
 
     def prepare_for_create(self, account: Obj, ctx: WriteContext) -> None:
@@ -80,7 +81,7 @@ async def _token(server: Server, call: Call) -> Obj:
         "serviceaccount": {"name": call.name, "uid": uid},
     }
     reference = spec.get("boundObjectRef")
-    bound = await _bound_object(server, call, reference) if reference else {}
+    bound = await _bound_object(server, call, reference) if reference is not None else {}
     claims |= bound
     signed_for = lifetime
     if "pod" in bound and lifetime == _WARN_AFTER and set(audiences) <= set(own_audiences):
@@ -116,8 +117,10 @@ def _invalid(name: str, error: FieldError) -> ApiError:
 
 async def _bound_object(server: Server, call: Call, reference: Obj) -> Obj:
     """The claims about the object that the token shall not outlive: a pod (and its node), a node or a secret."""
-    group = GroupVersion.parse(reference.get("apiVersion", "")).group
-    kind, name = reference.get("kind", ""), reference.get("name", "")
+    gv = GroupVersion.parse(reference.get("apiVersion", ""))
+    group, kind, name = gv.group, reference.get("kind", ""), reference.get("name", "")
+    if group == "" and kind in ("Pod", "Node", "Secret") and not name:
+        raise bad_request("Name parameter required.")
     if group == "" and kind == "Pod":
         obj = await server.get(_PODS, call.namespace, name)
         if obj["spec"].get("serviceAccountName") != call.name:
@@ -129,8 +132,7 @@ async def _bound_object(server: Server, call: Call, reference: Obj) -> Obj:
     elif group == "" and kind == "Secret":
         obj = await server.get(_SECRETS, call.namespace, name)
     else:
-        gv = GroupVersion.parse(reference.get("apiVersion", ""))
-        raise bad_request(f"cannot bind token to object of type {GroupVersionKind(gv.group, gv.version, kind)}")
+        raise bad_request(f"cannot bind token to object of type {gv.group}/{gv.version}, Kind={kind}")
     uid = obj["metadata"]["uid"]
     if reference.get("uid") not in (None, "", uid):
         raise conflict(

@@ -46,6 +46,8 @@ def _refuse_admin_access(requests: list[Obj], path: str, obj: Obj, server: Serve
 
 
 class DeviceClassStrategy(Strategy):
+    returns_deleted = True
+
     def validate(self, device_class: Obj) -> list[FieldError]:
         errors: Errors = []
         spec = device_class.get("spec") or {}
@@ -58,6 +60,7 @@ class DeviceClassStrategy(Strategy):
 
 
 class ResourceClaimStrategy(Strategy):
+    returns_deleted = True
     tracks_generation = False
 
     def default(self, claim: Obj) -> None:
@@ -99,6 +102,7 @@ class ResourceClaimStrategy(Strategy):
 
 
 class ResourceClaimTemplateStrategy(Strategy):
+    returns_deleted = True
     tracks_generation = False
 
     def default(self, template: Obj) -> None:
@@ -125,6 +129,8 @@ class ResourceClaimTemplateStrategy(Strategy):
 
 
 class ResourceSliceStrategy(Strategy):
+    returns_deleted = True
+
     def prepare_for_create(self, resource_slice: Obj, ctx: WriteContext) -> None:
         _prepare_devices(resource_slice, ctx.now)
 

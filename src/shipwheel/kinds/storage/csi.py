@@ -29,6 +29,7 @@ _TOKENS_NOT_SECRET = (
 
 
 class CSIDriverStrategy(Strategy):
+    returns_deleted = True
     allow_unconditional_update = False
     tracks_generation = False
 
@@ -106,6 +107,7 @@ def _check_token_requests(requests: list[Obj], path: str, errors: Errors) -> Non
 
 
 class CSINodeStrategy(Strategy):
+    returns_deleted = True
     allow_unconditional_update = False
     tracks_generation = False
 

@@ -23,6 +23,7 @@ _DEFAULT = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.ku
 
 
 class StorageClassStrategy(Strategy):
+    returns_deleted = True
     tracks_generation = False
 
     def default(self, storage_class: Obj) -> None:

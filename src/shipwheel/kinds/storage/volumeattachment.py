@@ -18,6 +18,7 @@ _ONE_OF = "must specify exactly one of inlineVolumeSpec and persistentVolumeName
 
 
 class VolumeAttachmentStrategy(Strategy):
+    returns_deleted = True
     allow_unconditional_update = False
     tracks_generation = False
 

@@ -12,6 +12,7 @@ from shipwheel.kinds.storage.storageclass import check_parameters, check_provisi
 
 
 class VolumeAttributesClassStrategy(Strategy):
+    returns_deleted = True
     tracks_generation = False
 
     def validate(self, attributes_class: Obj) -> list[FieldError]:
