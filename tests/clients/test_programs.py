@@ -62,7 +62,7 @@ def test_an_older_kubectl(simulated: Cluster, kubeconfig: str, programs: Path) -
         return simulated.run(str(programs / "bin/kubectl"), "--kubeconfig", kubeconfig, *arguments).out
 
     kubectl("create", "deployment", "old", "--image=example.com/web", "--replicas=2")
-    assert "successfully rolled out" in kubectl("rollout", "status", "deployment/old", "--timeout=60s")
+    assert "successfully rolled out" in kubectl("rollout", "status", "deployment/old", "--timeout=120s")
     assert kubectl("get", "pods", "-l", "app=old", "--no-headers").count("Running") == 2
     assert "HOSTNAME=old-" in kubectl("exec", "deployment/old", "--", "env")
     assert "replicas\t<integer>" in kubectl("explain", "deployment.spec")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -93,6 +94,15 @@ def wait_for(what: Callable[[], Any], *, timeout: float = TIMEOUT, every: float 
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(every)
     return found
+
+
+def page(url: str) -> bytes:
+    """What is served there; nothing as long as nobody answers (a container may run before it listens)."""
+    try:
+        with urlopen(url, timeout=20) as answer:
+            return answer.read()
+    except OSError:
+        return b""
 
 
 can_run_containers = pytest.mark.skipif(

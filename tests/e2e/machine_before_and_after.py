@@ -69,7 +69,7 @@ def main(directory: Path, *options: str) -> None:
             "spec": {"containers": [container], "volumes": volumes},
         }
     )
-    cluster.kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=30s")
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/p", "--timeout=120s")
     during = machine()
     cluster.down()
     wait_for(lambda: not [each for each in machine() - before if each.startswith("process")])

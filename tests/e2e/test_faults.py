@@ -81,7 +81,7 @@ def test_no_acknowledged_write_is_lost_when_the_api_server_is_killed(simulated: 
             wait_for(lambda old=old: simulated.processes()["kube-apiserver"] not in (0, old), every=0.02)
     finally:
         writers.stop()
-    wait_for(lambda: simulated.try_kubectl("get", "--raw", "/readyz", timeout=5).code == 0)
+    wait_for(lambda: simulated.try_kubectl("get", "--raw", "/readyz", timeout=60).code == 0)
     items = [each for each in simulated.get("configmaps")["items"] if each["metadata"]["name"].startswith("w")]
     found = {each["metadata"]["name"]: int(each["data"]["serial"]) for each in items}
     assert len(found) == len(items), "nothing appears twice"

@@ -62,7 +62,7 @@ class In:
         return self.cluster.get("-n", self.namespace, *arguments)
 
     def ready(self, *pods: str) -> None:
-        self("wait", "--for=condition=Ready", "--timeout=30s", *(f"pod/{each}" for each in pods))
+        self("wait", "--for=condition=Ready", "--timeout=120s", *(f"pod/{each}" for each in pods))
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_apply_get_describe(kubectl: In) -> None:
     assert kubectl.apply(deployment("a")) == "deployment.apps/a created\n"
     assert kubectl.apply(deployment("a")) == "deployment.apps/a unchanged\n"
     assert kubectl.apply(deployment("a", replicas=3)) == "deployment.apps/a configured\n"
-    kubectl("rollout", "status", "deployment/a", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     header, *rows = kubectl("get", "pods", "-o", "wide").splitlines()
     assert header.split() == [
         "NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "NOMINATED", "NODE", "READINESS", "GATES",
@@ -111,18 +111,18 @@ def test_the_demo_says_what_it_does(cluster: Cluster) -> None:
 
 def test_scale_and_rollouts(kubectl: In) -> None:
     kubectl.apply(deployment("a"))
-    kubectl("rollout", "status", "deployment/a", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     assert kubectl("scale", "deployment/a", "--replicas=3") == "deployment.apps/a scaled\n"
-    kubectl("rollout", "status", "deployment/a", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     assert len(kubectl.get("pods")["items"]) == 3
     kubectl("set", "env", "deployment/a", "COLOUR=red")
-    assert "successfully rolled out" in kubectl("rollout", "status", "deployment/a", "--timeout=60s")
+    assert "successfully rolled out" in kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     assert re.findall(r"^(\d+) ", kubectl("rollout", "history", "deployment/a"), re.MULTILINE) == ["1", "2"]
     assert "rolled back" in kubectl("rollout", "undo", "deployment/a")
-    kubectl("rollout", "status", "deployment/a", "--timeout=60s")
+    kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     assert "env" not in kubectl.get("deployment", "a")["spec"]["template"]["spec"]["containers"][0]
     assert "restarted" in kubectl("rollout", "restart", "deployment/a")
-    kubectl("rollout", "status", "deployment/a", "--timeout=60s")
+    kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     kubectl("set", "image", "deployment/a", "c=shipwheel.local/none:1")
     wait_for(lambda: "ErrImageNeverPull" in kubectl("get", "pods") or "ImagePull" in kubectl("get", "pods"))
 
@@ -266,7 +266,7 @@ def test_create(kubectl: In, cluster: Cluster, arguments: str) -> None:
 
 def test_delete_and_wait(kubectl: In) -> None:
     kubectl.apply(deployment("a"))
-    kubectl("wait", "--for=condition=Available", "deployment/a", "--timeout=30s")
+    kubectl("wait", "--for=condition=Available", "deployment/a", "--timeout=120s")
     assert kubectl("delete", "deployment", "a") == f'deployment.apps "a" deleted from {kubectl.namespace} namespace\n'
     wait_for(lambda: not kubectl.get("replicasets,pods")["items"])
 
@@ -298,7 +298,7 @@ def test_cluster_info_and_diff(kubectl: In) -> None:
 
 def test_run_and_debug_by_hand(kubectl: In) -> None:
     assert kubectl("run", "once", f"--image={IMAGE}", "--restart=Never", "--", "echo", "done") == "pod/once created\n"
-    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/once", "--timeout=30s")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/once", "--timeout=120s")
     assert kubectl("logs", "once") == "done\n"
     command = ("sh", "-c", "sleep 1; echo hi")
     printed = kubectl("run", "hello", f"--image={IMAGE}", "--restart=Never", "-i", "--rm", "--quiet", "--", *command)

@@ -6,7 +6,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.live import Cluster, wait_for
+from tests.e2e.live import Cluster, page, wait_for
 from tests.e2e.test_kubectl import IMAGE, In, deployment, pod
 
 
@@ -24,19 +24,20 @@ def service(name: str, app: str, **spec: object) -> dict:
     }
 
 
-def in_pod(kubectl: In, *command: str, pod: str = "client") -> str:
-    return kubectl("exec", pod, "--", *command)
+def in_pod(kubectl: In, *command: str, pod: str = "client", check: bool = True) -> str:
+    return kubectl("exec", pod, "--", *command, check=check)
 
 
 def test_services_by_name(kubectl: In) -> None:
     kubectl.apply(
         deployment("a"), service("web", "a"), service("heads", "a", clusterIP="None"), pod("client", "sleep", "600")
     )
-    kubectl("rollout", "status", "deployment/a", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     kubectl.ready("client")
     namespace = kubectl.namespace
     for name in ("web", f"web.{namespace}", f"web.{namespace}.svc.cluster.local", "heads"):
-        answer = wait_for(lambda name=name: in_pod(kubectl, "timeout", "3", "wget", "-qO-", f"http://{name}/"))
+        get = ("timeout", "20", "wget", "-qO-", f"http://{name}/")
+        answer = wait_for(lambda get=get: in_pod(kubectl, *get, check=False))
         assert answer.startswith("Hello from a-")
     addresses = sorted(each["status"]["podIP"] for each in kubectl.get("pods", "-l", "app=a")["items"])
     lookup = in_pod(kubectl, "nslookup", f"heads.{namespace}.svc.cluster.local")
@@ -48,7 +49,7 @@ def test_services_by_name(kubectl: In) -> None:
 
 def test_a_pod_reaches_itself_by_its_service(kubectl: In) -> None:
     kubectl.apply(deployment("a", replicas=1), service("web", "a"))
-    kubectl("rollout", "status", "deployment/a", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     assert wait_for(
         lambda: kubectl("exec", "deployment/a", "--", "timeout", "3", "wget", "-qO-", "http://web/", check=False)
     )
@@ -68,7 +69,7 @@ def test_a_service_without_endpoints_refuses_at_once(kubectl: In) -> None:
     kubectl.apply(service("nobody", "nobody"), pod("client", "sleep", "600"))
     kubectl.ready("client")
     result = kubectl.cluster.try_kubectl(
-        "-n", kubectl.namespace, "exec", "client", "--", "timeout", "3", "wget", "-qO-", "http://nobody/"
+        "-n", kubectl.namespace, "exec", "client", "--", "timeout", "20", "wget", "-qO-", "http://nobody/"
     )
     assert "Connection refused" in result.both
 
@@ -82,7 +83,7 @@ def test_stateful_names(kubectl: In) -> None:
     kubectl.ready("one")
     name = f"first.heads.{kubectl.namespace}.svc.cluster.local"
     address = kubectl.get("pod", "one")["status"]["podIP"]
-    wait_for(lambda: f"Address: {address}" in in_pod(kubectl, "nslookup", name, pod="one"))
+    wait_for(lambda: f"Address: {address}" in in_pod(kubectl, "nslookup", name, pod="one", check=False))
     assert kubectl("exec", "one", "--", "hostname", "-f").strip() == name
 
 
@@ -91,8 +92,7 @@ def test_a_host_port(kubectl: In) -> None:
     kubectl.apply(pod("p", containers=[container]))
     kubectl.ready("p")
     node = kubectl.cluster.get("node", "node-1")["status"]["addresses"][0]["address"]
-    with urlopen(f"http://{node}:18080/", timeout=20) as answer:
-        assert answer.read() == b"Hello from p\n"
+    assert wait_for(lambda: page(f"http://{node}:18080/")) == b"Hello from p\n"
 
 
 def test_rolling_on_without_a_lost_request(kubectl: In) -> None:
@@ -100,7 +100,7 @@ def test_rolling_on_without_a_lost_request(kubectl: In) -> None:
     probe = {"httpGet": {"path": "/cgi-bin/index.cgi", "port": 80}, "periodSeconds": 1}
     linger = {"preStop": {"exec": {"command": ["sleep", "2"]}}}
     kubectl.apply(deployment("a", readinessProbe=probe, lifecycle=linger), service("web", "a"))
-    kubectl("rollout", "status", "deployment/a", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     address = kubectl.get("service", "web")["spec"]["clusterIP"]
     kubectl("rollout", "restart", "deployment/a")
     answers = 0

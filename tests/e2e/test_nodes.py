@@ -13,9 +13,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.live import Cluster, can_run_containers, wait_for
+from tests.e2e.live import Cluster, can_run_containers, page, wait_for
 from tests.e2e.test_kubectl import deployment, pod
-from tests.e2e.test_lifecycle import answers, containers
+from tests.e2e.test_lifecycle import containers
 
 pytestmark = [pytest.mark.root, pytest.mark.containerd, can_run_containers]
 
@@ -82,9 +82,9 @@ def test_every_pod_reaches_every_other(three: Cluster) -> None:
         name = client["metadata"]["name"]
         for server in pods.values():
             url = f"http://{server['status']['podIP']}{PAGE}"
-            answer = three.kubectl("exec", name, "--", "timeout", "10", "wget", "-qO-", url)
+            answer = three.kubectl("exec", name, "--", "timeout", "30", "wget", "-qO-", url)
             assert answer == f"Hello from {server['metadata']['name']}\n"
-        seen = {three.kubectl("exec", name, "--", "timeout", "10", "wget", "-qO-", "http://web/") for _ in range(12)}
+        seen = {three.kubectl("exec", name, "--", "timeout", "30", "wget", "-qO-", "http://web/") for _ in range(12)}
         assert len(seen) > 1, "its Service leads to more than one node"
         assert three.kubectl("logs", name).startswith("serving on port 80")
         with subprocess.Popen(
@@ -115,7 +115,7 @@ def test_each_node_is_a_machine_of_its_own(three: Cluster) -> None:
         assert len({each[key] for each in infos}) == 3
     # What is on a node's own network is not on another's.
     three.apply(*(pod(f"host-{n}", hostNetwork=True, nodeName=f"node-{n}") for n in (1, 2)))
-    three.kubectl("wait", "--for=condition=Ready", "pod/host-1", "pod/host-2", "--timeout=60s")
+    three.kubectl("wait", "--for=condition=Ready", "pod/host-1", "pod/host-2", "--timeout=120s")
     assert three.kubectl("exec", "host-2", "--", "hostname") == "node-2\n"
     assert three.kubectl("get", "pod", "host-2", "-o", "jsonpath={.status.podIP}") == address_of(three, "node-2")
     three.kubectl("delete", "pod", "host-1", "host-2", "--wait=false")
@@ -128,8 +128,8 @@ def test_a_node_that_dies_and_returns(three: Cluster) -> None:
     stateful |= {"kind": "StatefulSet", "spec": {**stateful["spec"], "serviceName": "db"}}
     stateful["spec"]["podManagementPolicy"] = "Parallel"
     three.apply(spread(deployment("app", 3)), spread(stateful))
-    three.kubectl("rollout", "status", "deployment/app", "--timeout=60s")
-    three.kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
+    three.kubectl("rollout", "status", "deployment/app", "--timeout=120s")
+    three.kubectl("rollout", "status", "statefulset/db", "--timeout=120s")
     # There is room for what moves.
     assert three.shipwheel("node", "add").out == 'node "node-4" added\n'
     three.up("--demo")
@@ -141,12 +141,12 @@ def test_a_node_that_dies_and_returns(three: Cluster) -> None:
     assert (again.code, again.err) == (1, 'error: the node "node-2" is stopped already\n')
     wait_for(lambda: is_ready(three, "node-2") == "Unknown")
     wait_for(lambda: sorted(by_node(three, "app")) == ["node-1", "node-3", "node-4"])
-    three.kubectl("rollout", "status", "deployment/app", "--timeout=60s")
+    three.kubectl("rollout", "status", "deployment/app", "--timeout=120s")
     kept = wait_for(lambda: "deletionTimestamp" in (found := three.get("pod", stuck["name"])["metadata"]) and found)
     assert kept["uid"] == stuck["uid"]
     three.kubectl("taint", "node", "node-2", "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
     wait_for(lambda: sorted(by_node(three, "db")) == ["node-1", "node-3", "node-4"])
-    three.kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
+    three.kubectl("rollout", "status", "statefulset/db", "--timeout=120s")
 
     # A cluster that is stopped and started knows which of its machines were off.
     three.down("--keep-data")
@@ -155,7 +155,7 @@ def test_a_node_that_dies_and_returns(three: Cluster) -> None:
     assert three.shipwheel("node", "start", "node-2").out == 'node "node-2" started\n'
     three.kubectl("taint", "node", "node-2", "node.kubernetes.io/out-of-service-")
     three.apply(pod("back", nodeName="node-2"))
-    three.kubectl("wait", "--for=condition=Ready", "pod/back", "--timeout=60s")
+    three.kubectl("wait", "--for=condition=Ready", "pod/back", "--timeout=120s")
     three.kubectl("delete", "pod", "back")
 
 
@@ -175,14 +175,14 @@ def test_a_node_is_removed(three: Cluster) -> None:
 def test_what_is_killed_is_gone_on_with(three: Cluster) -> None:
     """`kill -9` of all that is ours: the machines and their containers run on."""
     wait_for(lambda: len(by_node(three, "web")) == 3)
-    three.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    three.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     before = {name: found for name, found in containers(three).items() if name.startswith("web-")}
     port = three.get("service", "web")["spec"]["ports"][0]["nodePort"]
     url = f"http://{address_of(three, 'node-3')}:{port}/"
     for pid in three.processes().values():
         if pid:
             os.kill(pid, signal.SIGKILL)
-    assert answers(url)
+    assert page(url)
     three.up()
     assert before.items() <= wait_for(lambda: containers(three)).items()
-    wait_for(lambda: answers(url))
+    wait_for(lambda: page(url))

@@ -47,7 +47,7 @@ def kubectl(cluster: Cluster, namespace: str, old_kubectl: Path) -> In:
 
 def test_the_usual(kubectl: In) -> None:
     kubectl.apply(deployment("a"))
-    kubectl("rollout", "status", "deployment/a", "--timeout=30s")
+    kubectl("rollout", "status", "deployment/a", "--timeout=120s")
     kubectl("scale", "deployment/a", "--replicas=1")
     wait_for(lambda: len(kubectl.get("pods")["items"]) == 1)
     assert "deployments.apps" in kubectl("api-resources", "-o", "name").split()

@@ -73,9 +73,9 @@ def test_a_recycled_volume_is_really_empty(kubectl: In, tmp_path: Path) -> None:
     kubectl.cluster.apply(volume)
     try:
         kubectl.apply(claim("c", storageClassName="", volumeName=name))
-        kubectl("wait", "--for=jsonpath={.status.phase}=Bound", "--timeout=30s", "pvc/c")
+        kubectl("wait", "--for=jsonpath={.status.phase}=Bound", "--timeout=120s", "pvc/c")
         kubectl("delete", "pvc", "c")
-        kubectl.cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Available", "--timeout=60s", f"pv/{name}")
+        kubectl.cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Available", "--timeout=120s", f"pv/{name}")
         assert list(data.iterdir()) == []
     finally:
         kubectl.cluster.kubectl("delete", "pv", name)
