@@ -9,7 +9,7 @@ import pytest
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj, condition
 from shipwheel.apiserver import apiservices
-from shipwheel.apiserver.flowconfig import AUTO_UPDATE, dangling, revised
+from shipwheel.apiserver.flowcontrol.objects import AUTO_UPDATE, dangling, revised
 from shipwheel.client.client import Client
 from tests.apiserver.test_customresources import DEFINITIONS, definition
 

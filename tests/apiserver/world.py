@@ -112,6 +112,8 @@ async def running(
     tasks.append(asyncio.create_task(server.token_uses.run()))
     tasks.append(asyncio.create_task(server.api_services.run()))
     tasks.append(asyncio.create_task(server.flow_config.run()))
+    if server.fairness is not None:
+        tasks.append(asyncio.create_task(server.fairness.run()))
     try:
         port = await http.listen("127.0.0.1", 0, tls=tls)
         await server.prepare_cluster()

@@ -58,6 +58,7 @@ class ApiServerConfig:
     max_requests_inflight: int = 400
     max_mutating_requests_inflight: int = 200
     max_watches_inflight: int = 10_000
+    enable_priority_and_fairness: bool = True
     request_timeout: float = 60.0
     min_request_timeout: int = 1800
     event_ttl: float = 3600.0
@@ -121,9 +122,14 @@ FLAGS: tuple[Flag, ...] = (
     Flag("etcd-prefix", "string", "/registry", "What all keys begin with.", group="Etcd"),
     Flag("etcd-compaction-interval", "duration", 300.0, "How often old revisions are forgotten; 0: never.",
          group="Etcd"),
-    Flag("max-requests-inflight", "int", 400, "How many reads are served at once; 0: no limit.", group="Generic"),
-    Flag("max-mutating-requests-inflight", "int", 200, "How many writes are served at once; 0: no limit.",
-         group="Generic"),
+    Flag("max-requests-inflight", "int", 400,
+         "How many reads are served at once; with priority and fairness this and --max-mutating-requests-inflight "
+         "together are the seats of all requests. Without, 0: no limit.", group="Generic"),
+    Flag("max-mutating-requests-inflight", "int", 200,
+         "How many writes are served at once; see --max-requests-inflight.", group="Generic"),
+    Flag("enable-priority-and-fairness", "bool", True,
+         "Queue and dispatch requests with priority and fairness, instead of just limiting how many are served.",
+         group="Features"),
     Flag("max-watches-inflight", "int", 10_000, "How many watches are served at once; 0: no limit.",
          group="Generic"),
     Flag("request-timeout", "duration", 60.0, "How long a request may take that is no watch or the like.",
@@ -165,6 +171,15 @@ def from_flags(values: Mapping[str, Any]) -> ApiServerConfig:
     given["service_cluster_ip_range"] = ranges
     if not given["service_account_issuer"]:
         raise FlagError("--service-account-issuer is a required flag")
+    reads, writes = values["max-requests-inflight"], values["max-mutating-requests-inflight"]
+    for name in ("max-requests-inflight", "max-mutating-requests-inflight"):
+        if values[name] < 0:
+            raise FlagError(f"--{name} can not be negative value")
+    if values["enable-priority-and-fairness"] and reads + writes <= 0:
+        raise FlagError(
+            f"invalid configuration: MaxRequestsInFlight={reads} and MaxMutatingRequestsInFlight={writes}; they must "
+            "add up to something positive"
+        )
     if not given["advertise_address"]:
         given["advertise_address"] = (
             "127.0.0.1" if given["bind_address"] in ("0.0.0.0", "::") else given["bind_address"]

@@ -1,6 +1,6 @@
 """A request's way through the API server, top to bottom.
 
-authenticate → (impersonate) → authorize → take a place in its flow → find the kind → decode, convert, default →
+authenticate → (impersonate) → take a place in its flow → authorize → find the kind → decode, convert, default →
 mutating admission → validate → validating admission → store → answer. The first half is here; what happens to an
 object is `registry`'s, and `reads`' for those that change nothing. No body is read before its sender is known and
 allowed.
@@ -36,7 +36,8 @@ from shipwheel.apiserver.authn.requests import Authenticator
 from shipwheel.apiserver.authz.chain import Authorizer
 from shipwheel.apiserver.authz.questions import attributes_of, forbidden_to
 from shipwheel.apiserver.bodies import body_kind, decode_body, read_body
-from shipwheel.apiserver.flow import Flow, lasts_long
+from shipwheel.apiserver.flowcontrol.places import REFUSAL, FlowControl, TooMany, lasts_long
+from shipwheel.apiserver.flowcontrol.watches import Watches
 from shipwheel.apiserver.intake import WriteOptions, take_in_call, take_in_view
 from shipwheel.apiserver.listing import answer_list
 from shipwheel.apiserver.listoptions import list_options
@@ -91,7 +92,8 @@ class Pipeline:
         scheme: Scheme,
         authenticator: Authenticator,
         authorizer: Authorizer,
-        flow: Flow,
+        flow: FlowControl,
+        watches: Watches,
         reader: Reader,
         writer: Writer,
         server: Any,
@@ -103,6 +105,7 @@ class Pipeline:
         self.authenticator = authenticator
         self.authorizer = authorizer
         self.flow = flow
+        self.watches = watches
         self.reader = reader
         self.writer = writer
         self.server = server
@@ -121,6 +124,9 @@ class Pipeline:
             answer = await self._through(request, info)
         except ApiError as error:
             answer = self._refusal(request, info, error)
+        except TooMany as error:
+            headers = [("Retry-After", str(error.retry_after)), *error.headers]
+            answer = Response(429, REFUSAL.encode(), content_type=PLAIN_TEXT, headers=headers)
         except BodyTooLarge:
             answer = self._refusal(request, info, ApiError(413, "RequestEntityTooLarge", "request entity too large"))
         except ClientGone:
@@ -148,6 +154,8 @@ class Pipeline:
             marks.append(_NO_CACHE)
         if answer.content_type == PLAIN_TEXT:
             marks.append(("X-Content-Type-Options", "nosniff"))
+        if request.context is not None:
+            marks.extend(request.context.headers)
         answer.headers = [*marks, *given]
 
     async def _through(self, request: Request, info: RequestInfo) -> Answer:
@@ -163,22 +171,28 @@ class Pipeline:
         self.metrics.authenticated(user)
         if wants_impersonation(request):
             user = await impersonate(request, user, self.authorizer)
-        await self._authorize(request, info, user)
-        place = await self.flow.enter(info, user)
+        place = self.flow.admit(info, user, request)
+        if place.turn is not None:
+            await self.flow.wait(place, seconds / 4)
+        request.context = place
+        end = place.leave
         try:
+            if info.verb == "watch":
+                end = _each(self.watches.begin(info, request), place.leave)
+            await self._authorize(request, info, user)
             if info.is_resource:
                 answer = await self._resource(request, info, user)
             else:
                 answer = await self._path(request, info, user)
         except BaseException:
-            place.leave()
+            end()
             raise
         if isinstance(answer, Response):
-            place.leave()
+            end()
         elif lasts_long(info):
-            answer.over = _each(self.metrics.begin_long(info), place.leave)
+            answer.over = _each(self.metrics.begin_long(info), end)
         else:
-            answer.over = place.leave
+            answer.over = end
             if isinstance(answer, Stream):
                 answer.run = read_in_time(seconds, answer.run)
         return answer
@@ -204,6 +218,8 @@ class Pipeline:
         if found is None:
             elsewhere = await self.server.serve_elsewhere(request, info, user)
             if elsewhere is not None:
+                if info.verb == "watch":
+                    request.context.leave()  # how it begins is the other server's work
                 return elsewhere
             if info.group and not self.scheme.has_group(info.group):
                 return plain_not_found()
@@ -258,7 +274,8 @@ class Pipeline:
             options = replace(options, fields=parse_field_selector(f"metadata.name={info.name}"))
         form = self.renderings.asked_for(request, resource, version, info.verb)
         if info.verb == "watch":
-            watch = await self.reader.watch(request, resource, namespace, options, form)
+            begun = request.context.leave
+            watch = await self.reader.watch(request, resource, namespace, options, form, begun=begun)
             return over_websocket(request, watch) if is_websocket(request) else watch
         selection = await self.reader.select(resource, namespace, options)
         return await answer_list(request, selection, form, self.clock.now(), self.reader.turns)

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -170,9 +170,17 @@ class Reader:
     # WATCH.
 
     async def watch(
-        self, request: Request, resource: Resource, namespace: str, options: ListOptions, rendering: Rendering
+        self,
+        request: Request,
+        resource: Resource,
+        namespace: str,
+        options: ListOptions,
+        rendering: Rendering,
+        *,
+        begun: Callable[[], None],
     ) -> Stream:
-        """Events from a resource version on; with none or "0" (or `sendInitialEvents`), what exists first."""
+        """Events from a resource version on; with none or "0" (or `sendInitialEvents`), what exists first. `begun` is
+        called when what the watch begins with has been sent."""
         cache = self.cache.of(resource)
         wanted = Filter(namespace, options.labels, options.fields)
         revision = options.revision
@@ -194,7 +202,13 @@ class Reader:
 
         async def run(writer: StreamWriter) -> None:
             await watch.run(
-                writer, since=since, past=past, initial_end=initial_end, seconds=seconds, stop=self.draining
+                writer,
+                since=since,
+                past=past,
+                initial_end=initial_end,
+                begun=begun,
+                seconds=seconds,
+                stop=self.draining,
             )
 
         return Stream(run, content_type=rendering.watch_content_type)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from shipwheel.api.meta import GroupResource
 from shipwheel.api.resource import Resource, UserInfo, Version
+from shipwheel.apiserver.flowcontrol.places import FlowControl
 from shipwheel.apiserver.requestinfo import RequestInfo
 from shipwheel.apiserver.statemetrics import Tallies
 from shipwheel.client.httpserver import Answer, Request, Response, Stream
@@ -23,8 +23,7 @@ _SIZES = tuple(1000.0 * 10**power for power in range(7))
 class RequestMetrics:
     """Instruments with their labels bound are kept by what they count: a request costs two additions."""
 
-    def __init__(self, metrics: Metrics, serving: Counter[str]) -> None:
-        """`serving` counts the requests under way, as `readOnly` and `mutating`."""
+    def __init__(self, metrics: Metrics, flow: FlowControl) -> None:
         names = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code")
         self._total = metrics.counter("apiserver_request_total", "Counter of apiserver requests.", names)
         shape = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component")
@@ -42,8 +41,14 @@ class RequestMetrics:
             "Requests being served right now, per kind of request.",
             ("request_kind",),
         )
+        waiting = metrics.gauge(
+            "apiserver_current_inqueue_requests",
+            "[ALPHA] Requests waiting for their turn right now, per kind of request.",
+            ("request_kind",),
+        )
         for kind in ("readOnly", "mutating"):
-            inflight.labels(kind).set_function(partial(serving.__getitem__, kind))
+            inflight.labels(kind).set_function(partial(flow.serving, kind))
+            waiting.labels(kind).set_function(partial(flow.waiting, kind))
         self._longrunning = metrics.gauge(
             "apiserver_longrunning_requests", "Gauge of all active long-running apiserver requests.",
             ("verb", "group", "version", "resource", "subresource", "scope", "component"),

@@ -33,8 +33,12 @@ from shipwheel.apiserver.authz.rbac import RbacAuthorizer
 from shipwheel.apiserver.config import ApiServerConfig
 from shipwheel.apiserver.customresources import CustomResources
 from shipwheel.apiserver.documents import Documents
-from shipwheel.apiserver.flow import Flow
-from shipwheel.apiserver.flowconfig import FlowConfig
+from shipwheel.apiserver.flowcontrol.fairness import PriorityAndFairness
+from shipwheel.apiserver.flowcontrol.inflight import MaxInFlight
+from shipwheel.apiserver.flowcontrol.objects import LEVELS, SCHEMAS, FlowConfig
+from shipwheel.apiserver.flowcontrol.places import FlowControl
+from shipwheel.apiserver.flowcontrol.watches import Watches
+from shipwheel.apiserver.flowcontrol.width import Stored
 from shipwheel.apiserver.forward import Destination, Forwarder
 from shipwheel.apiserver.health import Health
 from shipwheel.apiserver.intake import WriteOptions
@@ -51,7 +55,7 @@ from shipwheel.apiserver.service_means import ServiceMeans
 from shipwheel.apiserver.service_repair import ServiceRepair
 from shipwheel.apiserver.statemetrics import StateMetrics
 from shipwheel.apiserver.token_uses import TokenUses
-from shipwheel.apiserver.watchcache import WatchCache
+from shipwheel.apiserver.watchcache import Change, ResourceCache, WatchCache
 from shipwheel.apiserver.writes import Writer
 from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
 from shipwheel.client.metrics import Metrics
@@ -87,19 +91,19 @@ class ApiServer:
         self.admission: Admission = make_admission(self, config)
         self.registry = Registry(store, self.cache, self.admission, clock, self, event_ttl=config.event_ttl)
         self.health = Health(self)
-        self.flow = Flow(
-            max_requests=config.max_requests_inflight,
-            max_mutating=config.max_mutating_requests_inflight,
-            max_watches=config.max_watches_inflight,
-            patience=config.request_timeout / 4,
+        self.watches = Watches(config.max_watches_inflight)
+        self.fairness = self._make_fairness() if config.enable_priority_and_fairness else None
+        self.flow: FlowControl = self.fairness or MaxInFlight(
+            reading=config.max_requests_inflight, mutating=config.max_mutating_requests_inflight
         )
-        counted = RequestMetrics(self.metrics, self.flow.serving)
+        counted = RequestMetrics(self.metrics, self.flow)
         self.metrics.registry.register(StateMetrics(self, counted.tallies))
         self.pipeline = Pipeline(
             scheme=self.scheme,
             authenticator=self.authenticator,
             authorizer=self.authorizer,
             flow=self.flow,
+            watches=self.watches,
             reader=self.reader,
             writer=Writer(self.registry, self.reader),
             server=self,
@@ -116,6 +120,34 @@ class ApiServer:
         self._kubelet_tls: ssl.SSLContext | None = None
         self._address_tls: ssl.SSLContext | None = None
         Documents(self).install(self.pipeline)
+
+    # Who is served when.
+
+    def _make_fairness(self) -> PriorityAndFairness:
+        def configuration() -> tuple[list[Obj], list[Obj]]:
+            kinds = [self.scheme.resource(key) for key in (SCHEMAS, LEVELS)]
+            schemas, levels = ([] if kind is None else self.peek_all(kind.group_resource) for kind in kinds)
+            return schemas, levels
+
+        def stored(info: RequestInfo) -> Stored | None:
+            found = self.scheme.at(info.group, info.version, info.resource)
+            known = self.cache.caches.get(found[0].prefix) if found is not None else None
+            return Stored(len(known.entries), known.size) if known is not None else None
+
+        fairness = PriorityAndFairness(
+            seats=self.config.max_requests_inflight + self.config.max_mutating_requests_inflight,
+            clock=self.clock,
+            watches=self.watches,
+            read=configuration,
+            stored=stored,
+        )
+
+        def on_change(cache: ResourceCache, change: Change) -> None:
+            if cache.resource.group == SCHEMAS.group:
+                fairness.forget()
+
+        self.cache.on_change(on_change)
+        return fairness
 
     # Who and what is allowed.
 
@@ -372,6 +404,8 @@ async def run(
                 tasks.create_task(_compact(server), name="compaction")
                 tasks.create_task(server.custom_resources.run(), name="custom-resources")
                 tasks.create_task(server.flow_config.run(), name="flow-config")
+                if server.fairness is not None:
+                    tasks.create_task(server.fairness.run(), name="priority-and-fairness")
                 tasks.create_task(server.ip_addresses.run(), name="ip-addresses")
                 tasks.create_task(server.master_leases.run(), name="master-leases")
                 tasks.create_task(server.service_repair.run(), name="service-repair")

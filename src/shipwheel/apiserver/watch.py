@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from shipwheel.api.clock import Clock
@@ -64,13 +64,14 @@ class Watch:
         since: int,
         past: Sequence[Change] | None,
         initial_end: bool,
+        begun: Callable[[], None],
         seconds: float,
         stop: asyncio.Event,
     ) -> None:
         """Until the client is gone, the time is up or `stop` is set.
 
         `past` is what happened after the revision `since`; with None all there is now comes first, and `initial_end`
-        says when that is done.
+        says when that is done; `begun` is called then.
         """
         self._writer = writer
         first: deque[_Event] = deque()
@@ -94,6 +95,7 @@ class Watch:
             await self._send(first)
             if initial_end:
                 writer.write_framed(self._rendering.bookmark(since, initial_end=True))
+            begun()
             assert self._waiting is not None
             await self._send(self._waiting)
             self._waiting = None

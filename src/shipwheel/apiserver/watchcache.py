@@ -117,6 +117,8 @@ class ResourceCache:
         self.prefix = f"{REGISTRY}{resource.prefix}/"
         self.entries: dict[str, Entry] = {}
         self.keys: list[str] = []
+        self.size = 0
+        """The bytes of all entries."""
         self.changed_at = 0
         """The revision of the newest change."""
         self.recent: deque[Change] = deque()
@@ -131,7 +133,8 @@ class ResourceCache:
     def load(self, items: Iterable[KeyValue], revision: int) -> None:
         for item in items:
             key = item.key[len(self.prefix) :]
-            self.entries[key] = make_entry(self.resource, key, item.value, item.mod_revision)
+            self.entries[key] = entry = make_entry(self.resource, key, item.value, item.mod_revision)
+            self.size += len(entry.tail)
             self.changed_at = max(self.changed_at, item.mod_revision)
         self.keys = sorted(self.entries)
         self.recent_since = revision
@@ -145,6 +148,7 @@ class ResourceCache:
             if before is None:
                 bisect.insort(self.keys, key)
             self.entries[key] = after
+            self.size += len(after.tail)
             change = Change(event.revision, before, after, False)
         else:
             if before is None:
@@ -152,6 +156,8 @@ class ResourceCache:
             del self.entries[key]
             del self.keys[bisect.bisect_left(self.keys, key)]
             change = Change(event.revision, before, before.at(event.revision), True)
+        if before is not None:
+            self.size -= len(before.tail)
         self.changed_at = event.revision
         self.recent.append(change)
         self._recent_bytes += len(change.after.tail)

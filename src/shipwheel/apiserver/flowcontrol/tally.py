@@ -1,0 +1,40 @@
+"""What is counted of the requests of a flow schema at a priority level, where it happens; `metrics` shows it.
+
+Most requests are carried out at once, which is counted in one place: they waited for no time, in a queue of their own.
+"""
+
+from __future__ import annotations
+
+from shipwheel.apiserver.flowcontrol.usage import Histogram
+
+_SECONDS = (0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
+_LENGTHS = (0, 10, 25, 50, 100, 250, 500, 1000)
+_WATCHES = (0, 1, 10, 100, 1000, 10000)
+
+
+class Tally:
+    __slots__ = ("at_once", "executed", "lengths", "refused", "rejected", "seats", "unaccommodated", "waited",
+                 "watched", "watches")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.at_once = 0
+        self.waited = Histogram(_SECONDS)
+        """Seconds of those that were carried out in the end."""
+        self.refused = Histogram(_SECONDS)
+        """Seconds of those that were not."""
+        self.rejected: dict[str, int] = {}
+        """By reason."""
+        self.lengths = Histogram(_LENGTHS)
+        """Of queues, after somebody joined them."""
+        self.executed = Histogram(_SECONDS)
+        self.watched = Histogram(_SECONDS)
+        """The same of watches: until they have begun."""
+        self.seats: dict[int, int] = {}
+        """Requests by width."""
+        self.watches = Histogram(_WATCHES)
+        """How many watch what a write changes."""
+        self.unaccommodated = 0
+
+    def reject(self, reason: str, seconds: float) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        self.refused.observe(seconds)
