@@ -284,7 +284,7 @@ async def leaks(world: World, before: set[asyncio.Task[Any]]) -> list[str]:
     for _ in range(50):
         await asyncio.sleep(0.1)
         tasks = [task for task in asyncio.all_tasks() - before if not task.done() and not _of_the_store(task)]
-        places = [lane.used for lane in (flow.reads, flow.writes, flow.vital)]
+        places = [flow.serving(kind) + flow.waiting(kind) for kind in ("readOnly", "mutating")]
         if not tasks and not any(places):
             return []
     return [f"LEFT places {places}, tasks {tasks}"]

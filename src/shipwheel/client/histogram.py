@@ -17,17 +17,17 @@ from prometheus_client.utils import floatToGoString
 class Series:
     """The values of one set of labels."""
 
-    __slots__ = ("_bounds", "counts", "sum")
+    __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
+        self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         """By bucket, each without those before it."""
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
         self.sum += value
-        self.counts[bisect_left(self._bounds, value)] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
 
 
 class Histogram(Collector):

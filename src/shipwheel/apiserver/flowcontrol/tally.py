@@ -5,7 +5,7 @@ Most requests are carried out at once, which is counted in one place: they waite
 
 from __future__ import annotations
 
-from shipwheel.apiserver.flowcontrol.usage import Histogram
+from shipwheel.client.histogram import Series
 
 _SECONDS = (0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
 _LENGTHS = (0, 10, 25, 50, 100, 250, 500, 1000)
@@ -18,20 +18,20 @@ class Tally:
 
     def __init__(self) -> None:
         self.at_once = 0
-        self.waited = Histogram(_SECONDS)
+        self.waited = Series(_SECONDS)
         """Seconds of those that were carried out in the end."""
-        self.refused = Histogram(_SECONDS)
+        self.refused = Series(_SECONDS)
         """Seconds of those that were not."""
         self.rejected: dict[str, int] = {}
         """By reason."""
-        self.lengths = Histogram(_LENGTHS)
+        self.lengths = Series(_LENGTHS)
         """Of queues, after somebody joined them."""
-        self.executed = Histogram(_SECONDS)
-        self.watched = Histogram(_SECONDS)
+        self.executed = Series(_SECONDS)
+        self.watched = Series(_SECONDS)
         """The same of watches: until they have begun."""
         self.seats: dict[int, int] = {}
         """Requests by width."""
-        self.watches = Histogram(_WATCHES)
+        self.watches = Series(_WATCHES)
         """How many watch what a write changes."""
         self.unaccommodated = 0
 
