@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from shipwheel.api import quantity
 from shipwheel.api.meta import Obj, condition
 from shipwheel.client import resources as r
 from shipwheel.kubelet.allocation import Allocation, Allocations, pending_resizes
-from shipwheel.kubelet.resizing import Fixed
+from shipwheel.kubelet.resizing import Fixed, MemoryInUse, squeezes, too_small
+from shipwheel.kubelet.runtime.base import Usage
 from tests.kubelet.builders import container, observe, pod, seen
 from tests.kubelet.world import World, world
 
@@ -36,6 +39,36 @@ def test_what_is_due() -> None:
         ("c", True, 0),
     ]
     assert pending_resizes(owner, observe(seen(owner, "a", "EXITED")), before) == []
+
+
+MI = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("before", "used", "why"),
+    [
+        pytest.param("64Mi", 31 * MI, "", id="enough"),
+        pytest.param(
+            "64Mi",
+            32 * MI,
+            f"cannot decrease memory limits: [attempting to set pod memory limit ({32 * MI}) below current usage"
+            f' ({32 * MI}), attempting to set container "a" memory limit ({32 * MI}) below current usage ({32 * MI})]',
+            id="too much in use",
+        ),
+        pytest.param("16Mi", 48 * MI, "", id="it grows"),
+        pytest.param(
+            "64Mi", None, 'cannot decrease memory limits: missing container "a" memory usage', id="use not known"
+        ),
+    ],
+)
+def test_memory_in_use_is_not_taken_away(before: str, used: int | None, why: str) -> None:
+    owner = pod(sized("1", "32Mi"))
+    state = observe(seen(owner, "a"))
+    due = pending_resizes(owner, state, {"a": sized("1", before)["resources"]})
+    limit = quantity.value(before)
+    assert squeezes(owner, due, limit) == (before != "16Mi")
+    containers = {} if used is None else {due[0].container_id: used}
+    assert too_small(owner, due, MemoryInUse(used or 0, limit, containers)) == why
 
 
 def test_equal_amounts_are_no_resize() -> None:
@@ -152,6 +185,25 @@ async def test_a_resize_that_can_never_be(tmp_path: Path) -> None:
         assert (condition(made.pod() or {}, "PodResizePending") or {})["reason"] == "Infeasible"
         assert held(made) == "1"
         await made.until(lambda: "ResizeInfeasible" in made.reasons())
+
+
+async def test_a_resize_that_would_kill_waits(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        made.create(pod(sized("1")))
+        await made.until(lambda: made.phase() == "Running")
+
+        async def usage() -> dict[str, Usage]:
+            return {each.id: Usage(each.id, memory_usage=used) for each in await made.runtime.containers()}
+
+        used = 48 * MI
+        made.runtime.usage = usage  # type: ignore[method-assign]
+        resize(made, "1", "32Mi")
+        await made.until(lambda: (condition(made.pod() or {}, "PodResizeInProgress") or {}).get("reason") == "Error")
+        told = (made.pod() or {})["status"]
+        assert "memory limit (33554432) below current usage (50331648)" in json.dumps(told["conditions"])
+        assert (told["allocatedResources"]["memory"], told["resources"]["limits"]["memory"]) == ("32Mi", "64Mi")
+        used = 8 * MI
+        await made.until(lambda: (made.pod() or {})["status"]["resources"]["limits"]["memory"] == "32Mi")
 
 
 async def test_a_resize_may_restart_the_container(tmp_path: Path) -> None:

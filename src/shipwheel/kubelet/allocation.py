@@ -54,18 +54,11 @@ class Allocation:
 
     def applied_to(self, pod: Obj) -> Obj:
         """The pod with the resources that it was given, whatever it asks for now."""
-        if self.fits(pod):
-            return pod
-        spec = {**pod["spec"]}
-        for part in ("initContainers", "containers"):
-            if part in spec:
-                spec[part] = [
-                    {**each, "resources": self.containers.get(each["name"], each.get("resources") or {})}
-                    for each in spec[part]
-                ]
-        if self.whole is not None:
-            spec["resources"] = self.whole
-        return {**pod, "spec": spec}
+        return pod if self.fits(pod) else _with_resources(pod, self.containers, self.whole)
+
+    def in_force_on(self, pod: Obj) -> Obj:
+        """The pod with the resources that it was last set to, as far as it was."""
+        return _with_resources(pod, self.actuated, self.actuated_whole)
 
 
 def in_force(pod: Obj, container: Obj) -> Obj:
@@ -76,6 +69,19 @@ def in_force(pod: Obj, container: Obj) -> Obj:
         if name in RESIZABLE:
             limits.setdefault(name, amount)
     return {**own, "limits": limits} if limits else own
+
+
+def _with_resources(pod: Obj, containers: Mapping[str, Obj], whole: Obj | None) -> Obj:
+    """The pod with these resources in place of those it asks for."""
+    spec = {**pod["spec"]}
+    for part in ("initContainers", "containers"):
+        if part in spec:
+            spec[part] = [
+                {**each, "resources": containers.get(each["name"], each.get("resources") or {})} for each in spec[part]
+            ]
+    if whole is not None:
+        spec["resources"] = whole
+    return {**pod, "spec": spec}
 
 
 def _resizable(pod: Obj) -> tuple[Obj, ...]:
@@ -91,6 +97,13 @@ class Resize:
     restart: bool
     growth: int
     """How much more memory (bytes) it gets; negative when it gets less. Those that shrink go first."""
+    memory: int = 0
+    """The memory (bytes) that it is to be held to; 0 is no limit."""
+
+    @property
+    def squeezes(self) -> bool:
+        """Whether it is held to less memory than before, while it runs."""
+        return not self.restart and self.memory > 0 and (self.growth < 0 or self.growth == self.memory)
 
 
 def pending_resizes(pod: Obj, observed: PodObservation, actuated: Mapping[str, Obj]) -> list[Resize]:
@@ -108,8 +121,9 @@ def pending_resizes(pod: Obj, observed: PodObservation, actuated: Mapping[str, O
         policies = {each["resourceName"]: each["restartPolicy"] for each in container.get("resizePolicy") or ()}
         # Of a container of which nothing is known, setting its resources again is enough.
         restart = current is not None and any(policies.get(name) == "RestartContainer" for name in changed)
-        growth = _amount(desired, "limits", "memory") - _amount(current or {}, "limits", "memory")
-        found.append(Resize(seen.id, container["name"], restart, growth))
+        memory = _amount(desired, "limits", "memory")
+        growth = memory - _amount(current or {}, "limits", "memory")
+        found.append(Resize(seen.id, container["name"], restart, growth, memory))
     return sorted(found, key=lambda each: each.growth)
 
 

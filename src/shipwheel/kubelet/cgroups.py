@@ -107,6 +107,9 @@ class NoCgroups:
     def hold(self, path: str, values: CgroupValues) -> None:
         return
 
+    def pod_memory(self, pod: Obj) -> tuple[int, int] | None:
+        return None
+
     def pods_memory(self) -> tuple[int, int] | None:
         return None
 
@@ -175,11 +178,20 @@ class CgroupTree:
         for directory in directories:
             await self._remove_tree(directory)
 
+    def pod_memory(self, pod: Obj) -> tuple[int, int] | None:
+        path = pod_path(self._root, pod)
+        if not self._exists(path):
+            return None
+        usage = self._read(path)
+        return usage.memory, usage.memory_limit
+
     def pods_memory(self) -> tuple[int, int] | None:
         """(bytes in use, the most there may be) of all pods together; None where it cannot be told."""
-        path = f"{self._root}/kubepods"
-        usage = cgroup_stats.read({"": path} if self._v2 else {"memory": path}, self._mount)
+        usage = self._read(f"{self._root}/kubepods")
         return (usage.working_set, usage.memory_limit) if usage.memory_limit else None
+
+    def _read(self, path: str) -> cgroup_stats.CgroupUsage:
+        return cgroup_stats.read({"": path} if self._v2 else {"memory": path}, self._mount)
 
     def pods(self) -> set[str]:
         """The uids of the pods that have a cgroup."""

@@ -28,7 +28,7 @@ from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.probes import Prober
-from shipwheel.kubelet.resizing import Fixed, Resizing
+from shipwheel.kubelet.resizing import Fixed, MemoryInUse, Resizing, squeezes, too_small
 from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault, RuntimeHandler
 from shipwheel.kubelet.services import Cgroups, ClaimFault, Managers, Objects, Record, Volumes
 from shipwheel.kubelet.status_manager import StatusManager
@@ -306,6 +306,9 @@ class PodWorker:
 
     async def _resize(self, pod: Obj, resizes: Sequence[Resize]) -> float:
         """Change running containers, those that shrink first; the pod's own cgroup grows before and shrinks after."""
+        refusal = await self._too_small(pod, resizes)
+        if refusal:
+            return self._resize_failed(pod, refusal)
         await self.kit.cgroups.ensure(pod, only_grow=True)
         for resize in resizes:
             container = podspec.find_container(pod, resize.name)
@@ -314,14 +317,25 @@ class PodWorker:
             try:
                 await self.kit.executor.resize(pod, container, resize.container_id)
             except RuntimeFault as fault:
-                now = self.kit.clock.now()
-                self.resizing.failed(self.pod, fault.message, self.kit.record, now)
-                self._tell(pod, self.observed)
-                return RETRY_SECONDS
+                return self._resize_failed(pod, fault.message)
             self._actuated(pod, container)
         await self.kit.cgroups.ensure(pod)
         self._actuated_whole()
         return 0.0
+
+    async def _too_small(self, pod: Obj, resizes: Sequence[Resize]) -> str:
+        """Why the pod cannot do with the memory that it is to have; what is in use is only asked for if it matters."""
+        used, limit = self.kit.cgroups.pod_memory(pod) or (0, 0)
+        if not squeezes(pod, resizes, limit):
+            return ""
+        containers = {key: each.memory_usage for key, each in (await self.kit.runtime.usage()).items()}
+        return too_small(pod, resizes, MemoryInUse(used, limit, containers))
+
+    def _resize_failed(self, pod: Obj, message: str) -> float:
+        """Tell of it; the seconds until it is tried again."""
+        self.resizing.failed(self.pod, message, self.kit.record, self.kit.clock.now())
+        self._tell(pod, self.observed)
+        return RETRY_SECONDS
 
     def _actuated(self, pod: Obj, container: Obj) -> None:
         """Note what a container was set to."""
@@ -354,7 +368,7 @@ class PodWorker:
             reasons=self.reasons,
             probes=self.kit.prober.results,
             resize_conditions=self.resizing.conditions,
-            actuated=self.resizing.allocation.actuated,
+            allocation=self.resizing.allocation,
             kubelet_started_at=self.kit.started_at,
             supports_rro=self.kit.handler(pod).recursive_read_only_mounts,
         )

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +16,7 @@ from shipwheel.api.quantity import ZERO, Quantity
 from shipwheel.kubelet import podspec, swap
 from shipwheel.kubelet.allocation import Allocation, Resize, pending_resizes, summary
 from shipwheel.kubelet.observed import PodObservation
-from shipwheel.kubelet.resources import qos_class, requests_of
+from shipwheel.kubelet.resources import pod_cgroup, qos_class, requests_of
 from shipwheel.kubelet.services import Record
 
 PENDING = "PodResizePending"
@@ -66,6 +66,43 @@ def _pairs(pod: Obj, given: Obj) -> Iterator[tuple[Obj, Obj]]:
         before = podspec.find_container(given, each["name"])
         if before is not None:
             yield each, before
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryInUse:
+    """What a pod has of memory, in bytes. Nothing is said of a container whose use is not known."""
+
+    pod: int
+    limit: int
+    """Of the pod as a whole, now; 0 is none."""
+    containers: Mapping[str, int]
+    """By the container's id."""
+
+
+def squeezes(pod: Obj, resizes: Sequence[Resize], limit: int) -> bool:
+    """Whether the pod, now held to `limit` (0: not at all), or a container of it is to get along with less memory."""
+    wanted = pod_cgroup(pod).memory or 0
+    return (wanted > 0 and (not limit or wanted < limit)) or any(each.squeezes for each in resizes)
+
+
+def too_small(pod: Obj, resizes: Sequence[Resize], memory: MemoryInUse) -> str:
+    """Why memory cannot be taken away: more is in use than would be left, and the kernel would have to kill for it.
+    Empty when it can."""
+    faults = []
+    wanted = pod_cgroup(pod).memory or 0
+    if 0 < wanted <= memory.pod and (not memory.limit or wanted < memory.limit):
+        faults.append(f"attempting to set pod memory limit ({wanted}) below current usage ({memory.pod})")
+    for each in resizes:
+        used = memory.containers.get(each.container_id)
+        if each.squeezes and used is None:
+            faults.append(f'missing container "{each.name}" memory usage')
+        elif each.squeezes and used is not None and used >= each.memory:
+            faults.append(
+                f'attempting to set container "{each.name}" memory limit ({each.memory}) below current usage ({used})'
+            )
+    if not faults:
+        return ""
+    return f"cannot decrease memory limits: {faults[0] if len(faults) == 1 else '[' + ', '.join(faults) + ']'}"
 
 
 def _asked(container: Obj, name: str) -> Quantity:

@@ -91,6 +91,9 @@ class Cgroups(Protocol):
     def hold(self, path: str, values: CgroupValues) -> None:
         """Hold a cgroup of somebody else's to these values; OSError when there is none."""
 
+    def pod_memory(self, pod: Obj) -> tuple[int, int] | None:
+        """(bytes in use, the limit, where 0 is none) of a pod; None where it cannot be told."""
+
     def pods_memory(self) -> tuple[int, int] | None:
         """(bytes in use, the most there may be) of all pods together; None where it cannot be told."""
 

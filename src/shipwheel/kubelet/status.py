@@ -13,7 +13,9 @@ from ipaddress import ip_address
 
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.meta import Obj
+from shipwheel.api.quantity import Quantity
 from shipwheel.kubelet import lifecycle, podspec
+from shipwheel.kubelet.allocation import Allocation
 from shipwheel.kubelet.container_status import RESTARTING_ALL, Waiting, container_statuses
 from shipwheel.kubelet.lifecycle import ProbeResults
 from shipwheel.kubelet.observed import PodObservation
@@ -47,8 +49,8 @@ class Facts:
     """Why a container could not be started, by its name."""
     probes: ProbeResults = field(default_factory=ProbeResults)
     resize_conditions: Sequence[Obj] = ()
-    actuated: Mapping[str, Obj] = field(default_factory=dict)
-    """The resources that containers were last set to, by name."""
+    allocation: Allocation = field(default_factory=Allocation)
+    """The resources that the pod and its containers were last set to."""
     kubelet_started_at: int = 0
     """Nanoseconds since 1970: containers started well before it belong to the kubelet's predecessor."""
     supports_rro: bool = False
@@ -71,7 +73,6 @@ def pod_status(
     status: Obj = {"observedGeneration": generation} if generation else {}
     _set_addresses(status, pod, observed, facts)
     status["qosClass"] = api.get("qosClass") or qos_class(pod)
-    _set_resources(status, pod)
     _set_containers(status, pod, observed, old, facts)
     _set_started_and_ready(status, pod, old, facts)
 
@@ -86,6 +87,7 @@ def pod_status(
     if podspec.is_terminal(api.get("phase")):
         phase = api["phase"]
     status["phase"] = phase
+    _set_resources(status, pod, facts.allocation)
     if phase == old.get("phase"):
         for name in ("reason", "message"):
             text = old.get(name) or api.get(name)
@@ -303,15 +305,20 @@ def _set_addresses(status: Obj, pod: Obj, observed: PodObservation, facts: Facts
         status["hostIPs"] = [{"ip": each} for each in facts.host_ips[:2]]
 
 
-def _set_resources(status: Obj, pod: Obj) -> None:
-    """What the pod as a whole was given (KEP-5419)."""
-    requests = {name: str(amount) for name, amount in pod_requests(pod).items()}
-    limits = {name: str(amount) for name, amount in pod_limits(pod).items()}
-    if requests:
-        status["allocatedResources"] = requests
+def _set_resources(status: Obj, pod: Obj, allocation: Allocation) -> None:
+    """What the pod as a whole was given, and what of it is in force while it runs (KEP-5419)."""
+    allocated = _texts(pod_requests(pod))
+    if allocated:
+        status["allocatedResources"] = allocated
+    held = allocation.in_force_on(pod) if status["phase"] == "Running" else pod
+    requests, limits = _texts(pod_requests(held)), _texts(pod_limits(held))
     both = {part: listed for part, listed in (("requests", requests), ("limits", limits)) if listed}
     if both:
         status["resources"] = both
+
+
+def _texts(amounts: Mapping[str, Quantity]) -> dict[str, str]:
+    return {name: str(amount) for name, amount in amounts.items()}
 
 
 def order_ips(ips: Iterable[str], host_ips: Sequence[str]) -> list[str]:
@@ -342,7 +349,7 @@ def _set_containers(status: Obj, pod: Obj, observed: PodObservation, old: Obj, f
             old.get(field_name) or (),
             facts.reasons,
             runtime_name=facts.runtime_name,
-            actuated=facts.actuated,
+            actuated=facts.allocation.actuated,
             init=init,
             restarting_all=restarting_all,
             supports_rro=facts.supports_rro,
