@@ -105,3 +105,26 @@ def test_orphans_are_buried(machine: Namespaces, tmp_path: Path) -> None:
 def test_why_it_cannot_be(machine: Namespaces, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"no namespaces for other: .*Is a directory"):
         machine.boot(identity=tmp_path)
+
+
+def test_what_it_mounts_reaches_its_own_namespaces_and_not_the_real_machine(
+    machine: Namespaces, tmp_path: Path
+) -> None:
+    machine.boot(tmp_path / "identity")
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def mount_and_look() -> dict[str, bool]:
+        """A namespace made by whoever runs containers there receives what is mounted after it was made."""
+        holder = subprocess.Popen(["unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo; sleep 600"],
+                                  stdout=subprocess.PIPE)  # fmt: skip
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        subprocess.run(["mount", "-t", "tmpfs", "seen", str(place)], check=True)
+        seen = str(place) in Path(f"/proc/{holder.pid}/mountinfo").read_text()
+        holder.kill()
+        holder.wait()
+        return {"below": seen}
+
+    assert inside(machine, mount_and_look) == {"below": True}
+    assert str(place) not in Path("/proc/self/mountinfo").read_text()

@@ -30,7 +30,7 @@ _CLONE_NEWUTS = 0x04000000
 _CLONE_NEWPID = 0x20000000
 _CLONE_NEWNET = 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
-_MS_BIND, _MS_MOVE, _MS_REC, _MS_SLAVE = 0x1000, 0x2000, 0x4000, 0x80000
+_MS_BIND, _MS_MOVE, _MS_REC, _MS_SLAVE, _MS_SHARED = 0x1000, 0x2000, 0x4000, 0x80000, 0x100000
 _MNT_DETACH = 2
 _PLAIN = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
 _MARK = "SHIPWHEEL_NODE"
@@ -106,6 +106,9 @@ class Namespaces:
             os.dup2(nothing, descriptor)
         _mount("none", "/", flags=_MS_REC | _MS_SLAVE)
         self._mount_own(identity)
+        # As an init system does, so that pods can hand mounts on to the node and get its own (mountPropagation). What
+        # the node mounts stays in it all the same: to the real machine it is a receiver only.
+        _mount("none", "/", flags=_MS_REC | _MS_SHARED)
         socket.sethostname(self.hostname)
         # Ignored, and that survives an exec: the kernel itself buries who ends.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
