@@ -131,7 +131,7 @@ def test_every_command_line_can_be_read(layout: Layout, settings: Settings) -> N
     lines = [command_lines.control_plane(layout, each) for each in (settings, alone)]
     assert ["kube-proxy" in each for each in lines] == [False, True]
     for node in settings.nodes:
-        command_lines.write_kubelet_configuration(layout, node.name)
+        command_lines.write_kubelet_configuration(layout, node)
         lines.append(command_lines.of_node(layout, settings, node))
     for name, arguments in (item for each in lines for item in each.items()):
         config, parsed = COMMANDS[name].parse(arguments)

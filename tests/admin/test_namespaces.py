@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,18 @@ def test_what_is_its_own(machine: Namespaces, tmp_path: Path) -> None:
     assert found["boot"] != before["boot"]
     after = facts()
     assert (after["hostname"], after["ns"], after["boot"]) == (before["hostname"], before["ns"], before["boot"])
+
+
+def test_directories_that_it_keeps(machine: Namespaces, tmp_path: Path) -> None:
+    place, kept = tmp_path / "place", tmp_path / "kept"
+    machine = replace(machine, kept={place: kept})
+    note = place / "note"
+    for there_before in (False, True):
+        machine.boot(tmp_path / "identity")
+        assert inside(machine, lambda: [note.exists(), note.write_text("kept")])[0] is there_before
+        assert not note.exists(), "the real machine has nothing there"
+        machine.kill()
+    assert (kept / "note").read_text() == "kept"
 
 
 def test_it_dies_at_once_and_comes_back_as_the_same_machine(machine: Namespaces, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from shipwheel.admin import addons
 from shipwheel.admin.choices import port_name
 from shipwheel.admin.images import PAUSE
-from shipwheel.admin.layout import Layout, NodeSettings, Settings
+from shipwheel.admin.layout import KUBELET, POD_LOGS, Layout, NodeSettings, Settings
 from shipwheel.admin.nodes import cgroup_of, containerd_config
 from shipwheel.admin.pki import write_private
 
@@ -122,11 +122,13 @@ def _kubelet(layout: Layout, settings: Settings, node: NodeSettings) -> Iterator
     yield f"--kubeconfig={layout.kubeconfig(node.name)}"
     yield f"--hostname-override={node.name}"
     yield f"--node-ip={node.address or settings.address}"
-    yield f"--root-dir={home}"
+    yield f"--root-dir={KUBELET if node.address else home}"
     yield f"--address={'0.0.0.0' if settings.runtime == 'containerd' else settings.address}"
     if not node.address:
         yield f"--port={settings.ports[port_name('kubelet', node)]}"
         yield f"--healthz-port={settings.ports[port_name('kubelet-healthz', node)]}"
+        # The machine's own log collectors are not for what runs in clusters.
+        yield "--container-logs-dir="
     yield f"--tls-cert-file={home}/pki/kubelet.crt"
     yield f"--tls-private-key-file={home}/pki/kubelet.key"
     yield f"--client-ca-file={layout.pki}/ca.crt"
@@ -134,7 +136,6 @@ def _kubelet(layout: Layout, settings: Settings, node: NodeSettings) -> Iterator
     yield "--authentication-token-webhook=true"
     yield "--authorization-mode=Webhook"
     yield f"--cluster-domain={settings.domain}"
-    yield "--container-logs-dir="
     yield from NO_RATE_LIMIT
     yield f"--cgroup-root=/{cgroup_of(layout, node.name)}"
     yield f"--config={home}/config.yaml"
@@ -170,19 +171,19 @@ def _simulated_nodes(layout: Layout, settings: Settings) -> Iterator[str]:
     yield f"--client-ca-file={layout.pki}/ca.crt"
 
 
-def write_kubelet_configuration(layout: Layout, node: str) -> None:
+def write_kubelet_configuration(layout: Layout, node: NodeSettings) -> None:
     """What a kubelet can be told by a file only."""
     document = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "podLogsDir": str(layout.node(node) / "logs"),
+        "podLogsDir": str(POD_LOGS if node.address else layout.node(node.name) / "logs"),
         # People's machines have swap.
         "failSwapOn": False,
     }
     if SYSTEMD_RESOLV_CONF.exists():
         # What /etc/resolv.conf names then is a resolver on the machine's own loopback, out of pods' reach.
         document["resolvConf"] = str(SYSTEMD_RESOLV_CONF)
-    write_private(layout.node(node) / "config.yaml", json.dumps(document, indent=2).encode() + b"\n")
+    write_private(layout.node(node.name) / "config.yaml", json.dumps(document, indent=2).encode() + b"\n")
 
 
 def _proxy(layout: Layout, settings: Settings, node: NodeSettings | None) -> Iterator[str]:

@@ -25,6 +25,8 @@ RuntimeKind = Literal["containerd", "simulated"]
 StoreKind = Literal["sqlite", "etcd"]
 
 RUN = Path("/run/shipwheel")
+KUBELET, POD_LOGS, CONTAINER_LOGS = (Path("/var", each) for each in ("lib/kubelet", "log/pods", "log/containers"))
+"""What every kubelet has of its own on a machine that is a node and nothing else."""
 
 
 class LayoutError(Exception):
@@ -190,6 +192,12 @@ class Layout:
     def node(self, node: str) -> Path:
         """What the kubelet of a node keeps."""
         return self.data / "nodes" / node
+
+    def places(self, node: str) -> dict[Path, Path]:
+        """What a node in namespaces keeps, by where it is there: where drivers and log collectors expect it on any
+        machine."""
+        home = self.node(node)
+        return {KUBELET: home, POD_LOGS: home / "logs", CONTAINER_LOGS: home / "containers"}
 
     def images(self, node: str) -> Path:
         """What the containerd of a node keeps."""

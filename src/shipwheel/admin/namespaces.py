@@ -49,6 +49,8 @@ class Namespaces:
     """What other files than those about the machine itself say in it, by path."""
     fresh: tuple[Path, ...] = ()
     """Directories of its own, empty at every start."""
+    kept: Mapping[Path, Path] = field(default_factory=dict)
+    """Directories of its own that outlive it, by their place in it: where the real machine keeps them."""
 
     @property
     def _pid_file(self) -> Path:
@@ -131,6 +133,10 @@ class Namespaces:
         for directory in self.fresh:
             directory.mkdir(parents=True, exist_ok=True)
             _mount("tmpfs", str(directory), kind="tmpfs", flags=_MS_NOSUID | _MS_NODEV)
+        for directory, kept in self.kept.items():
+            for each in (directory, kept):
+                each.mkdir(parents=True, exist_ok=True)
+            _mount(str(kept), str(directory), flags=_MS_BIND)
         machine_id = identity.read_text().strip()
         for place, text in {
             "/etc/hostname": self.hostname,

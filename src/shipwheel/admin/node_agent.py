@@ -17,6 +17,7 @@ from shipwheel.admin.layout import Layout, NodeSettings, Settings
 from shipwheel.admin.machine import taken_by
 from shipwheel.admin.nodes import boot, containerd_config, import_images, namespaces_of, network_config
 from shipwheel.admin.runner import leaves, run_component
+from shipwheel.admin.supervisor import set_title
 
 
 def fork(layout: Layout, settings: Settings, node: NodeSettings) -> int:
@@ -29,6 +30,7 @@ def main(layout: Layout, settings: Settings, configs: Mapping[str, Any], node: N
     if node.address:
         namespaces_of(layout, node.name).enter()
         bridge.configure(settings, node)
+    set_title("kubelet")
     run_component(lambda: _run(layout, settings, configs, node))
 
 

@@ -49,7 +49,13 @@ def namespaces_of(layout: Layout, node: str) -> Namespaces:
 
     # The mounts of other nodes' containers, of whichever cluster, are none of its affair.
     hidden = (RUN, layout.data / "nodes")
-    return Namespaces(hostname=node, directory=layout.machine(node), hidden=hidden, fresh=DIRECTORIES)
+    return Namespaces(
+        hostname=node,
+        directory=layout.machine(node),
+        hidden=hidden,
+        fresh=DIRECTORIES,
+        kept=layout.places(node),
+    )
 
 
 def boot(layout: Layout, settings: Settings, node: NodeSettings) -> Namespaces:

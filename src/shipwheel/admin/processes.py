@@ -44,7 +44,7 @@ def programs(layout: Layout, settings: Settings) -> list[Program]:
 
 
 def _node(layout: Layout, settings: Settings, node: NodeSettings) -> Program:
-    command_lines.write_kubelet_configuration(layout, node.name)
+    command_lines.write_kubelet_configuration(layout, node)
     configs = _configs(command_lines.of_node(layout, settings, node))
     main = partial(node_agent.main, layout, settings, configs, node)
     if not node.address:

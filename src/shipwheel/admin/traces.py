@@ -6,6 +6,7 @@ there before is written down at the first start, so that taking the cluster away
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -16,11 +17,14 @@ from pathlib import Path
 
 import msgspec
 
+from shipwheel.admin.layout import CONTAINER_LOGS, KUBELET, POD_LOGS
 from shipwheel.admin.pki import write_private
 
 CNI_CHAIN = re.compile(r"CNI-(HOSTPORT-\w+|DN-\w+|FORWARD|ADMIN)")
 DIRECTORIES = (Path("/var/lib/cni"), Path("/run/containerd"))
 """Where CNI keeps results and every containerd keeps its shims' sockets, whatever its configuration says."""
+MOUNT_POINTS = (KUBELET, POD_LOGS, CONTAINER_LOGS)
+"""Nodes in namespaces have directories of their own there; the machine's stay empty."""
 SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 COMMANDS = ("iptables", "ip6tables")
 TABLES = ("nat", "filter")
@@ -36,7 +40,7 @@ class Before:
     nft_tables: list[str]
     """As `ip nat`."""
     directories: list[str]
-    """Those of `DIRECTORIES` that were there."""
+    """Those of `DIRECTORIES` and `MOUNT_POINTS` that were there."""
 
 
 def record(path: Path, others: Iterable[Path] = ()) -> None:
@@ -51,7 +55,7 @@ def record(path: Path, others: Iterable[Path] = ()) -> None:
         sysctls={name: _sysctl(name) for name in SYSCTLS if Path("/proc/sys", name).exists()},
         chains=[chain for command in COMMANDS for table in TABLES for chain in _cni_chains(command, table)],
         nft_tables=_nft_tables(),
-        directories=[str(each) for each in DIRECTORIES if each.exists()],
+        directories=[str(each) for each in DIRECTORIES + MOUNT_POINTS if each.exists()],
     )
     write_private(path, json.dumps(asdict(before)).encode())
 
@@ -73,6 +77,11 @@ def erase(path: Path, *, others_run: bool) -> None:
     for directory in DIRECTORIES:
         if str(directory) not in before.directories and not _in_use(directory):
             shutil.rmtree(directory, ignore_errors=True)
+    for directory in MOUNT_POINTS:
+        if str(directory) not in before.directories:
+            # What is in it is somebody else's.
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
 
 def _in_use(directory: Path) -> bool:
