@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shipwheel.api.protobuf import DecodeError, Field, Message, decode, encode, parse_tables
+from shipwheel.api.protobuf import DecodeError, Field, Message, decode, encode, in_order, parse_tables
 
 TABLES = parse_tables(
     """
@@ -114,6 +115,23 @@ def test_garbage_is_refused_or_read_but_never_crashes(raw: bytes) -> None:
 @given(OBJECT)
 def test_unknown_fields_are_passed_over(obj: dict[str, Any]) -> None:
     assert decode(Message("Nothing"), encode(ALL, obj)) == {}
+
+
+@given(st.dictionaries(st.text(max_size=200), st.text(max_size=200), min_size=1), st.randoms(use_true_random=False))
+def test_in_order_two_spellings_are_the_same(texts: dict[str, str], chance: random.Random) -> None:
+    message = parse_tables("Item id=1:string number=200:int64 texts=3:{string:string}")["Item"]
+    items = list(texts.items())
+    chance.shuffle(items)
+    one, other = ({"id": "a", "number": 300, "texts": each} for each in (texts, dict(items)))
+    assert in_order(encode(message, one)) == in_order(encode(message, other))
+    assert decode(message, in_order(encode(message, one))) == one
+    assert in_order(encode(message, one)) != in_order(encode(message, {**one, "id": "b"}))
+
+
+@given(st.binary(max_size=64))
+def test_in_order_garbage_is_refused_or_loses_nothing(raw: bytes) -> None:
+    with contextlib.suppress(DecodeError):
+        assert sorted(in_order(raw)) == sorted(raw)
 
 
 def test_repeated_numbers_are_read_in_either_form() -> None:

@@ -191,6 +191,28 @@ def decode(message: Message, raw: bytes) -> Any:
         raise DecodeError(f"{message.name}: {error}") from error
 
 
+def in_order(raw: bytes) -> bytes:
+    """A message's fields, not decoded, in an order that depends on nothing but them: the same for two encodings that
+    differ in the order of their maps' entries (or of a list's items). It costs a fraction of decoding. Raises
+    DecodeError."""
+    fields, position, end = [], 0, len(raw)
+    try:
+        while position < end:
+            start, tag = position, raw[position]
+            if tag & 7 == 2 and tag <= 0x7F and raw[position + 1] <= 0x7F:
+                position += 2 + raw[position + 1]
+            else:
+                tag, position = _read_varint(raw, position)
+                position = _skip(raw, position, end, tag)
+            fields.append(raw[start:position])
+    except IndexError:
+        raise DecodeError("the message is cut short") from None
+    if position > end:
+        raise DecodeError("a length reaches beyond the message")
+    fields.sort()
+    return b"".join(fields)
+
+
 # --- Varints
 
 

@@ -10,7 +10,7 @@ from shipwheel.api.protobuf import encode, parse_tables
 from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.runtime.listing import Listing
 
-ITEM = parse_tables("Item name=1:string state=2:int32")["Item"]
+ITEM = parse_tables("Item name=1:string state=2:int32 labels=3:{string:string}")["Item"]
 
 
 def wire(name: str, state: int = 0) -> bytes:
@@ -36,6 +36,17 @@ def test_only_what_is_new_is_decoded() -> None:
     assert form.asked == ["a", "b"]
     assert listing.read([wire("a", 1), wire("b")]) == [("a", 1), ("b", 0)]
     assert form.asked == ["a", "b", "a"]
+
+
+def test_entries_of_maps_come_in_any_order() -> None:
+    form = Formed()
+    listing = Listing(ITEM, form)
+    one, other = ({"x": "1"}, {"y": "2"})
+    first = wire("a") + encode(ITEM, {"labels": one}) + encode(ITEM, {"labels": other})
+    second = wire("a") + encode(ITEM, {"labels": other}) + encode(ITEM, {"labels": one})
+    assert first != second
+    assert listing.read([first]) == listing.read([second]) == [("a", 0)]
+    assert form.asked == ["a"]
 
 
 def test_what_went_is_forgotten() -> None:

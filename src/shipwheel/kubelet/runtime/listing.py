@@ -1,8 +1,8 @@
 """Reading a list that hardly changes: only items that the list before did not have are decoded.
 
-Sandboxes and containers are listed every second, and from one second to the next many of them say the same, byte for
-byte, though in any order. What was made of such an item is used again; it is immutable. (An item whose labels or
-annotations the runtime wrote in another order, as containerd may, is decoded again.)
+Sandboxes and containers are listed every second, and from one second to the next nearly all of them say the same, in
+any order: containerd is in Go, where the entries of a map (labels, annotations) come in another order each time. So
+items are compared by their fields in an order of our own. What was made of an item is used again; it is immutable.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from shipwheel.api.protobuf import DecodeError, Message, decode
+from shipwheel.api.protobuf import DecodeError, Message, decode, in_order
 from shipwheel.kubelet.runtime.base import RuntimeFault
 
 _T = TypeVar("_T")
@@ -28,14 +28,12 @@ class Listing(Generic[_T]):
         """All items of a list, without repetitions; RuntimeFault when one is malformed."""
         before = self._known
         now: dict[bytes, _T] = {}
-        for raw in items:
-            found = before.get(raw)
-            now[raw] = self._decoded(raw) if found is None else found
-        self._known = now
-        return list(now.values())
-
-    def _decoded(self, raw: bytes) -> _T:
         try:
-            return self._form(decode(self._message, raw))
+            for raw in items:
+                key = in_order(raw)
+                found = before.get(key)
+                now[key] = self._form(decode(self._message, raw)) if found is None else found
         except DecodeError as error:
             raise RuntimeFault("INTERNAL", str(error)) from error
+        self._known = now
+        return list(now.values())
