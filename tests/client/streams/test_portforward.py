@@ -87,9 +87,9 @@ async def test_connections_share_one_session(served: Served, way: str) -> None:
 
     async def converse(number: int) -> bytes:
         headers = [("port", "7"), ("requestid", str(number))]
-        error = await session.open([("streamtype", "error"), *headers])
+        [error] = await session.open([("streamtype", "error"), *headers])
         await error.close()
-        data = await session.open([("streamtype", "data"), *headers])
+        [data] = await session.open([("streamtype", "data"), *headers])
         await data.write(b"hello %d\n" % number)
         await data.write(b"bye\n")
         answer = await read_all(data, 1000)
@@ -106,8 +106,8 @@ async def test_a_port_where_nobody_listens(served: Served) -> None:
     session = SpdySession(await wire_to(served, "spdy"), server=False)
     reader = asyncio.create_task(session.run())
     headers = [("port", "8"), ("requestid", "0")]
-    error = await session.open([("streamtype", "error"), *headers])
-    data = await session.open([("streamtype", "data"), *headers])
+    [error] = await session.open([("streamtype", "error"), *headers])
+    [data] = await session.open([("streamtype", "data"), *headers])
     assert await read_all(error, 1000) == b"error forwarding port 8 to pod: Connection refused"
     assert await read_all(data, 1000) == b""
     await session.close()

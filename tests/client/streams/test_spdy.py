@@ -131,7 +131,7 @@ class Ends:
         return True
 
     async def open(self, kind: str = "data") -> tuple[SpdyStream, SpdyStream]:
-        ours = await self.client.open([("streamtype", kind)])
+        [ours] = await self.client.open([("streamtype", kind)])
         return ours, await self.accepted.get()
 
 

@@ -439,8 +439,8 @@ async def ask_through_a_forwarded_port(runtime: Runtime, sandbox: str) -> bytes:
     reader = asyncio.create_task(session.run())
     async with asyncio.timeout(10):
         names = [("port", "80"), ("requestid", "0")]
-        error = await session.open([("streamtype", "error"), *names])
-        data = await session.open([("streamtype", "data"), *names])
+        [error] = await session.open([("streamtype", "error"), *names])
+        [data] = await session.open([("streamtype", "data"), *names])
         await data.write(b"GET / HTTP/1.0\r\n\r\n")
         answer = await read_all(data, 1 << 16)
         refused = await read_all(error, 1 << 16)

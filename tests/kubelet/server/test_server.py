@@ -362,7 +362,7 @@ async def test_port_forward(kubelet: Kubelet, way: str) -> None:
     async with asyncio.timeout(60):
         names = [("port", "80"), ("requestid", "0")]
         await session.open([("streamtype", "error"), *names])
-        data = await session.open([("streamtype", "data"), *names])
+        [data] = await session.open([("streamtype", "data"), *names])
         await data.write(b"GET / HTTP/1.1\r\n\r\n")
         assert (await read_all(data, 1000)).endswith(b"Hello from web\n")
     await session.close()

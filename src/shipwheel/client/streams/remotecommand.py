@@ -270,12 +270,11 @@ async def open_spdy(endpoint: Endpoint, options: StreamOptions) -> AsyncIterator
     spdy = SpdySession(upgraded.wire, server=False)
     reader = asyncio.create_task(spdy.run())
     try:
-        streams: dict[str, Channel] = {}
-        for name in options.names:
-            if name != "resize" or protocol in (V3, V4):
-                streams[name] = await spdy.open([("streamtype", name)])
-                if name in ("error", "stdout", "stderr"):
-                    await streams[name].close()
+        names = [name for name in options.names if name != "resize" or protocol in (V3, V4)]
+        streams = dict(zip(names, await spdy.open(*([("streamtype", name)] for name in names)), strict=True))
+        for name in ("error", "stdout", "stderr"):
+            if name in streams:
+                await streams[name].close()
         yield _session(protocol, streams)
     finally:
         await spdy.close()

@@ -20,6 +20,8 @@ class SpdyStream:
         self.headers = headers
         self.inbox = Inbox()
         self.replied = asyncio.Event()
+        self.refused = False
+        """Reset, or cut off with the connection, before it was accepted."""
         self.write_closed = False
 
     def header(self, name: str) -> str:
@@ -40,6 +42,12 @@ class SpdyStream:
         with contextlib.suppress(ConnectionError):
             await self._session.send(self._session.framer.data(self.number, b"", fin=True))
         self._session.forget_if_done(self)
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self.refused = not self.replied.is_set()
+        self.inbox.end()
+        self.replied.set()
 
     async def reset(self) -> None:
         """Give the stream up: nothing more is sent, and what comes is dropped."""
@@ -102,8 +110,7 @@ class SpdySession:
             stream = self._streams.pop(event.stream, None)
             if stream is not None:
                 stream.write_closed = True
-                stream.inbox.end()
-                stream.replied.set()
+                stream.end()
 
     async def _opened(self, event: spdy.StreamOpened) -> None:
         if event.stream <= self._last_opened:
@@ -119,15 +126,21 @@ class SpdySession:
             stream.inbox.end()
         await self.send(self.framer.reply(event.stream))
 
-    async def open(self, headers: spdy.Headers) -> SpdyStream:
-        """Begin a stream, and wait until the peer has accepted it. Raises ChannelReset when it refuses."""
-        number, data = self.framer.open(headers)
-        stream = self._streams[number] = SpdyStream(self, number, headers)
-        await self.send(data)
-        await stream.replied.wait()
-        if number not in self._streams and stream.write_closed:
-            raise ChannelReset("the peer refused the stream")
-        return stream
+    async def open(self, *streams: spdy.Headers) -> list[SpdyStream]:
+        """Begin streams, all at once, and wait until the peer has accepted them. Raises ChannelReset when it refuses
+        one."""
+        begun, requests = [], bytearray()
+        for headers in streams:
+            number, data = self.framer.open(headers)
+            begun.append(SpdyStream(self, number, headers))
+            self._streams[number] = begun[-1]
+            requests += data
+        await self.send(bytes(requests))
+        for stream in begun:
+            await stream.replied.wait()
+            if stream.refused:
+                raise ChannelReset("the peer refused the stream")
+        return begun
 
     async def send(self, data: bytes) -> None:
         if self.closed.is_set():
@@ -145,8 +158,7 @@ class SpdySession:
     def _end_all(self) -> None:
         self.closed.set()
         for stream in self._streams.values():
-            stream.inbox.end()
-            stream.replied.set()
+            stream.end()
         self._streams.clear()
 
     async def close(self) -> None:
