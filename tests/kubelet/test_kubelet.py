@@ -226,6 +226,18 @@ async def test_a_shorter_grace_period_is_taken_over(tmp_path: Path) -> None:
         assert made.clock.monotonic() - began < 8
 
 
+async def test_a_pod_that_ends_does_not_wait_for_a_restart_under_way(tmp_path: Path) -> None:
+    probe = {"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 1}
+    stubborn = pod(container("a", livenessProbe=probe), terminationGracePeriodSeconds=300)
+    async with world(tmp_path) as made:
+        made.create(stubborn, '{"containers": {"*": {"listens": false, "stop": {"delay": 600}}}}')
+        await made.until(lambda: "Killing" in made.reasons())
+        began = made.clock.monotonic()
+        made.api.delete(r.PODS, "p", "ns", gracePeriodSeconds=1)
+        await made.until(lambda: made.phase() == "gone")
+        assert made.clock.monotonic() - began < 8
+
+
 async def test_sidecars_end_last(tmp_path: Path) -> None:
     owner = pod(container("main"), init=(container("side", restartPolicy="Always"),))
     async with world(tmp_path) as made:

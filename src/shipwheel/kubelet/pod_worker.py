@@ -417,12 +417,13 @@ class PodWorker:
             if actions.create_sandbox and actions.sandbox_id:
                 text = "Pod sandbox changed, it will be killed and re-created."
                 self.kit.record(pod, None, "Normal", "SandboxChanged", text)
-            await executor.kill_pod(pod, observed)
-            if not actions.create_sandbox:
+            done = await self._unless_ending(executor.kill_pod(pod, observed))
+            if not (done and actions.create_sandbox):
                 return 0.0
             await self._remove(pod, observed, keep=0)
         else:
-            await self._kill_some(pod, observed, actions)
+            if not await self._unless_ending(self._kill_some(pod, observed, actions)):
+                return 0.0
             await self._remove(pod, observed, keep=1)
         if actions.reset:
             return 0.0
@@ -527,7 +528,9 @@ class PodWorker:
             if container is None or self.ending:
                 continue
             try:
-                await self._unless_ending(self.kit.executor.start(pod, container, observed, begun))
+                if not await self._unless_ending(self.kit.executor.start(pod, container, observed, begun)):
+                    # What was being made when it was given up is known to the runtime only.
+                    await self.kit.pleg.relist()
                 self.reasons.pop(name, None)
                 self._actuated(pod, container)
             except StartFault as fault:
@@ -539,21 +542,21 @@ class PodWorker:
                     break
         return retry
 
-    async def _unless_ending(self, work: Awaitable[None]) -> None:
-        """Do something that may take long (a pull, a hook), but give it up when the pod is to end."""
+    async def _unless_ending(self, work: Awaitable[None]) -> bool:
+        """Do something that may take long: a pull, a hook, the end of a container that makes use of its grace period.
+        False when it was given up because the pod is to end."""
         task = asyncio.ensure_future(work)
         end = asyncio.ensure_future(self._end.wait())
         try:
             await asyncio.wait({task, end}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 task.result()
-                return
+                return True
+            return False
         finally:
             end.cancel()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        # What was being made when it was given up is known to the runtime only.
-        await self.kit.pleg.relist()
 
     # Dying
 
