@@ -123,8 +123,9 @@ class NodeLifecycleController:
         """Look at all nodes once."""
         nodes = self._nodes.list()
         self._note_comings_and_goings(nodes)
-        errors = await asyncio.gather(*(self._judge(node) for node in nodes), return_exceptions=True)
-        for node, error in zip(nodes, errors, strict=True):
+        ailing = [node for node in nodes if not self._is_well(node)]
+        errors = await asyncio.gather(*(self._judge(node) for node in ailing), return_exceptions=True)
+        for node, error in zip(ailing, errors, strict=True):
             if isinstance(error, ApiError | ConnectionFailed):
                 log.error("update health of node %s failed, no pods will be evicted: %s", name_of(node), error)
             elif isinstance(error, BaseException):
@@ -155,17 +156,32 @@ class NodeLifecycleController:
                 registered = f"Registered Node {name} in Controller"
                 self._node_event(name, uid_of(node), "RegisteredNode", registered)
 
-    async def _judge(self, node: Obj) -> None:
-        clock, config = self._ctx.clock, self._ctx.config
-        name, now = name_of(node), clock.monotonic()
-        created = node["metadata"].get("creationTimestamp")
-        age = (clock.now() - parse_time(created)).total_seconds() if created else 0.0
+    def _is_well(self, node: Obj) -> bool:
+        """Take in what was heard of a node. Of thousands nearly all are well, and nothing is to be done about them."""
+        name, known = name_of(node), self._health.get(name_of(node))
         lease = self._leases.get(_LEASE_NAMESPACE, name)
-        health = self._health[name] = healthy.observe(self._health.get(name), node, lease, now, max(age, 0.0))
+        age = 0.0 if known is not None else self._age(node)
+        health = self._health[name] = healthy.observe(known, node, lease, self._ctx.clock.monotonic(), age)
+        if not is_condition_true(node, "Ready") or self._is_silent(health, is_known=True):
+            return False
+        tainted = taints.has(node, taints.NOT_READY) or taints.has(node, taints.UNREACHABLE)
+        return not (tainted or name in self._to_retry or name in self._queues[zone_of(node)])
+
+    def _age(self, node: Obj) -> float:
+        created = node["metadata"].get("creationTimestamp")
+        return max((self._ctx.clock.now() - parse_time(created)).total_seconds(), 0.0) if created else 0.0
+
+    def _is_silent(self, health: healthy.Health, *, is_known: bool) -> bool:
+        """Nothing was heard for too long of a node that has ever told its state, or never has."""
+        config = self._ctx.config
+        grace = config.node_monitor_grace_period if is_known else config.node_startup_grace_period
+        return healthy.expired(health, self._ctx.clock.monotonic(), grace)
+
+    async def _judge(self, node: Obj) -> None:
+        clock, name = self._ctx.clock, name_of(node)
         ready = condition(node, "Ready")
         observed_ready = ready is not None and ready["status"] == "True"
-        grace = config.node_monitor_grace_period if ready else config.node_startup_grace_period
-        if healthy.expired(health, now, grace):
+        if self._is_silent(self._health[name], is_known=ready is not None):
             silent = healthy.silent_conditions(node, clock.now())
             if silent is not None:
                 status = {**(node.get("status") or {}), "conditions": silent}

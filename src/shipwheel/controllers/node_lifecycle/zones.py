@@ -68,6 +68,9 @@ class TaintQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, node: str) -> bool:
+        return node in self._waiting
+
     @property
     def rate(self) -> float:
         return self._rate
