@@ -33,8 +33,10 @@ from shipwheel.apiserver.authz.rbac import RbacAuthorizer
 from shipwheel.apiserver.config import ApiServerConfig
 from shipwheel.apiserver.customresources import CustomResources
 from shipwheel.apiserver.documents import Documents
+from shipwheel.apiserver.flowcontrol.dumps import Dumps
 from shipwheel.apiserver.flowcontrol.fairness import PriorityAndFairness
 from shipwheel.apiserver.flowcontrol.inflight import MaxInFlight
+from shipwheel.apiserver.flowcontrol.metrics import FairnessMetrics
 from shipwheel.apiserver.flowcontrol.objects import LEVELS, SCHEMAS, FlowConfig
 from shipwheel.apiserver.flowcontrol.places import FlowControl
 from shipwheel.apiserver.flowcontrol.watches import Watches
@@ -120,6 +122,9 @@ class ApiServer:
         self._kubelet_tls: ssl.SSLContext | None = None
         self._address_tls: ssl.SSLContext | None = None
         Documents(self).install(self.pipeline)
+        if self.fairness is not None:
+            self.metrics.registry.register(FairnessMetrics(self.fairness))
+            self.pipeline.paths.update(Dumps(self.fairness).paths)
 
     # Who is served when.
 

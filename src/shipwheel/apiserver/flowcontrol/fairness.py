@@ -169,16 +169,17 @@ class PriorityAndFairness:
             self._tidy(level)
 
     def serving(self, kind: str) -> int:
-        return sum(position < 0 for position, place in self._places() if _kind(place.info) == kind)
+        return sum(executing for executing, place in self.places() if _kind(place.info) == kind)
 
     def waiting(self, kind: str) -> int:
-        return sum(position >= 0 for position, place in self._places() if _kind(place.info) == kind)
+        return sum(not executing for executing, place in self.places() if _kind(place.info) == kind)
 
-    def _places(self) -> Iterator[tuple[int, SeatPlace]]:
+    def places(self) -> Iterator[tuple[bool, SeatPlace]]:
+        """All requests that have a place, and whether they are carried out."""
         for level in self.levels.values():
             for _, position, place in level.queues.claims():
                 assert isinstance(place, SeatPlace)
-                yield position, place
+                yield position < 0, place
 
     def _release(self, place: SeatPlace) -> None:
         now = self._monotonic()
