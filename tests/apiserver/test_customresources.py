@@ -163,3 +163,22 @@ async def test_a_scale_is_refused_as_built_in_kinds_refuse_it(admin: Client, nam
         await admin.update(kind, scale, subresource="scale")
     assert stale.value.reason == "Conflict"
     assert (await admin.get(kind, "s", namespace))["spec"] == {"replicas": 5}
+
+
+async def test_rules_in_cel(admin: Client) -> None:
+    """Told when they are broken; on an update of what was so before, only warned of."""
+    crd = definition("gizmos")
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["x-kubernetes-validations"] = [{"rule": "self.nope == 1"}]
+    with pytest.raises(ApiError, match="compilation failed: ERROR: <input>:1:5: undefined field 'nope'"):
+        await admin.create(DEFINITIONS, crd)
+    schema["x-kubernetes-validations"] = [{"rule": "!has(self.a) || self.a.startsWith('a')"}]
+    kind = await serve(admin, crd)
+    gizmo: Obj = {"apiVersion": "example.com/v1", "kind": "Gizmo", "metadata": {"name": "g"}, "a": "b"}
+    with pytest.raises(ApiError, match="failed rule") as refused:
+        await admin.create(kind, gizmo)
+    assert refused.value.code == 422
+    await admin.create(kind, {**gizmo, "a": "ab"})
+    with pytest.raises(ApiError, match="failed rule"):
+        await admin.patch(kind, "g", "", {"a": "b"})
+    assert (await admin.patch(kind, "g", "", {"a": "ac"}))["a"] == "ac"

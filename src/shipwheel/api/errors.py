@@ -85,7 +85,8 @@ def _show(value: Any) -> str:
         return "null"
     if isinstance(value, int | float):
         return str(value)
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")  # as Go writes JSON
 
 
 def required(field: str, detail: str = "") -> FieldError:

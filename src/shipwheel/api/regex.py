@@ -7,13 +7,18 @@ promises: the same dialect, and time linear in the text.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from re import Match
 from typing import Protocol
 
 
 class Pattern(Protocol):
     def search(self, text: str) -> object | None:
         """A match anywhere in `text`, or None."""
+
+    def finditer(self, text: str) -> Iterator[Match[str]]:
+        """All matches, one after the other."""
 
 
 class PatternError(ValueError):

@@ -46,6 +46,7 @@ from shipwheel.apiserver.ownership import record_update
 from shipwheel.apiserver.requestmetrics import StoreRequestMetrics
 from shipwheel.apiserver.storing import Storing, Written
 from shipwheel.apiserver.watchcache import WatchCache
+from shipwheel.kinds.apiextensions.rules import follow_rules
 from shipwheel.store.base import ABSENT, Mismatch, OutcomeUnknown, Store
 
 PATCH_ATTEMPTS = 5
@@ -156,6 +157,7 @@ class Registry:
         )
         if resource.custom:
             errors += validate_schema(resource.storage.schema, obj)
+            errors += follow_rules(resource.storage.schema, obj, errors).errors
         errors += strategy.validate(obj)
         if version.check is not None:
             errors += version.check(obj, None)
@@ -281,7 +283,7 @@ class Registry:
             await self.admission.mutate(attempt)
         self._prepare_update(resource, subresource, new, old, ctx)
         count_generation((subresource and subresource.strategy) or strategy, new, old)
-        self._validate_update(resource, version, subresource, new, old)
+        self._validate_update(resource, version, subresource, new, old, options.warnings)
         if admit:
             await self.admission.validate(attempt)
         if sub in ("", "scale"):
@@ -320,13 +322,22 @@ class Registry:
             resource.strategy.prepare_for_update(new, old, ctx)
 
     def _validate_update(
-        self, resource: Resource, version: Version, subresource: Subresource | None, new: Obj, old: Obj
+        self,
+        resource: Resource,
+        version: Version,
+        subresource: Subresource | None,
+        new: Obj,
+        old: Obj,
+        warnings: list[str],
     ) -> None:
         strategy = resource.strategy
         errors = validate_object_meta_update(new["metadata"], old["metadata"], qualified_finalizers=not resource.custom)
         errors *= 2  # upstream's strategies look at it once more, and clients count causes
         if resource.custom:
             errors += validate_schema(resource.storage.schema, new, old=old)
+            followed = follow_rules(resource.storage.schema, new, errors, old)
+            errors += followed.errors
+            warnings += followed.warnings
         if subresource is not None and subresource.strategy is not None:
             errors += subresource.strategy.validate_update(new, old)
         elif subresource is not None and subresource.name == "status":

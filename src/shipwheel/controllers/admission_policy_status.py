@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 
+from shipwheel.api.cel import checking
+from shipwheel.api.cel.checking import Schemas
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersion, GroupVersionKind, GroupVersionResource, Obj
 from shipwheel.client.client import ConnectionFailed
 from shipwheel.client.resources import VALIDATING_ADMISSION_POLICIES
-from shipwheel.controllers import expression_types
-from shipwheel.controllers.expression_types import Schemas
 from shipwheel.controllers.framework import Context, is_not_found
 
 _MANAGER = "validatingadmissionpolicy-status"
@@ -56,7 +56,7 @@ def warnings(policy: Obj, kinds: Iterable[tuple[GroupVersionKind, Schemas]]) -> 
         texts = [
             f"{_shown(gvk)}: compilation failed: {chr(10).join(complaints)}\n"
             for gvk, schemas in kinds
-            if (complaints := expression_types.complaints(expression, schemas))
+            if (complaints := checking.complaints(expression, schemas))
         ]
         if texts:
             found.append({"fieldRef": field, "warning": "\n".join(texts)})
@@ -66,7 +66,7 @@ def warnings(policy: Obj, kinds: Iterable[tuple[GroupVersionKind, Schemas]]) -> 
 def _with_variables(policy: Obj, schemas: Schemas) -> Schemas:
     """With the types of the policy's variables, each of which may use those before it."""
     for variable in policy["spec"].get("variables") or ():
-        kind = expression_types.type_of(variable["expression"], schemas)
+        kind = checking.type_of(variable["expression"], schemas)
         schemas = Schemas(schemas.roots, schemas.resolve, {**schemas.variables, variable["name"]: kind})
     return schemas
 

@@ -24,7 +24,7 @@ MICRO_TIME: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
 OBJECT_META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 
-_COMPILED: Final = ("_conform", "_default", "_merge_type")
+_COMPILED: Final = ("_conform", "_default", "_merge_type", "_rules")
 """What others make of a schema and keep with it."""
 
 
@@ -38,6 +38,7 @@ class Schema:
         "_merge_type",
         "_raw",
         "_resolve",
+        "_rules",
         "additional",
         "all_of",
         "always",
@@ -146,6 +147,7 @@ class Schema:
     _conform: Any
     _default: Any
     _merge_type: Any
+    _rules: Any
 
     def __init__(self, raw: Mapping[str, Any], resolve: Resolve | None = None, *, name: str = "") -> None:
         self._raw = raw

@@ -20,6 +20,7 @@ from shipwheel.kinds.apiextensions.openapischema import (
     has_unpruned_defaults,
 )
 from shipwheel.kinds.apiextensions.printing import check_columns, check_selectable, check_subresources
+from shipwheel.kinds.apiextensions.rulecompiling import check_rules
 from shipwheel.kinds.apiextensions.structural import check_structural, is_structural, subschemas
 from shipwheel.kinds.checks import Errors, check_enum, check_fixed, check_rule
 from shipwheel.kinds.columns import NAME, text
@@ -177,8 +178,10 @@ def _check_schemas(crd: Obj, old: Obj | None, errors: Errors) -> None:
             check_structural(schema, path, found)
             if not found:
                 check_defaults(schema, path, found, pruned=pruned)
+        check_openapi_schema(schema, path, found, demands)
+        if not found:
+            check_rules(schema, path, found)
         errors += found
-        check_openapi_schema(schema, path, errors, demands)
 
 
 def _check_root(schema: Obj, has_status: bool, path: str, errors: Errors) -> None:

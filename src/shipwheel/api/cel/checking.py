@@ -2,26 +2,33 @@
 
 The runtime that compiles expressions knows no structures of ours. But CEL takes `object.spec.replicas` for one name if
 there is such a variable, so each field that an expression names is declared as a variable of its own, with the type
-that the schema gives it. Fields inside lists stay unknown, and so do Kubernetes' own functions: of what depends on
-them nothing is said. A warning that is missing does no harm, one that is wrong would.
+that the schema gives it. Fields inside lists stay unknown, and so does what Kubernetes' own functions take: of what
+depends on them nothing is said. A warning that is missing does no harm, one that is wrong would.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
+from shipwheel.api.cel.library import environment
+from shipwheel.api.cel.names import escape
 from shipwheel.api.meta import Obj
 
 _CHAIN = re.compile(r"(?<![\w.\])])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*(?!\w*\s*\())+")
+_PLACE = re.compile(r"(?<![\w.\])])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*(?!\w*\s*\())*(?!\w|\s*\()")
+_NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 _HAS = re.compile(r"\bhas\(\s*[A-Za-z_][\w.]*\s*\)")
 _TEXT = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1""")
 _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _MISMATCH = "found no matching overload"
 _UNKNOWN = "*error*"
+_NUMBERS = re.compile(r".* '_[<>]=?_' applied to '\((?:int|uint|double), (?:int|uint|double)\)'")
+"""Numbers of different types are compared all the same; only this compiler's checker thinks otherwise."""
+
+_OF_ADMISSION = ("object", "oldObject", "request", "namespaceObject", "authorizer", "variables")
 
 Resolve = Callable[[str], Obj]
 """The schema that a `$ref` means."""
@@ -35,6 +42,8 @@ class Schemas:
     resolve: Resolve
     variables: Mapping[str, Any]
     """Types of `variables.NAME`, as the runtime has them."""
+    others: tuple[str, ...] = _OF_ADMISSION
+    """What else there is, of which nothing is known."""
 
 
 def complaints(expression: str, schemas: Schemas) -> list[str]:
@@ -42,7 +51,7 @@ def complaints(expression: str, schemas: Schemas) -> list[str]:
     bare = _without_texts(expression)
     declared, undefined = _declared(bare, schemas)
     found = [(*_position(expression, offset), f"undefined field '{name}'") for offset, name in undefined]
-    found += _mismatches(_without_has(expression, bare), declared, schemas.roots)
+    found += _mismatches(_without_has(expression, bare), declared, [*schemas.others, *schemas.roots])
     return [_shown(expression, line, column, message) for line, column, message in sorted(found)]
 
 
@@ -53,9 +62,18 @@ def type_of(expression: str, schemas: Schemas) -> Any:
     bare = _without_texts(expression)
     declared, _ = _declared(bare, schemas)
     try:
-        return _environment(declared, schemas.roots).compile(_without_has(expression, bare)).return_type()
+        return (
+            _environment(declared, [*schemas.others, *schemas.roots])
+            .compile(_without_has(expression, bare))
+            .return_type()
+        )
     except RuntimeError:
         return cel.Type.DYN
+
+
+def names(expression: str) -> set[str]:
+    """What it speaks of: names that no dot stands before."""
+    return set(_NAME.findall(_without_texts(expression)))
 
 
 def _without_texts(expression: str) -> str:
@@ -66,21 +84,49 @@ def _without_texts(expression: str) -> str:
 def _declared(bare: str, schemas: Schemas) -> tuple[dict[str, Any], list[tuple[int, str]]]:
     """(types of all fields that are named, as far as schemas tell; (offset, name) of those that there cannot be)."""
     declared = {f"variables.{name}": kind for name, kind in schemas.variables.items()}
+    for root, schema in schemas.roots.items():
+        if schema is not None and schema.get("type") not in (None, "object"):
+            declared[root] = _cel_type(schema, schemas.resolve)
     undefined: list[tuple[int, str]] = []
+    tests = [match.span() for match in _HAS.finditer(bare)]
     for match in _CHAIN.finditer(bare):
-        fields = match[0].split(".")
-        root = fields.pop(0)
-        schema, path = schemas.roots.get(root), root
-        for name in fields:
-            properties = _properties(schema, schemas.resolve)
-            if properties is None:
-                break
-            if name not in properties:
-                undefined.append((match.start() + len(path), name))
-                break
-            schema, path = properties[name], f"{path}.{name}"
-            declared[path] = _cel_type(schema, schemas.resolve)
+        for path, schema in _along(match[0], schemas):
+            if schema is None:
+                place = match.start() + path.rindex(".")
+                test = next((low for low, high in tests if low <= place < high), None)
+                undefined.append((place if test is None else test + len("has"), path.rpartition(".")[2]))
+            else:
+                declared[path] = _cel_type(schema, schemas.resolve)
     return declared, undefined
+
+
+def _along(chain: str, schemas: Schemas) -> Iterator[tuple[str, Obj | None]]:
+    """The fields that `self.spec.replicas` names, with their schemas; None, at the end, for one there cannot be."""
+    path, *fields = chain.split(".")
+    schema = schemas.roots.get(path)
+    for name in fields:
+        properties = _properties(schema, schemas.resolve)
+        if properties is None:
+            return
+        path, schema = f"{path}.{name}", properties.get(name)
+        yield path, schema
+        if schema is None:
+            return
+
+
+def fields_of(expression: str, schemas: Schemas) -> list[tuple[int, int, Obj]]:
+    """Where the expression takes the value of a field that the schemas know, or of a root: (start, end, schema)."""
+    bare = _without_texts(expression)
+    hidden = [match.span() for match in _HAS.finditer(bare)]
+    found = []
+    for match in _PLACE.finditer(bare):
+        start = match.start()
+        if match[0].split(".")[0] not in schemas.roots or any(low <= start < high for low, high in hidden):
+            continue
+        for path, schema in _along(match[0], schemas) if "." in match[0] else [(match[0], schemas.roots[match[0]])]:
+            if schema is not None:
+                found.append((start, start + len(path), schema))
+    return found
 
 
 def _properties(schema: Obj | None, resolve: Resolve) -> Obj | None:
@@ -88,7 +134,8 @@ def _properties(schema: Obj | None, resolve: Resolve) -> Obj | None:
     schema = _resolved(schema, resolve)
     if schema is None or schema.get("x-kubernetes-preserve-unknown-fields"):
         return None
-    return schema.get("properties")
+    properties = schema.get("properties")
+    return None if properties is None else {escape(name): each for name, each in properties.items()}
 
 
 def _resolved(schema: Obj | None, resolve: Resolve) -> Obj | None:
@@ -116,7 +163,8 @@ def _cel_type(schema: Obj, resolve: Resolve) -> Any:
         case "boolean":
             return kind.BOOL
         case "string":
-            return {"date-time": kind.TIMESTAMP, "byte": kind.BYTES}.get(found.get("format", ""), kind.STRING)
+            formats = {"date-time": "TIMESTAMP", "date": "TIMESTAMP", "duration": "DURATION", "byte": "BYTES"}
+            return getattr(kind, formats.get(found.get("format", ""), "STRING"))
         case "array":
             return kind.List(_cel_type(found.get("items") or {}, resolve))
         case "object" if isinstance(found.get("additionalProperties"), dict):
@@ -138,8 +186,8 @@ def _mismatches(expression: str, declared: Mapping[str, Any], roots: Iterable[st
         text = str(error).removesuffix(" [INVALID_ARGUMENT]")
         return [
             (int(line), int(column), message)
-            for line, column, message in _ERROR.findall(text)
-            if message.startswith(_MISMATCH) and _UNKNOWN not in message
+            for line, column, message in _ERROR.findall(text.replace("null_type", "null"))
+            if message.startswith(_MISMATCH) and _UNKNOWN not in message and not _NUMBERS.fullmatch(message)
         ]
     return []
 
@@ -147,18 +195,7 @@ def _mismatches(expression: str, declared: Mapping[str, Any], roots: Iterable[st
 def _environment(declared: Mapping[str, Any], roots: Iterable[str]) -> Any:
     from cel_expr_python import cel
 
-    unknown = cel.Type.DYN
-    names = {"object", "oldObject", "request", "namespaceObject", "authorizer", "variables", *roots}
-    return cel.NewEnv(variables={**dict.fromkeys(names, unknown), **declared}, extensions=_extensions())
-
-
-@cache
-def _extensions() -> list[Any]:
-    from cel_expr_python.ext.ext_bindings import ExtBindings
-    from cel_expr_python.ext.ext_optional import ExtOptional
-    from cel_expr_python.ext.ext_strings import ExtStrings
-
-    return [ExtBindings(), ExtOptional(), ExtStrings()]
+    return environment({**dict.fromkeys(roots, cel.Type.DYN), **declared})
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:
