@@ -12,6 +12,7 @@ import pytest
 
 from shipwheel.admin import layout as layouts
 from shipwheel.admin import machine, traces
+from shipwheel.admin.cluster import down
 from shipwheel.admin.layout import Layout, LayoutError, NodeSettings, Settings
 
 
@@ -126,11 +127,28 @@ def test_settings_that_are_damaged(tmp_path: Path, content: object, what: str) -
             read()
 
 
+def test_a_directory_has_one_cluster(tmp_path: Path) -> None:
+    """Otherwise `down` of another name would take its data, and leave what it runs."""
+    write(Layout.of("a", tmp_path), OLD | {"name": "a"})
+    other = Layout.of("b", tmp_path)
+    for read in (other.read_settings, other.known_settings):
+        with pytest.raises(LayoutError, match=f'^{tmp_path} has the cluster "a", not "b"$'):
+            read()
+    with pytest.raises(LayoutError):
+        down("b", tmp_path)
+    assert other.settings.exists()
+
+
 def test_what_other_clusters_keep_is_passed_over_when_it_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layouts, "RUN", tmp_path / "run")
-    contents: dict[str, object] = {"good": OLD | {"name": "good"}, "newer": FILE | {"zone": 1}, "bad": "{", "no": []}
+    contents: dict[str, object] = {
+        "good": OLD | {"name": "good"},
+        "newer": FILE | {"name": "newer", "zone": 1},
+        "bad": "{",
+        "no": [],
+    }
     for name, content in contents.items():
         layout = Layout.of(name, tmp_path / name)
         write(layout, content)

@@ -232,11 +232,14 @@ class Layout:
 
     def _read(self) -> tuple[Settings, list[str]] | None:
         try:
-            return decode(self.settings.read_bytes())
+            settings, unknown = decode(self.settings.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise LayoutError(f"{self.settings} is damaged: {error}") from error
+        if settings.name != self.name:
+            raise LayoutError(f'{self.data} has the cluster "{settings.name}", not "{self.name}"')
+        return settings, unknown
 
     def write_settings(self, settings: Settings) -> None:
         write_private(self.settings, json.dumps(asdict(settings), indent=2).encode() + b"\n", mode=0o644)
