@@ -16,6 +16,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import condition
 from shipwheel.client import resources as r
 from shipwheel.client.events import EventRecorder
+from shipwheel.client.httpclient import ConnectionFailed
 from shipwheel.client.httpserver import HttpServer, Request, Response
 from shipwheel.client.metrics import Metrics
 from shipwheel.scheduler.configuration import Configuration, ExtenderConfig, ProfileConfig
@@ -262,6 +263,24 @@ async def test_whatever_fails_every_pod_is_bound_once_and_no_node_is_too_full(se
         assert set(bound.values()) == {1}
         taken = Counter(world.where(name) for name in names)
         assert max(taken.values()) <= 6
+
+
+async def test_a_binding_whose_answer_is_lost_keeps_its_room() -> None:
+    """The watch lags, so only a question can tell that the node has no room for another pod."""
+    async with running((r.NODES, node("one", pods="1")), faults=Faults(lag=1.0)) as world:
+        lost = iter(range(1))
+
+        def lose() -> None:
+            if world.api.requests[-1][1].endswith("/binding") and next(lost, None) is not None:
+                raise ConnectionFailed("EOF")
+
+        world.api.after_write = lose
+        world.api.create(r.PODS, pod("a"))
+        world.api.create(r.PODS, pod("b"))
+        await world.until(lambda: world.events("Scheduled") and world.events("FailedScheduling"))
+        assert next(lost, None) is None
+        assert sorted(map(world.where, "ab")) == ["", "one"]
+        assert world.events("FailedScheduling")[0].startswith("0/1 nodes are available: 1 Too many pods. ")
 
 
 async def test_several_profiles_at_once() -> None:

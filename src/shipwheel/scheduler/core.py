@@ -18,7 +18,7 @@ import numpy as np
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.errors import ApiError
-from shipwheel.api.meta import Obj, is_being_deleted, key_of, name_of, namespace_of
+from shipwheel.api.meta import Obj, is_being_deleted, key_of, name_of, namespace_of, uid_of
 from shipwheel.api.selectors import SelectorError
 from shipwheel.client.client import Client
 from shipwheel.client.events import EventRecorder
@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 BINDERS = 32
 """Bindings under way at a time."""
 WAITING_BINDINGS = 128
+ASKED_ABOUT_BINDINGS = 60
+"""How often, once a second, it is asked what has become of a binding that got no answer."""
 TURN_SECONDS = 0.002
 """How long decisions are taken before answers and watches have their turn."""
 _FAILURES = (ApiError, ConnectionFailed, ConfigError)
@@ -541,4 +543,22 @@ class Scheduler:
             "metadata": {"name": name_of(pod), "namespace": namespace_of(pod), "uid": pod["metadata"]["uid"]},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
-        await self._client.create(PODS, binding, namespace_of(pod), name=name_of(pod), subresource="binding")
+        try:
+            await self._client.create(PODS, binding, namespace_of(pod), name=name_of(pod), subresource="binding")
+        except ConnectionFailed:
+            # It may have been done all the same. The room must not be given to another before that is known.
+            if not await self._is_bound(pod, node):
+                raise
+
+    async def _is_bound(self, pod: Obj, node: str) -> bool:
+        """Whether the API says that a pod has got a node; asked until it answers, or for a minute."""
+        for _ in range(ASKED_ABOUT_BINDINGS):
+            try:
+                current = await self._client.get(PODS, name_of(pod), namespace_of(pod))
+            except (ApiError, ConnectionFailed) as error:
+                if isinstance(error, ApiError) and error.code == 404:
+                    return False
+                await self._clock.sleep(1.0)
+            else:
+                return uid_of(current) == uid_of(pod) and current["spec"].get("nodeName") == node
+        return False
