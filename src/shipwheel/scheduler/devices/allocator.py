@@ -11,7 +11,7 @@ to go on, and undoes it when it is asked again. So how deep the search goes is n
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shipwheel.api.meta import Obj, name_of, namespace_of
@@ -48,7 +48,7 @@ class TimedOut(Exception):
 class InUse:
     """What is given away already."""
 
-    devices: frozenset[DeviceId] = frozenset()
+    devices: Container[DeviceId] = frozenset()
     """Those that only one may have."""
     consumed: Mapping[DeviceId, Amounts] = field(default_factory=dict)
     """Of devices that are shared."""

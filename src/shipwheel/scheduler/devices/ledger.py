@@ -12,11 +12,12 @@ from shipwheel.api.meta import Obj, name_of, namespace_of, uid_of
 from shipwheel.api.quantity import Quantity, parse
 from shipwheel.scheduler.devices.allocator import InUse
 from shipwheel.scheduler.devices.capacity import Amounts
-from shipwheel.scheduler.devices.pools import DeviceId, Slices
+from shipwheel.scheduler.devices.pools import DeviceId, PoolId, Slices
 from shipwheel.scheduler.listers import Listers
 
 CLASS_RESOURCE = "deviceclass.resource.kubernetes.io/"
 """Every class can be asked for by an extended resource of this name."""
+_TOUCHED = 4096
 
 
 def allocation_of(claim: Obj) -> Obj | None:
@@ -34,7 +35,17 @@ class Ledger:
         """Of those, the ones that the watch did not show when they were written: they were made just now, or have
         gone."""
         self._changes = 0
-        self._in_use: tuple[object, InUse] | None = None
+        self._counted: dict[str, Obj] = {}
+        """Allocations that count, by who has them: claims by their uids, and promises."""
+        self._state: object = None
+        """Of claims and promises when they were counted."""
+        self._alone: dict[DeviceId, int] = {}
+        self._shares: dict[DeviceId, dict[str, dict[str, Quantity]]] = {}
+        self._consumed: dict[DeviceId, Amounts] = {}
+        self._in_use = InUse(self._alone, self._consumed)
+        self.touched: list[PoolId] = []
+        """Pools of which something was given or given back, in order; begun anew with each `touched_epoch`."""
+        self.touched_epoch = 0
         self._slices: tuple[int, Slices] | None = None
         self._by_resource: tuple[int, Mapping[str, Obj]] | None = None
 
@@ -72,6 +83,8 @@ class Ledger:
 
     def _forget_deleted(self) -> None:
         """A claim that was shown and is not any more has gone, and so has one that the watch has passed by."""
+        if not self._written:
+            return
         shown = self._listers.resource_claims.list()
         there = {uid_of(each) for each in shown}
         reached = max(map(_version, shown), default=0)
@@ -95,32 +108,69 @@ class Ledger:
         return uid in self._promised
 
     def in_use(self) -> InUse:
-        """The devices that are given away."""
+        """The devices that are given away; what is returned changes with them, when this is called."""
         state = (self._listers.resource_claims.version, self._changes)
-        if self._in_use is None or self._in_use[0] != state:
-            self._in_use = (state, self._count())
-        return self._in_use[1]
+        if self._state != state:
+            self._state = state
+            self._recount()
+        return self._in_use
 
-    def _count(self) -> InUse:
+    def _recount(self) -> None:
+        """Count what has come or gone since the last time."""
+        given = self._given()
+        for holder in [each for each, allocation in self._counted.items() if given.get(each) is not allocation]:
+            self._count(holder, self._counted.pop(holder), -1)
+        for holder in given.keys() - self._counted.keys():
+            self._counted[holder] = given[holder]
+            self._count(holder, given[holder], 1)
+
+    def _given(self) -> dict[str, Obj]:
         self._forget_deleted()
-        claims = [*self.claims("")]
-        there = {uid_of(each) for each in claims}
-        # A claim that was made just now may be written before the watch shows it.
-        unseen = [each for uid, each in self._written.items() if uid not in there]
-        given = [allocation for each in (*claims, *unseen) if (allocation := allocation_of(each))]
-        alone: set[DeviceId] = set()
-        shared: dict[DeviceId, dict[str, Quantity]] = {}
-        for allocation in (*given, *self._promised.values()):
-            for result in allocation["devices"].get("results") or ():
-                device = (result["driver"], result["pool"], result["device"])
-                if result.get("adminAccess"):
-                    continue
-                if result.get("shareID"):
-                    _add(shared.setdefault(device, {}), result.get("consumedCapacity") or {})
-                else:
-                    alone.add(device)
-        consumed: dict[DeviceId, Amounts] = {**shared}
-        return InUse(frozenset(alone), consumed)
+        given: dict[str, Obj] = {}
+        for shown in self._listers.resource_claims.list():
+            claim = self._newest(shown) if self._written else shown
+            if allocation := allocation_of(claim):
+                given[uid_of(claim)] = allocation
+        for uid, claim in self._written.items():
+            # A claim that was made just now may be written before the watch shows it.
+            if uid not in given and (allocation := allocation_of(claim)):
+                given[uid] = allocation
+        return given | {f"promised to {uid}": allocation for uid, allocation in self._promised.items()}
+
+    def _count(self, holder: str, allocation: Obj, sign: int) -> None:
+        for result in allocation["devices"].get("results") or ():
+            device = (result["driver"], result["pool"], result["device"])
+            if result.get("adminAccess"):
+                continue
+            if result.get("shareID"):
+                self._count_share(device, holder, result.get("consumedCapacity") or {}, sign)
+            else:
+                number = self._alone.pop(device, 0) + sign
+                if number:
+                    self._alone[device] = number
+            self._touch(device[:2])
+
+    def _count_share(self, device: DeviceId, holder: str, amounts: Mapping[str, str], sign: int) -> None:
+        shares = self._shares.setdefault(device, {})
+        if sign > 0:
+            _add(shares.setdefault(holder, {}), amounts)
+        else:
+            shares.pop(holder, None)  # with all of the holder's shares
+        if not shares:
+            del self._shares[device]
+            self._consumed.pop(device, None)
+            return
+        total: dict[str, Quantity] = {}
+        for share in shares.values():
+            for name, amount in share.items():
+                total[name] = total[name] + amount if name in total else amount
+        self._consumed[device] = total
+
+    def _touch(self, pool: PoolId) -> None:
+        if len(self.touched) >= _TOUCHED:
+            self.touched = []
+            self.touched_epoch += 1
+        self.touched.append(pool)
 
     # Slices and classes
 

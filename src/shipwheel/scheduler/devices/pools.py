@@ -78,6 +78,8 @@ class Slices:
         self._local: dict[str, list[Obj]] = {}
         self._shared: list[Obj] = []
         self._pools: dict[PoolId, list[Obj]] = {}
+        self._found: dict[str, list[Pool]] = {}
+        """Of nodes that reach nothing but what is theirs alone."""
         for each in slices:
             spec = each["spec"]
             self._pools.setdefault(_pool_of(spec), []).append(each)
@@ -90,8 +92,23 @@ class Slices:
         """Whether there may be devices that a node can reach."""
         return bool(self._shared) or node in self._local
 
+    def nodes_of(self, pool: PoolId) -> set[str] | None:
+        """The nodes that reach a pool; None: that cannot be said without looking at them all."""
+        slices = [each["spec"] for each in self._pools.get(pool, ())]
+        if any(not each.get("nodeName") or each.get("sharedCounters") for each in slices):
+            return None
+        return {each["nodeName"] for each in slices}
+
     def pools(self, reach: Reach) -> list[Pool]:
         """The pools that a node can reach: by name, but those whose devices must be made ready first come last."""
+        found = self._found.get(reach.node)
+        if found is None:
+            found = self._reached(reach)
+            if not self._shared:
+                self._found[reach.node] = found
+        return found
+
+    def _reached(self, reach: Reach) -> list[Pool]:
         newest: dict[PoolId, list[Obj]] = {}
         for each in (*self._local.get(reach.node, ()), *self._shared):
             spec = each["spec"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from shipwheel.client.flags import parse_duration
 from shipwheel.scheduler.devices.allocator import NotHere, TimedOut, allocate
 from shipwheel.scheduler.devices.extended import ExtendedClaim, can_be_devices, extended_claim, is_made_for
 from shipwheel.scheduler.devices.ledger import allocation_of
+from shipwheel.scheduler.devices.outcomes import Memory
 from shipwheel.scheduler.devices.pools import Reach
 from shipwheel.scheduler.devices.wishes import classes_of, requests_of
 from shipwheel.scheduler.events import Action, ClusterEvent, Interest
@@ -32,6 +33,7 @@ from shipwheel.scheduler.framework import (
     Refusal,
     Rejection,
     normalized,
+    some,
 )
 from shipwheel.scheduler.plugins.basics import is_itself
 from shipwheel.scheduler.plugins.claimbinding import ClaimBinding, Decision, binding_failure
@@ -49,14 +51,6 @@ class _NotYet(ValueError):
     """A pod's claims are not all there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What a node has for the claims that need devices."""
-
-    allocations: Sequence[Obj]
-    extended: ExtendedClaim | None
-
-
 @dataclass(slots=True)
 class _State:
     claims: Sequence[Obj]
@@ -65,10 +59,15 @@ class _State:
     """Some of its resources may be devices."""
     stale: Obj | None
     """A claim that was made of its resources in an attempt that failed later."""
-    found: dict[str, _Found] = field(default_factory=dict)
-    """By node."""
+    scores: Floats
+    """By row."""
     unavailable: set[str] = field(default_factory=set)
     """Uids of claims that have devices which cannot be used on some node, or never became ready."""
+
+    @property
+    def needy(self) -> list[Obj]:
+        """Those that have no devices yet."""
+        return [claim for claim in self.claims if not allocation_of(claim)]
 
 
 class DynamicResources:
@@ -77,6 +76,7 @@ class DynamicResources:
     def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
         self._handle = handle
         self._ledger = handle.ledger
+        self._memory = Memory(handle)
         self._filter_timeout = parse_duration(args.get("filterTimeout") or "10s")
         self._binding = ClaimBinding(handle, parse_duration(args.get("bindingTimeout") or "10m"))
         changed = Action.ADD | Action.UPDATE
@@ -176,7 +176,7 @@ class DynamicResources:
         stale = None
         if extended:
             stale = next((each for each in self._ledger.claims(namespace_of(pod)) if is_made_for(each, pod)), None)
-        cycle.state[_STATE] = _State(claims, extended, stale)
+        cycle.state[_STATE] = _State(claims, extended, stale, np.zeros(cycle.table.size))
         return None
 
     def filter(self, cycle: Cycle) -> Iterable[Refusal]:
@@ -191,16 +191,17 @@ class DynamicResources:
                 refused |= ~where
         if refused.any():
             yield Refusal(refused, NOT_AVAILABLE, True)
-        needy = [claim for claim in state.claims if not allocation_of(claim)]
-        if not needy and not state.extended:
+        left = (cycle.table.alive[cycle.rows] if cycle.left is None else cycle.left) & ~refused
+        if state.stale is not None:
+            yield Refusal(left, STALE, True)
             return
-        reasons: dict[str, Mask] = {}
-        for row in cycle.in_question():
-            index = row - cycle.rows.start
-            if not refused[index] and (reason := self._look(cycle, state, needy, row)):
-                reasons.setdefault(reason, cycle.none())[index] = True
-        for reason, mask in reasons.items():
-            yield Refusal(mask, reason, True)
+        for lacking, where in self._lacking(cycle, state, left):
+            if lacking is None:
+                yield Refusal(where, NO_RESOURCE, True)
+                continue
+            claims = self._wanted(cycle, state, lacking)[0]
+            if claims:
+                yield from self._look(cycle, state, claims, where)
 
     def _usable(self, cycle: Cycle, claim: Obj) -> Mask:
         """Where the devices that a claim has can be used."""
@@ -220,58 +221,67 @@ class DynamicResources:
         """Its devices could not be made ready, or were not in time (KEP-5007)."""
         return binding_failure(claim) != "" or self._binding.is_late(claim)
 
-    def _look(self, cycle: Cycle, state: _State, needy: Sequence[Obj], row: int) -> str:
-        """Look for devices on a node; says why there are not enough."""
-        if state.stale is not None:
-            return STALE
-        extended = None
-        if state.extended:
-            resources = self._lacking(cycle, row)
-            if resources is None:
-                return NO_RESOURCE
-            if resources:
-                extended = extended_claim(cycle.pod, resources, self._ledger.class_of)
-        claims = [*needy, *([extended.claim] if extended is not None else ())]
-        if not claims:
-            return ""
-        name = cycle.table.name(row)
+    def _look(self, cycle: Cycle, state: _State, claims: Sequence[Obj], where: Mask) -> Iterable[Refusal]:
+        """Look for devices on the rows in question; says where there are not enough."""
+        outcomes, first = self._memory.of(claims), cycle.rows.start
+        for row in np.flatnonzero(where & outcomes.unknown()[cycle.rows]).tolist():
+            try:
+                allocations = self._search(claims, first + row)
+            except NotHere as error:
+                outcomes.note(first + row, str(error))
+            else:
+                reason = CANNOT_ALLOCATE if allocations is None else ""
+                outcomes.note(first + row, reason, _preference(claims, allocations or ()))
+        held = [claim for claim in state.claims if allocation_of(claim)]
+        known = _preference(held, [allocation_of(claim) or {} for claim in held])
+        found = where & outcomes.found()[cycle.rows]
+        state.scores[cycle.rows][found] = outcomes.preferences[cycle.rows][found] + known
+        for reason, mask in outcomes.reasons():
+            yield Refusal(where & mask[cycle.rows], reason, True)
+
+    def _search(self, claims: Sequence[Obj], row: int) -> list[Obj] | None:
+        """Allocations for claims on a node; None: there are not enough devices. NotHere."""
+        name = self._handle.table.name(row)
         slices = self._ledger.slices()
         if not slices.anything_for(name) and all(requests_of(claim) for claim in claims):
-            return CANNOT_ALLOCATE
+            return None
         reach = Reach(name, lambda selector: self._selects(selector, row))
         started = time.monotonic()
         try:
-            allocations = allocate(
-                [_named(claim) for claim in claims],
+            return allocate(
+                claims,
                 self._ledger.classes(),
                 slices.pools(reach),
                 self._ledger.in_use(),
                 reach,
                 expired=lambda: 0 < self._filter_timeout < time.monotonic() - started,
             )
-        except NotHere as error:
-            return str(error)
         except TimedOut as error:
             raise PluginError(f"node {name}: timed out trying to allocate devices") from error
-        if allocations is None:
-            return CANNOT_ALLOCATE
-        state.found[name] = _Found(allocations, extended)
-        return ""
 
-    def _lacking(self, cycle: Cycle, row: int) -> list[str] | None:
-        """The extended resources that have to be devices on a node, because it has none of them itself; None when
-        there is one that neither the node nor a class has."""
-        found = []
-        for resource in cycle.shape.requests:
-            if not can_be_devices(resource):
-                continue
+    def _wanted(self, cycle: Cycle, state: _State, lacking: Sequence[str]) -> tuple[list[Obj], ExtendedClaim | None]:
+        """The claims to find devices for, where a node lacks some of the extended resources."""
+        extended = extended_claim(cycle.pod, lacking, self._ledger.class_of) if lacking else None
+        return [*state.needy, *([_named(extended.claim)] if extended is not None else ())], extended
+
+    def _lacking(self, cycle: Cycle, state: _State, rows: Mask) -> Iterable[tuple[Sequence[str] | None, Mask]]:
+        """The extended resources that have to be devices, because the node has none of them itself, and on which
+        rows it is these; None where one is lacking for which there is no class."""
+        groups: list[tuple[Sequence[str] | None, Mask]] = [((), rows)]
+        for resource in filter(can_be_devices, cycle.shape.requests) if state.extended else ():
             column = cycle.table.allocatable.get(resource)
-            if column is not None and column[row] > 0:
-                continue
-            if self._ledger.class_of(resource) is None:
-                return None
-            found.append(resource)
-        return found
+            has = cycle.none() if column is None else column[cycle.rows] > 0
+            has_class = self._ledger.class_of(resource) is not None
+            groups = [
+                group
+                for names, mask in groups
+                for group in (
+                    (names, mask & has),
+                    ((*names, resource) if has_class and names is not None else None, mask & ~has),
+                )
+                if some(group[1])
+            ]
+        return groups
 
     def _selects(self, selector: Obj, row: int) -> bool:
         terms = selector.get("nodeSelectorTerms") or ()
@@ -299,26 +309,7 @@ class DynamicResources:
         state: _State | None = cycle.state.get(_STATE)
         if state is None:
             return None
-        scores = np.zeros(len(feasible))
-        for name, found in state.found.items():
-            row = cycle.table.rows.get(name)
-            if row is not None and row < len(scores):
-                scores[row] = self._preference(state, found)
-        return scores
-
-    @staticmethod
-    def _preference(state: _State, found: _Found) -> int:
-        new = iter(found.allocations)
-        score = 0
-        claims = [*state.claims, *([found.extended.claim] if found.extended is not None else ())]
-        for claim in claims:
-            allocation = allocation_of(claim) or next(new)
-            chosen = {each["request"] for each in allocation["devices"].get("results") or ()}
-            for request in requests_of(claim):
-                for index, each in enumerate(request.get("firstAvailable") or ()):
-                    if f"{request['name']}/{each['name']}" in chosen:
-                        score += MAX_ALTERNATIVES - index
-        return score
+        return state.scores
 
     def normalize(self, cycle: Cycle, scores: Floats, feasible: Mask) -> Floats:
         return normalized(scores, feasible)
@@ -330,16 +321,22 @@ class DynamicResources:
         state: _State | None = cycle.state.get(_STATE)
         if state is None:
             return ""
-        found = state.found.get(node)
-        needy = [claim for claim in state.claims if not allocation_of(claim)]
-        if found is None and needy:
-            raise PluginError("claim allocation not found for node")
         decisions = [Decision(claim) for claim in state.claims if allocation_of(claim)]
-        if found is not None:
-            given = iter(found.allocations)
-            decisions += [Decision(claim, next(given)) for claim in needy]
-            if found.extended is not None:
-                decisions.append(Decision(found.extended.claim, next(given), mappings=found.extended.mappings))
+        row = cycle.table.rows[node]
+        here = replace(cycle, rows=slice(row, row + 1), left=None)
+        lacking = next((names for names, _ in self._lacking(here, state, here.all())), ())
+        claims, extended = self._wanted(cycle, state, lacking or ())
+        if claims:
+            try:
+                allocations = self._search(claims, row)
+            except NotHere as error:
+                return str(error)
+            if allocations is None:
+                return CANNOT_ALLOCATE
+            given = iter(allocations)
+            decisions += [Decision(claim, next(given)) for claim in state.needy]
+            if extended is not None:
+                decisions.append(Decision(extended.claim, next(given), mappings=extended.mappings))
         if decisions:
             cycle.slow = True
             self._binding.reserve(cycle, decisions)
@@ -356,3 +353,15 @@ def _named(claim: Obj) -> Obj:
     """A claim that is not made yet has no name; errors call it what upstream calls it."""
     meta = claim["metadata"]
     return claim if "name" in meta else {**claim, "metadata": {**meta, "name": "<extended-resources>"}}
+
+
+def _preference(claims: Sequence[Obj], allocations: Sequence[Obj]) -> int:
+    """How much of what was wished for first claims have been given."""
+    score = 0
+    for claim, allocation in zip(claims, allocations, strict=False):
+        chosen = {each["request"] for each in allocation["devices"].get("results") or ()}
+        for request in requests_of(claim):
+            for index, each in enumerate(request.get("firstAvailable") or ()):
+                if f"{request['name']}/{each['name']}" in chosen:
+                    score += MAX_ALTERNATIVES - index
+    return score
