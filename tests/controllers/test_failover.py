@@ -12,12 +12,13 @@ from shipwheel.api.clock import ManualClock
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.client.leader import LeadershipLost
 from shipwheel.client.resources import DEPLOYMENTS, EVENTS, LEASES, PODS
+from shipwheel.client.serving import ServingConfig
 from shipwheel.controllers import manager
 from shipwheel.controllers.config import ControllerManagerConfig
 from tests.controllers.fakeapi import Connection, FakeApi
 from tests.controllers.world import template
 
-CONFIG = ControllerManagerConfig(controllers=("deployment", "replicaset"), secure_port=0)
+CONFIG = ControllerManagerConfig(controllers=("deployment", "replicaset"), serving=ServingConfig(port=0))
 LEASE = CONFIG.leader_elect_lease_duration
 """Seconds for which others wait for a leader that is not heard of."""
 RETRY = CONFIG.leader_elect_retry_period * 2.2

@@ -16,6 +16,7 @@ from shipwheel.client.informer import InformerFactory
 from shipwheel.client.kubeconfig import ClientConfig
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.resources import EVENTS, LEASES
+from shipwheel.client.serving import ServingConfig
 from shipwheel.controllers import manager
 from shipwheel.controllers.catalog import CONTROLLERS, select
 from shipwheel.controllers.config import ControllerManagerConfig
@@ -106,9 +107,11 @@ class Serving:
 async def serving(unused_tcp_port: int) -> Serving:
     config = ControllerManagerConfig(
         controllers=("deployment", "replicaset"),
-        bind_address="127.0.0.1",
-        secure_port=unused_tcp_port,
-        authorization_always_allow_paths=("/healthz", "/livez", "/metrics", "/configz"),
+        serving=ServingConfig(
+            bind_address="127.0.0.1",
+            port=unused_tcp_port,
+            always_allow_paths=("/healthz", "/livez", "/metrics", "/configz"),
+        ),
     )
     return Serving(FakeApi(SystemClock()), config)
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from shipwheel.api.clock import ManualClock
 from shipwheel.api.meta import Obj
+from shipwheel.client import features
 from shipwheel.client.flags import FlagError, parse
 from shipwheel.client.metrics import Metrics
 from shipwheel.kubelet import config as configuration
-from shipwheel.kubelet import features, node_status
+from shipwheel.kubelet import node_status
 from shipwheel.kubelet.cgroups import CgroupTree, larger, pod_path, v1_files, v2_files
 from shipwheel.kubelet.config import FLAGS, ConfigError, from_flags, from_object, thresholds_of, validate
 from shipwheel.kubelet.manifests import StaticPodFault, pods_of

@@ -50,13 +50,16 @@ async def _api_server(config: Any) -> None:
 async def _controller_manager(config: Any) -> None:
     from shipwheel.controllers import manager
 
-    await _with_client(_connection(config), manager.run, config)
+    await _with_client(_connection(config, config.master), manager.run, config)
 
 
 async def _scheduler(config: Any) -> None:
     from shipwheel.scheduler import scheduler
 
-    await _with_client(_connection(config), scheduler.run, config)
+    if config.write_config_to:
+        scheduler.write_config(config)
+        return
+    await _with_client(_connection(config, config.master), scheduler.run, config)
 
 
 async def _kubelet(config: Any) -> None:
@@ -93,8 +96,8 @@ class _Connection:
     burst: int
 
 
-def _connection(config: Any) -> _Connection:
-    return _Connection(config.kubeconfig, "", config.kube_api_qps, config.kube_api_burst)
+def _connection(config: Any, master: str = "") -> _Connection:
+    return _Connection(config.kubeconfig, master, config.kube_api_qps, config.kube_api_burst)
 
 
 async def _with_client(to: _Connection, run: Callable[..., Coroutine[Any, Any, None]], config: Any) -> None:

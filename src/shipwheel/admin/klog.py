@@ -6,10 +6,13 @@ import json
 import logging
 import os
 import time
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 LETTERS = {logging.DEBUG: "I", logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
 TAIL_BYTES = 1 << 16
+_DETAILS = 4
+"""The verbosity from which on debugging messages are shown."""
 
 
 class TextFormatter(logging.Formatter):
@@ -40,14 +43,40 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
-def configure(*, verbosity: int = 0, form: str = "text") -> None:
-    """Send the program's log to stderr. `-v` of 4 and more shows what only helps in finding faults."""
+def configure(*, verbosity: int = 0, form: str = "text", modules: str = "") -> None:
+    """Send the program's log to stderr. A verbosity of 4 and more shows what only helps in finding faults; `modules`
+    (`proxy=4,rule*=2`) is about the source files of these names alone. ValueError when it cannot be read."""
+    patterns = _patterns(modules)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    logging.basicConfig(level=logging.DEBUG if verbosity >= 4 else logging.INFO, handlers=[handler], force=True)
+    level = logging.DEBUG if verbosity >= _DETAILS else logging.INFO
+    if patterns:
+        handler.addFilter(lambda record: record.levelno >= _level_of(record, patterns, level))
+        level = min(level, logging.DEBUG)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     if verbosity < 8:
         for noisy in ("asyncio", "aiohttp.access", "grpc"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _patterns(text: str) -> list[tuple[str, int]]:
+    """(pattern, verbosity) of `pattern=N,...`."""
+    found = []
+    for part in filter(None, text.split(",")):
+        pattern, equals, number = part.partition("=")
+        if not (pattern and equals and number):
+            raise ValueError("syntax error: expect comma-separated list of filename=N")
+        found.append((pattern, int(number)))
+    return found
+
+
+def _level_of(record: logging.LogRecord, patterns: list[tuple[str, int]], otherwise: int) -> int:
+    """From which level on a file's records are shown; the first pattern that matches counts."""
+    name = Path(record.filename).stem
+    for pattern, verbosity in patterns:
+        if fnmatchcase(name, pattern):
+            return logging.DEBUG if verbosity >= _DETAILS else logging.INFO
+    return otherwise
 
 
 def tail(log: Path, lines: int = 10) -> str:

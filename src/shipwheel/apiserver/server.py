@@ -26,7 +26,6 @@ from shipwheel.apiserver.admission.plugins import make_admission
 from shipwheel.apiserver.apiservices import ApiServices
 from shipwheel.apiserver.authn.requests import Authenticator, TokenAuthenticator
 from shipwheel.apiserver.authn.serviceaccount import ServiceAccountAuthenticator, TokenIssuer
-from shipwheel.apiserver.authn.x509 import FrontProxyAuthenticator, X509Authenticator, load_authorities
 from shipwheel.apiserver.authz.chain import ALWAYS_ALLOWED, Authorizer
 from shipwheel.apiserver.authz.node import NodeAuthorizer, node_of
 from shipwheel.apiserver.authz.rbac import RbacAuthorizer
@@ -61,6 +60,7 @@ from shipwheel.apiserver.watchcache import Change, ResourceCache, WatchCache
 from shipwheel.apiserver.writes import Writer
 from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
 from shipwheel.client.metrics import Metrics
+from shipwheel.client.x509 import FrontProxyAuthenticator, X509Authenticator, load_authorities
 from shipwheel.store.base import Store, StoreError
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import sys
 import click
 
 from shipwheel.admin.commands import COMMANDS, Command
-from shipwheel.client.flags import HelpRequested, usage
+from shipwheel.client.flags import HelpRequested, VersionRequested, usage
 
 
 def add_to(group: click.Group) -> None:
@@ -42,6 +42,9 @@ def run(component: Command, arguments: list[str]) -> None:
     except HelpRequested:
         click.echo(usage(f"shipwheel {component.name}", component.summary, component.flags), nl=False)
         return
+    except VersionRequested as version:
+        click.echo(version)
+        return
     except Exception as error:
         # Flags that make no sense, files that they name and that cannot be used.
         _fail(f"Error: {error}")
@@ -52,7 +55,11 @@ def run(component: Command, arguments: list[str]) -> None:
     from shipwheel.admin import klog
     from shipwheel.admin.runner import reasons, run_component
 
-    klog.configure(verbosity=parsed.values.get("v", 0), form=parsed.values.get("logging-format", "text"))
+    values = parsed.values
+    try:
+        klog.configure(verbosity=values["v"], form=values["logging-format"], modules=values["vmodule"])
+    except ValueError as error:
+        _fail(f"Error: --vmodule: {error}")
     try:
         run_component(lambda: component.run(config))
     except Exception as error:

@@ -61,6 +61,10 @@ class HelpRequested(Exception):
     """`--help` or `-h` was among the arguments."""
 
 
+class VersionRequested(Exception):
+    """`--version` was among the arguments; the text is what to print."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parsed:
     values: Mapping[str, Any]
@@ -77,11 +81,12 @@ class Parsed:
 LOG_FLAGS = (
     Flag("v", "int", 0, "number for the log level verbosity", shorthand="v", group="Logs"),
     Flag("logging-format", "string", "text", 'Permitted formats: "json", "text"', group="Logs"),
+    Flag("vmodule", "string", "", "pattern=N,...: the verbosity of source files whose names match", group="Logs"),
 )
 
 
 def parse(flags: Iterable[Flag], argv: Sequence[str]) -> Parsed:
-    """Read a command line as pflag does. Raises `FlagError`, `HelpRequested`."""
+    """Read a command line as pflag does. Raises `FlagError`, `HelpRequested`, `VersionRequested`."""
     known = {flag.name: flag for flag in flags}
     short = {flag.shorthand: flag for flag in known.values() if flag.shorthand}
     values = {flag.name: flag.default for flag in known.values()}
@@ -179,6 +184,9 @@ def _long(word: str, rest: list[str], known: Mapping[str, Flag], take: Callable[
     if flag is None:
         if name == "help":
             raise HelpRequested
+        if name == "version":
+            _version(text)
+            return
         raise FlagError(f"unknown flag: --{name}")
     if not equals:
         if flag.type == "bool":
@@ -188,6 +196,18 @@ def _long(word: str, rest: list[str], known: Mapping[str, Flag], take: Callable[
         else:
             raise FlagError(f"flag needs an argument: --{name}")
     take(flag, text)
+
+
+def _version(text: str) -> None:
+    from shipwheel import KUBERNETES_VERSION
+
+    if text in ("", *_TRUE):
+        raise VersionRequested(f"Kubernetes {KUBERNETES_VERSION}")
+    if text == "raw":
+        major, minor, *_ = KUBERNETES_VERSION.lstrip("v").split(".")
+        raise VersionRequested(f'version.Info{{Major:"{major}", Minor:"{minor}", GitVersion:"{KUBERNETES_VERSION}"}}')
+    if text not in _FALSE:
+        raise FlagError(f'invalid argument {json.dumps(text)} for "--version" flag: the version cannot be chosen')
 
 
 def _shorthands(word: str, rest: list[str], short: Mapping[str, Flag], take: Callable[[Flag, str], None]) -> None:

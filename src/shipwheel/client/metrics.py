@@ -7,7 +7,7 @@ makes one `Metrics`, hands parts of it to its client, queues and elector, and ad
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -38,10 +38,12 @@ def exponential(start: float, factor: float, count: int) -> tuple[float, ...]:
 class Metrics:
     """A component's registry, and the instruments that client, queues and leader election share in it.
 
-    An instrument that is asked for by a name that there is already is that one: parts may share it."""
+    An instrument that is asked for by a name that there is already is that one: parts may share it. Those that are
+    `disabled`, by their names, are not shown."""
 
-    def __init__(self, *, process: bool = True) -> None:
+    def __init__(self, *, process: bool = True, disabled: Collection[str] = ()) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
+        self._disabled = frozenset(disabled)
         self._made: dict[str, Any] = {}
         if process:
             ProcessCollector(registry=self.registry)
@@ -52,18 +54,23 @@ class Metrics:
         return generate_latest(self.registry)
 
     def counter(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Counter:
-        return self._once(name, lambda: Counter(name, help, labels, registry=self.registry))
+        return self._once(name, lambda: Counter(name, help, labels, registry=self._shown(name)))
 
     def gauge(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Gauge:
-        return self._once(name, lambda: Gauge(name, help, labels, registry=self.registry))
+        return self._once(name, lambda: Gauge(name, help, labels, registry=self._shown(name)))
 
     def histogram(self, name: str, help: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
         def make() -> Histogram:
             made = Histogram(name, help, labels, buckets)
-            self.registry.register(made)
+            if registry := self._shown(name):
+                registry.register(made)
             return made
 
         return self._once(name, make)
+
+    def _shown(self, name: str) -> CollectorRegistry | None:
+        """Where an instrument is registered; nowhere if it is disabled."""
+        return None if name in self._disabled else self.registry
 
     def _once(self, name: str, make: Callable[[], Instrument]) -> Instrument:
         if name not in self._made:

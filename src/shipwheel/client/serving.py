@@ -1,8 +1,8 @@
 """The small HTTPS server of a component: `/healthz`, `/livez`, `/readyz`, `/metrics`, `/configz`.
 
 Who may read what is asked of the API server, as upstream's components do: a client certificate or a token
-(TokenReview) says who, a SubjectAccessReview whether; answers are kept for ten seconds. The health paths are
-open to everybody.
+(TokenReview) says who, a SubjectAccessReview whether; answers are kept for a while. A front proxy may say in headers
+whom it speaks for. The health paths are open to everybody.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -26,27 +27,61 @@ from shipwheel.client.kubeconfig import ConfigError, load_config
 from shipwheel.client.metrics import CONTENT_TYPE, HealthMetrics, Metrics
 from shipwheel.client.resources import CONFIG_MAPS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 
+if TYPE_CHECKING:
+    from shipwheel.client.x509 import FrontProxyAuthenticator, X509Authenticator
+
 log = logging.getLogger(__name__)
 
 Check = Callable[[], str]
 """What is wrong; empty when nothing is."""
 
 _TEXT = "text/plain; charset=utf-8"
-_CACHE_SECONDS = 10.0
+_BEGIN_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _ANONYMOUS = UserInfo("system:anonymous", ("system:unauthenticated",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrontProxy:
+    """`--requestheader-*`: who may say in headers whom a request is from, and in which."""
+
+    ca: str = ""
+    """PEM of the authorities that sign such proxies' certificates; empty: there are none."""
+    allowed_names: tuple[str, ...] = ()
+    """Common names of these; empty: all that the authorities have signed."""
+    username_headers: tuple[str, ...] = ("x-remote-user",)
+    group_headers: tuple[str, ...] = ("x-remote-group",)
+    uid_headers: tuple[str, ...] = ()
+    extra_prefixes: tuple[str, ...] = ("x-remote-extra-",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingConfig:
-    """Flags `--bind-address`, `--secure-port`, `--tls-cert-file`, ... Port 0: do not serve."""
+    """What `serving_flags` declares: how a component serves, and whom. Port 0: it does not."""
 
     bind_address: str = "0.0.0.0"
     port: int
+    name: str = ""
+    """What the files in `cert_dir` are called."""
     cert_file: str = ""
     key_file: str = ""
     """Without a certificate one is made for the occasion."""
+    cert_dir: str = ""
+    """Where it is kept then, if anywhere."""
+    tls_min_version: str = ""
+    tls_cipher_suites: tuple[str, ...] = ()
+    permit_port_sharing: bool = False
+    authentication_kubeconfig: str = ""
+    authorization_kubeconfig: str = ""
     client_ca_file: str = ""
-    """Without it, the cluster's is read from kube-system/extension-apiserver-authentication."""
+    """Without it, the cluster's is read from kube-system/extension-apiserver-authentication, and so is whatever is
+    not said of front proxies."""
+    skip_lookup: bool = False
+    tolerate_lookup_failure: bool = True
+    front_proxy: FrontProxy = field(default_factory=FrontProxy)
+    token_seconds: float = 10.0
+    authorized_seconds: float = 10.0
+    unauthorized_seconds: float = 10.0
+    """How long answers of reviews are kept."""
     always_allow_paths: tuple[str, ...] = ("/healthz", "/readyz", "/livez")
 
 
@@ -78,11 +113,19 @@ class ComponentServer:
         """Serve until cancelled; `on_listening` is told the port. OSError when the address cannot be had."""
         if config.port == 0:
             return
-        gate = _Gate(self.client, self.authorizer or self.client, config.always_allow_paths)
+        client_ca, front_proxy = await self._authorities(config)
+        gate = _Gate(self.client, self.authorizer or self.client, config, client_ca, front_proxy)
         server = HttpServer(lambda request: self._handle(gate, request))
         with _certificate(config) as (cert, key):
-            tls = server_tls(cert, key, client_ca=await self._client_cas(config))
-        port = await server.listen(config.bind_address, config.port, tls=tls)
+            tls = server_tls(
+                cert,
+                key,
+                client_ca=[pem for pem in (client_ca, front_proxy.ca) if pem],
+                minimum=config.tls_min_version,
+                ciphers=config.tls_cipher_suites,
+            )
+        sharing = config.permit_port_sharing
+        port = await server.listen(config.bind_address, config.port, tls=tls, reuse_port=sharing)
         if on_listening:
             on_listening(port)
         try:
@@ -90,19 +133,22 @@ class ComponentServer:
         finally:
             await server.close()
 
-    async def _client_cas(self, config: ServingConfig) -> list[str]:
-        if config.client_ca_file:
-            return [Path(config.client_ca_file).read_text()]  # noqa: ASYNC240 - once, at the start
+    async def _authorities(self, config: ServingConfig) -> tuple[str, FrontProxy]:
+        """Whose client certificates are accepted (PEM), and which front proxies: what flags do not say the cluster
+        does. OSError for files that cannot be read, and for a lookup that fails where that must not be."""
+        ca, proxy = _read(config.client_ca_file), config.front_proxy
+        if config.skip_lookup or (ca and proxy.ca):
+            return ca, proxy
         try:
             published = await self.client.get(CONFIG_MAPS, "extension-apiserver-authentication", "kube-system")
         except (ApiError, ConnectionFailed, ConfigError) as error:
-            log.warning(
-                "unable to get configmap/extension-apiserver-authentication in kube-system, "
-                "so client certificates will not be accepted: %s", error,
-            )  # fmt: skip
-            return []
-        ca = (published.get("data") or {}).get("client-ca-file", "")
-        return [ca] if ca else []
+            message = f"unable to get configmap/extension-apiserver-authentication in kube-system: {error}"
+            if not config.tolerate_lookup_failure:
+                raise OSError(message) from error
+            log.warning("%s; client certificates that only it can vouch for will not be accepted", message)
+            return ca, proxy
+        data = published.get("data") or {}
+        return ca or data.get("client-ca-file", ""), proxy if proxy.ca else _published_proxy(data)
 
     async def _handle(self, gate: _Gate, request: Request) -> Response:
         refusal = await gate.refusal(request)
@@ -173,17 +219,41 @@ def health_answer(
 class _Gate:
     """Lets requests pass that the API server allows."""
 
-    def __init__(self, client: Client, authorizer: Client, open_paths: tuple[str, ...]) -> None:
+    def __init__(
+        self, client: Client, authorizer: Client, config: ServingConfig, client_ca: str, front_proxy: FrontProxy
+    ) -> None:
         self._client = client
         self._authorizer = authorizer
-        self._open = open_paths
+        self._config = config
+        self._client_ca = client_ca
+        self._front_proxy = front_proxy
         self._users: dict[str, tuple[float, UserInfo | None]] = {}
-        self._rights: dict[tuple[str, ...], tuple[float, bool]] = {}
+        self._rights: dict[tuple[Any, ...], tuple[float, bool]] = {}
+
+    @cached_property
+    def _certificates(self) -> X509Authenticator:
+        from shipwheel.client.x509 import X509Authenticator, load_authorities
+
+        return X509Authenticator(load_authorities(self._client_ca.encode()) if self._client_ca else [])
+
+    @cached_property
+    def _proxies(self) -> FrontProxyAuthenticator:
+        from shipwheel.client.x509 import FrontProxyAuthenticator, load_authorities
+
+        proxy = self._front_proxy
+        return FrontProxyAuthenticator(
+            load_authorities(proxy.ca.encode()) if proxy.ca else [],
+            allowed_names=proxy.allowed_names,
+            user_headers=proxy.username_headers,
+            group_headers=proxy.group_headers,
+            uid_headers=proxy.uid_headers,
+            extra_prefixes=proxy.extra_prefixes,
+        )
 
     async def refusal(self, request: Request) -> Response | None:
         """The answer to a request that may not be answered; None when it may."""
         path = request.path
-        if any(path == each or path.startswith(f"{each}/") for each in self._open):
+        if any(path == each or path.startswith(f"{each}/") for each in self._config.always_allow_paths):
             return None
         try:
             user = await self._who(request)
@@ -199,7 +269,8 @@ class _Gate:
     async def _who(self, request: Request) -> UserInfo | None:
         certificate = request.connection.peer_certificate()
         if certificate:
-            return certificate_user(certificate)
+            user = self._proxies.authenticate(request, certificate) or self._certificates.authenticate(certificate)
+            return _with_group(user, "system:authenticated") if user is not None else None
         kind, _, token = request.header("authorization").partition(" ")
         if kind.lower() != "bearer" or not token:
             return _ANONYMOUS
@@ -208,7 +279,7 @@ class _Gate:
         if until <= now:
             user = await self._review(token.strip())
             _forget_stale(self._users, now)
-            self._users[token] = (now + _CACHE_SECONDS, user)
+            self._users[token] = (now + self._config.token_seconds, user)
         return user
 
     async def _review(self, token: str) -> UserInfo | None:
@@ -217,24 +288,28 @@ class _Gate:
         if not status.get("authenticated"):
             return None
         user = status.get("user") or {}
-        return UserInfo(user.get("username", ""), tuple(user.get("groups") or ()), user.get("uid", ""))
+        extra = {key: tuple(values) for key, values in (user.get("extra") or {}).items()}
+        return UserInfo(user.get("username", ""), tuple(user.get("groups") or ()), user.get("uid", ""), extra)
 
     async def _may(self, user: UserInfo, verb: str, path: str) -> bool:
         if "system:masters" in user.groups:
             return True
         now = self._client.clock.monotonic()
-        key = (user.name, verb, path, *user.groups)
+        key = (user.name, verb, path, *user.groups, *sorted(user.extra.items()))
         until, allowed = self._rights.get(key, (0.0, False))
         if until <= now:
             spec: Obj = {"user": user.name, "groups": list(user.groups)}
             if user.uid:
                 spec["uid"] = user.uid
+            if user.extra:
+                spec["extra"] = {key: list(values) for key, values in user.extra.items()}
             spec["nonResourceAttributes"] = {"path": path, "verb": verb}
             review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
             status = (await self._authorizer.create(SUBJECT_ACCESS_REVIEWS, review)).get("status") or {}
             allowed = bool(status.get("allowed"))
             _forget_stale(self._rights, now)
-            self._rights[key] = (now + _CACHE_SECONDS, allowed)
+            kept = self._config.authorized_seconds if allowed else self._config.unauthorized_seconds
+            self._rights[key] = (now + kept, allowed)
         return allowed
 
 
@@ -250,6 +325,30 @@ def certificate_user(der: bytes) -> UserInfo:
         str(names[0].value) if names else "",
         (*(str(group.value) for group in groups), "system:authenticated"),
     )
+
+
+def _with_group(user: UserInfo, group: str) -> UserInfo:
+    return user if group in user.groups else replace(user, groups=(*user.groups, group))
+
+
+def _published_proxy(data: Mapping[str, str]) -> FrontProxy:
+    """What the cluster says about front proxies; lists are JSON."""
+
+    def names(key: str) -> tuple[str, ...]:
+        return tuple(orjson.loads(data.get(key) or "[]"))
+
+    return FrontProxy(
+        ca=data.get("requestheader-client-ca-file", ""),
+        allowed_names=names("requestheader-allowed-names"),
+        username_headers=names("requestheader-username-headers"),
+        group_headers=names("requestheader-group-headers"),
+        uid_headers=names("requestheader-uid-headers"),
+        extra_prefixes=names("requestheader-extra-headers-prefix"),
+    )
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if path else ""
 
 
 def _forget_stale(cache: dict[Any, tuple[float, Any]], now: float) -> None:
@@ -278,12 +377,25 @@ class _certificate:
     def __enter__(self) -> tuple[str, str]:
         if self._config.cert_file:
             return self._config.cert_file, self._config.key_file
+        if self._config.cert_dir:
+            return self._kept(Path(self._config.cert_dir))
         import tempfile
 
         self._scratch = tempfile.NamedTemporaryFile()
         self._scratch.write(self_signed(self._config.bind_address))
         self._scratch.flush()
         return self._scratch.name, self._scratch.name
+
+    def _kept(self, directory: Path) -> tuple[str, str]:
+        """The pair that was made before, or a new one."""
+        cert, key = directory / f"{self._config.name}.crt", directory / f"{self._config.name}.key"
+        if not (cert.exists() and key.exists()):
+            directory.mkdir(parents=True, exist_ok=True)
+            private, begin, certificate = self_signed(self._config.bind_address).partition(_BEGIN_CERTIFICATE)
+            key.touch(mode=0o600)
+            key.write_bytes(private)
+            cert.write_bytes(begin + certificate)
+        return str(cert), str(key)
 
     def __exit__(self, *exception: object) -> None:
         if self._scratch:

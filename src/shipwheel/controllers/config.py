@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from shipwheel.api.meta import Obj
+from shipwheel.client import features, serving_flags
+from shipwheel.client.fixed_flags import Fixed, check
 from shipwheel.client.flags import LOG_FLAGS, Flag
+from shipwheel.client.serving import ServingConfig
 from shipwheel.controllers.flags import SECTIONS
+
+NAME = "kube-controller-manager"
 
 _YEAR = 365 * 24 * 3600.0
 
@@ -30,29 +35,16 @@ class ControllerManagerConfig:
     cluster_cidr: tuple[str, ...] = ()
     service_cluster_ip_range: tuple[str, ...] = ()
     allocate_node_cidrs: bool = False
-    cidr_allocator_type: str = "RangeAllocator"
-    profiling: bool = False
     # Leader election
     leader_elect: bool = True
     leader_elect_lease_duration: float = 15
     leader_elect_renew_deadline: float = 10
     leader_elect_retry_period: float = 2
-    leader_elect_resource_lock: str = "leases"
     leader_elect_resource_name: str = "kube-controller-manager"
     leader_elect_resource_namespace: str = "kube-system"
     # Serving
-    bind_address: str = "0.0.0.0"
-    secure_port: int = 10257
-    tls_cert_file: str = ""
-    tls_private_key_file: str = ""
-    authentication_kubeconfig: str = ""
-    authorization_kubeconfig: str = ""
-    client_ca_file: str = ""
-    requestheader_client_ca_file: str = ""
-    requestheader_allowed_names: tuple[str, ...] = ()
-    requestheader_username_headers: tuple[str, ...] = ("x-remote-user",)
-    requestheader_group_headers: tuple[str, ...] = ("x-remote-group",)
-    authorization_always_allow_paths: tuple[str, ...] = ("/healthz", "/readyz", "/livez")
+    serving: ServingConfig = field(default_factory=lambda: ServingConfig(port=10257, name=NAME))
+    disabled_metrics: tuple[str, ...] = ()
     # Identity
     root_ca: str = ""
     service_account_private_key: str = ""
@@ -136,6 +128,25 @@ _SIGNERS = {
     "kubelet-serving-": "kubernetes.io/kubelet-serving",
     "legacy-unknown-": "kubernetes.io/legacy-unknown",
 }
+_NO_CLOUD = "there is no cloud provider in it"
+_FIXED = (
+    *serving_flags.FIXED,
+    Fixed("", "cidr-allocator-type", "string", "RangeAllocator"),
+    Fixed("", "cloud-config", "string", ""),
+    Fixed("", "cloud-provider", "string", "", also=("external",)),
+    Fixed("", "concurrent-service-syncs", "int", 1, moot=_NO_CLOUD),
+    Fixed("", "configure-cloud-routes", "bool", True, moot=_NO_CLOUD),
+    Fixed("", "route-reconciliation-period", "duration", "10s", moot=_NO_CLOUD),
+    Fixed("", "external-cloud-volume-plugin", "string", ""),
+    Fixed("", "controller-shutdown-timeout", "duration", "10s", moot="controllers end as soon as they are told to"),
+    Fixed("", "controller-start-interval", "duration", "0s"),
+    Fixed("", "enable-hostpath-provisioner", "bool", False),
+    Fixed("", "enable-leader-migration", "bool", False),
+    Fixed("", "leader-migration-config", "string", ""),
+    Fixed("", "flex-volume-plugin-dir", "string", "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/"),
+    Fixed("", "min-resync-period", "duration", "12h0m0s", moot="nothing is synced anew but what has changed"),
+    Fixed("", "unsupported-kube-api-over-localhost", "bool", False),
+)
 _DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(ControllerManagerConfig)}
 
 FLAGS: tuple[Flag, ...] = (
@@ -144,17 +155,22 @@ FLAGS: tuple[Flag, ...] = (
         for section, rows in SECTIONS.items()
         for name, kind, text in rows
     ),
+    *serving_flags.flags(10257),
+    *(each.as_flag() for each in _FIXED if each not in serving_flags.FIXED),
     *LOG_FLAGS,
 )
 
 
 def from_flags(values: Mapping[str, Any]) -> ControllerManagerConfig:
     """The configuration that flags mean. OSError for files that cannot be read, ValueError for what cannot be."""
+    check(_FIXED, values)
+    features.check(values["feature-gates"])
     settings = {
         field_name: values[name]
         for name in values
         if (field_name := name.replace("-", "_")) in _DEFAULTS
     }  # fmt: skip
+    settings["serving"] = serving_flags.from_flags(values, NAME)
     settings["root_ca"] = _read(values["root-ca-file"])
     settings["service_account_private_key"] = _read(values["service-account-private-key-file"])
     settings["cluster_signing_certificates"] = _signers(values)
@@ -166,14 +182,6 @@ def from_flags(values: Mapping[str, Any]) -> ControllerManagerConfig:
 
 
 def _check(config: ControllerManagerConfig) -> None:
-    if config.profiling:
-        raise ValueError("--profiling: there are no profiling handlers")
-    if config.cidr_allocator_type != "RangeAllocator":
-        raise ValueError(f"--cidr-allocator-type: unknown allocator {config.cidr_allocator_type!r}")
-    if config.leader_elect_resource_lock != "leases":
-        raise ValueError(
-            f'resourceLock: Invalid value: "{config.leader_elect_resource_lock}": resourceLock is not leases'
-        )
     if not config.leader_elect:
         return
     if config.leader_elect_lease_duration <= config.leader_elect_renew_deadline:

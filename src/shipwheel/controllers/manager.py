@@ -22,7 +22,7 @@ from shipwheel.client.events import EventRecorder
 from shipwheel.client.informer import InformerFactory
 from shipwheel.client.leader import ElectionConfig, LeaderElector
 from shipwheel.client.metrics import Metrics
-from shipwheel.client.serving import Check, ComponentServer, ServingConfig, reviewer
+from shipwheel.client.serving import Check, ComponentServer, reviewer
 from shipwheel.controllers.accounts import AccountClients
 from shipwheel.controllers.catalog import ABSENT, Descriptor, select
 from shipwheel.controllers.config import ControllerManagerConfig
@@ -48,7 +48,9 @@ async def run(
     another took over (the process should end then), OSError when the port cannot be had.
     """
     clock = clock or SystemClock()
-    manager = _Manager(config, client, clock, metrics or Metrics(), identity or _identity())
+    manager = _Manager(
+        config, client, clock, metrics or Metrics(disabled=config.disabled_metrics), identity or _identity()
+    )
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(manager.serve(on_serving), name="serve")
         recording = group.create_task(manager.recorder.run(), name="record events")
@@ -162,26 +164,16 @@ class _Manager:
             server = ComponentServer(
                 metrics=self._metrics,
                 client=await reviewer(
-                    config.authentication_kubeconfig, self._client, stack, user_agent="kube-controller-manager"
+                    config.serving.authentication_kubeconfig, self._client, stack, user_agent="kube-controller-manager"
                 ),
                 authorizer=await reviewer(
-                    config.authorization_kubeconfig, self._client, stack, user_agent="kube-controller-manager"
+                    config.serving.authorization_kubeconfig, self._client, stack, user_agent="kube-controller-manager"
                 ),
                 healthz=self._checks,
                 livez=self._checks,
                 configz={"kubecontrollermanager.config.k8s.io": _shown(config)},
             )
-            await server.run(
-                ServingConfig(
-                    bind_address=config.bind_address,
-                    port=config.secure_port,
-                    cert_file=config.tls_cert_file,
-                    key_file=config.tls_private_key_file,
-                    client_ca_file=config.client_ca_file,
-                    always_allow_paths=config.authorization_always_allow_paths,
-                ),
-                on_listening=on_serving,
-            )
+            await server.run(config.serving, on_listening=on_serving)
 
 
 def _check_of(name: str, task: asyncio.Task[None]) -> Check:

@@ -15,10 +15,11 @@ from typing import Any
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import is_qualified_name, is_valid_label_value
 from shipwheel.api.patch import apply_merge_patch
+from shipwheel.client import features
+from shipwheel.client.fixed_flags import is_zero, refusal
 from shipwheel.client.flags import LOG_FLAGS, Flag, format_duration, parse_duration
 from shipwheel.kinds.core.nodelabels import KUBELET_LABELS, KUBELET_PREFIXES, may_label
-from shipwheel.kubelet import features, fixed_settings, node_allocatable
-from shipwheel.kubelet.fixed_settings import Fixed
+from shipwheel.kubelet import fixed_settings, node_allocatable
 from shipwheel.kubelet.pull_records import POLICIES
 from shipwheel.kubelet.settings import KubeletConfig
 from shipwheel.kubelet.thresholds import HARD_DEFAULTS, Threshold, ThresholdError, parse_thresholds
@@ -57,19 +58,11 @@ def _flag(setting: dataclasses.Field[Any]) -> Flag:
     return Flag(name, kind, default, setting.metadata["help"], deprecated=_DEPRECATED if in_file else "")
 
 
-def _fixed_flag(fixed: Fixed) -> Flag:
-    default: Any = parse_duration(fixed.value) if fixed.kind == "duration" else fixed.value
-    if fixed.kind == "stringSlice":
-        default = tuple(default)
-    why = fixed.deprecated or (_DEPRECATED if fixed.file else "")
-    return Flag(fixed.flag, fixed.kind, default, "Nothing but the default can be asked for.", deprecated=why)
-
-
 FLAGS: tuple[Flag, ...] = (
     Flag("config", "string", "", "The Kubelet will load its initial configuration from this file."),
     Flag("config-dir", "string", "", "Path to a directory with drop-ins (*.conf) that override the file."),
     *(_flag(each) for each in _BY_FLAG.values()),
-    *(_fixed_flag(each) for each in fixed_settings.BY_FLAG.values()),
+    *(each.as_flag(deprecated=_DEPRECATED if each.file else "") for each in fixed_settings.BY_FLAG.values()),
     *LOG_FLAGS,
 )
 
@@ -87,13 +80,13 @@ def from_flags(values: Mapping[str, Any], given: Iterable[str] = ()) -> KubeletC
         if name in _BY_FLAG and name in chosen:
             changes[_BY_FLAG[name].name] = _from_flag(_BY_FLAG[name], values[name])
         elif name in fixed_settings.BY_FLAG and name in chosen:
-            _refuse_other(f"--{name}", values[name], _fixed_flag(fixed_settings.BY_FLAG[name]).default)
+            _refuse_other(f"--{name}", values[name], fixed_settings.BY_FLAG[name].default)
     return dataclasses.replace(config, **changes)
 
 
 def _refuse_other(name: str, value: Any, only: Any) -> None:
-    if value != only and not (_is_zero(value) and _is_zero(only)):
-        raise ConfigError(f"{name}: Unsupported value: {value!r}: only {only!r} is supported")
+    if why := refusal(name, value, only):
+        raise ConfigError(why)
 
 
 def _from_flag(setting: dataclasses.Field[Any], value: Any) -> Any:
@@ -217,7 +210,7 @@ def from_object(obj: Obj, base: KubeletConfig | None = None, *, directory: Path 
             changes[setting.name] = _from_file(setting, place, value, directory)
         elif place in fixed_settings.BY_FILE:
             # Upstream's own tools write what is not set as zero.
-            _refuse_other(place, value, value if _is_zero(value) else fixed_settings.BY_FILE[place].value)
+            _refuse_other(place, value, value if is_zero(value) else fixed_settings.BY_FILE[place].value)
         else:
             unknown.append(f'unknown field "{place}"')
     if unknown:
@@ -308,13 +301,7 @@ _MEANT_ZERO = frozenset(
 
 def _is_unset(setting: dataclasses.Field[Any], place: str, value: Any) -> bool:
     scalar = setting.metadata["kind"] in ("duration", "int", "string", "ip")
-    return scalar and place not in _MEANT_ZERO and _is_zero(value)
-
-
-def _is_zero(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(_is_zero(each) for each in value.values())
-    return value in (0, "", "0s", "0", None, [], ())
+    return scalar and place not in _MEANT_ZERO and is_zero(value)
 
 
 def _seconds(value: Any) -> float:

@@ -1,29 +1,10 @@
-"""What upstream's kubelet can be told and ours cannot: asking for the default is fine, for anything else is refused.
-
-So a configuration that was written out in full, as upstream's own tools do, is understood, and nothing is accepted that
-would not be done.
-"""
+"""What upstream's kubelet can be told and ours cannot (see `client.fixed_flags`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from shipwheel.client.flags import Type
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    """`file` is its place in a KubeletConfiguration, `flag` its name on a command line; either may be empty."""
-
-    file: str
-    flag: str
-    kind: Type
-    value: Any
-    """Upstream's default, or what is done here instead. Durations are written as in Go."""
-    deprecated: str = ""
-
+from shipwheel.client.fixed_flags import Fixed
 
 _GONE = "Use --eviction-hard or --eviction-soft instead. Will be removed in a future version."
 

@@ -7,6 +7,7 @@ checked, and all nodes are looked at.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ import yaml
 from shipwheel.api.errors import FieldError, FieldErrorType, invalid, not_supported, required
 from shipwheel.api.meta import Obj
 from shipwheel.client.flags import parse_duration
+
+log = logging.getLogger(__name__)
 
 API_VERSION = "kubescheduler.config.k8s.io/v1"
 DEFAULT_NAME = "default-scheduler"
@@ -234,10 +237,20 @@ def _flags(reader: Reader, given: Obj) -> dict[str, Any]:
         path = "leaderElection.resourceLock"
         reader.errors.append(invalid(path, leader["resourceLock"], 'resourceLock value must be "leases"'))
     connection = reader.fields(given.get("clientConnection"), "clientConnection", _CONNECTION)
+    _tell_of_what_is_not_there(given, connection)
     for name, flag in (("kubeconfig", "kubeconfig"), ("qps", "kube_api_qps"), ("burst", "kube_api_burst")):
         if name in connection:
             found[flag] = connection[name]
     return found
+
+
+def _tell_of_what_is_not_there(given: Obj, connection: Obj) -> None:
+    """Upstream's own tools write these out, with its defaults; so they are no reason to refuse a file."""
+    for name in ("enableProfiling", "enableContentionProfiling"):
+        if given.get(name):
+            log.warning("%s has no effect: there are no profiling handlers", name)
+    if connection.get("contentType", "application/json") not in ("", "application/json"):
+        log.warning("clientConnection.contentType has no effect: requests are always JSON")
 
 
 def _percentage(reader: Reader, value: int | None, path: str) -> None:

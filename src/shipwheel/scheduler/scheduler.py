@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import uuid
+from pathlib import Path
 
 from shipwheel.api.clock import Clock, SystemClock
 from shipwheel.client.client import Client
 from shipwheel.client.events import EventRecorder
 from shipwheel.client.leader import ElectionConfig, LeaderElector
 from shipwheel.client.metrics import Metrics
-from shipwheel.client.serving import ComponentServer, ServingConfig, reviewer
-from shipwheel.scheduler.config import SchedulerConfig
+from shipwheel.client.serving import ComponentServer, reviewer
+from shipwheel.scheduler.config import NAME, SchedulerConfig
 
-USER_AGENT = "kube-scheduler"
+log = logging.getLogger(__name__)
+
 EVENTS_QUEUED = 10_000
 """A burst of pods is a burst of events; they are written when the pods have their nodes."""
 
@@ -42,7 +45,7 @@ async def run(
     from shipwheel.scheduler.profiles import configured
 
     clock = clock or SystemClock()
-    metrics = metrics or Metrics()
+    metrics = metrics or Metrics(disabled=config.disabled_metrics)
     recorder = EventRecorder(client, clock, component=config.scheduler_name, queued=EVENTS_QUEUED)
     scheduler = Scheduler(
         configured(config),
@@ -58,12 +61,12 @@ async def run(
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         server = ComponentServer(
             metrics=metrics,
-            client=await reviewer(config.authentication_kubeconfig, client, stack, user_agent=USER_AGENT),
-            authorizer=await reviewer(config.authorization_kubeconfig, client, stack, user_agent=USER_AGENT),
+            client=await reviewer(config.serving.authentication_kubeconfig, client, stack, user_agent=NAME),
+            authorizer=await reviewer(config.serving.authorization_kubeconfig, client, stack, user_agent=NAME),
             before_metrics=scheduler.refresh_metrics,
         )
         tasks = [
-            group.create_task(server.run(_serving(config)), name="serve"),
+            group.create_task(server.run(config.serving), name="serve"),
             group.create_task(recorder.run(), name="record events"),
         ]
         try:
@@ -76,15 +79,16 @@ async def run(
                 task.cancel()
 
 
-def _serving(config: SchedulerConfig) -> ServingConfig:
-    return ServingConfig(
-        bind_address=config.bind_address,
-        port=config.secure_port,
-        cert_file=config.tls_cert_file,
-        key_file=config.tls_private_key_file,
-        client_ca_file=config.client_ca_file,
-        always_allow_paths=config.authorization_always_allow_paths,
-    )
+def write_config(config: SchedulerConfig) -> None:
+    """Write the configuration to the file that `--write-config-to` names. ConfigurationError, OSError."""
+    import yaml
+
+    from shipwheel.scheduler.export import to_object
+    from shipwheel.scheduler.profiles import configured, known_points
+
+    written = yaml.safe_dump(to_object(config, configured(config), known_points()))
+    Path(config.write_config_to).write_text(written)
+    log.info("Wrote configuration file=%s", config.write_config_to)
 
 
 def _elector(config: SchedulerConfig, client: Client, clock: Clock, metrics: Metrics) -> LeaderElector:

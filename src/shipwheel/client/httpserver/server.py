@@ -34,15 +34,18 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         sock: socket.socket | None = None,
         path: str = "",
+        reuse_port: bool = False,
     ) -> int:
         """Accept connections on an address, a socket of the caller's, or a Unix socket at `path`; returns the
-        port."""
+        port. With `reuse_port` others may listen on it as well."""
         if path:
             listener = await self.loop.create_unix_server(self._connection, path)
         elif sock is not None:
             listener = await self.loop.create_server(self._connection, sock=sock, ssl=tls, backlog=1024)
         else:
-            listener = await self.loop.create_server(self._connection, host, port, ssl=tls, backlog=1024)
+            listener = await self.loop.create_server(
+                self._connection, host, port, ssl=tls, backlog=1024, reuse_port=reuse_port or None
+            )
         self._listeners.append(listener)
         if self._sweeper is None:
             self._sweep()

@@ -87,3 +87,9 @@ def refusal(gates: Mapping[str, bool]) -> str:
             shown, locked = str(wanted).lower(), str(present).lower()
             return f"cannot set feature gate {name} to {shown}, feature is locked to {locked}"
     return ""
+
+
+def check(gates: Mapping[str, bool]) -> None:
+    """ValueError for gates, as `--feature-gates` has them (`kube:` may be before their names), that cannot be had."""
+    if why := refusal({name.removeprefix("kube:"): wanted for name, wanted in gates.items()}):
+        raise ValueError(why)
