@@ -1,4 +1,5 @@
-"""Carrying out what `lifecycle` decided: sandboxes, containers, hooks, in upstream's order and with its events.
+"""Carrying out what `lifecycle` decided: sandboxes, containers, hooks, in upstream's order and with its events. (How
+they end is in `killer`.)
 
 An action that fails raises `StartFault` with the reason that the container's status shows. Nothing here decides
 what is to be done, and nothing here remembers: a step that was interrupted is decided anew from what is there.
@@ -6,7 +7,6 @@ what is to be done, and nothing here remembers: a step that was interrupted is d
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import secrets
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj
-from shipwheel.kubelet import lifecycle, podspec
+from shipwheel.kubelet import podspec
 from shipwheel.kubelet.backoff import BackOff
 from shipwheel.kubelet.container_config import (
     ConfigFault,
@@ -25,7 +25,6 @@ from shipwheel.kubelet.container_config import (
     container_config,
     linux_resources,
     pod_log_directory,
-    restored,
     sandbox_config,
 )
 from shipwheel.kubelet.credentials import credentials_for, secret_entries
@@ -34,7 +33,7 @@ from shipwheel.kubelet.downward import PodFacts
 from shipwheel.kubelet.environment import EnvironmentFault, Sources, environment
 from shipwheel.kubelet.hooks import HookFault, Hooks
 from shipwheel.kubelet.images import ImageFault, ImageManager, Wanted
-from shipwheel.kubelet.lifecycle import KillReason
+from shipwheel.kubelet.killer import Killer, KillFault
 from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.pleg import Pleg
@@ -75,10 +74,6 @@ class StartFault(Exception):
 
 class SandboxFault(Exception):
     """The sandbox could not be made; an event told why."""
-
-
-class KillFault(Exception):
-    """Something of the pod could not be stopped."""
 
 
 _UNPREPARED = (
@@ -139,6 +134,8 @@ class Executor:
         volumes: Volumes,
         objects: Objects,
         cgroups: Cgroups,
+        hooks: Hooks,
+        killer: Killer,
         clock: Clock,
         record: Record,
         measures: KubeletMetrics,
@@ -158,6 +155,8 @@ class Executor:
         self._volumes = volumes
         self._objects = objects
         self._cgroups = cgroups
+        self._hooks = hooks
+        self._killer = killer
         self._clock = clock
         self._record = record
         self._measures = measures
@@ -169,7 +168,6 @@ class Executor:
         self._runtime_handler = runtime_handler
         self._managers = managers
         self._node_openers = node_openers
-        self._hooks = Hooks(runtime, clock)
         self._turnstile = Turnstile(at_once)
         self.crash_backoff = BackOff()
 
@@ -495,127 +493,12 @@ class Executor:
             # The message may hold secrets: the event does not repeat it.
             self._record(pod, container, "Warning", "FailedPostStartHook", "PostStartHook failed")
             try:
-                await self.kill(pod, container, container_id, "FailedPostStartHook", "FailedPostStartHook")
+                await self._killer.kill(pod, container, container_id, "FailedPostStartHook", "FailedPostStartHook")
             except KillFault as kill:
                 log.warning("%s", kill)
             raise StartFault("PostStartHookError", str(fault)) from fault
 
-    # Stopping
-
-    async def kill(
-        self,
-        pod: Obj,
-        container: Obj,
-        container_id: str,
-        message: str = "",
-        reason: KillReason = "",
-        *,
-        grace: int | None = None,
-        turn: Callable[[float], Awaitable[None]] | None = None,
-        pod_ip: str = "",
-    ) -> None:
-        """Stop a container: its preStop hook, its turn, then the signal. `grace` overrides what the object says.
-        KillFault when the runtime refuses."""
-        left = float(lifecycle.stop_grace(pod, container, reason))
-        text = message or f"Stopping container {container['name']}"
-        self._record(pod, container, "Normal", "Killing", text)
-        if grace is not None:
-            left = float(grace)
-        handler = (container.get("lifecycle") or {}).get("preStop")
-        if handler and left > 0:
-            left -= await self._pre_stop(pod, container, container_id, handler, left, pod_ip)
-        if turn is not None and left > 0:
-            began = self._clock.monotonic()
-            await turn(left)
-            left -= int(self._clock.monotonic() - began)
-        seconds = max(int(left), lifecycle.MINIMUM_GRACE)
-        try:
-            await self._runtime.stop_container(container_id, seconds)
-        except RuntimeFault as fault:
-            if fault.code != "NOT_FOUND":
-                raise KillFault(f"failed to kill container {container['name']}: {rpc_error(fault)}") from fault
-
-    async def _pre_stop(
-        self, pod: Obj, container: Obj, container_id: str, handler: Obj, limit: float, pod_ip: str
-    ) -> int:
-        """Run the hook, at most `limit` seconds; returns the whole seconds it took."""
-        began = self._clock.monotonic()
-        hook = asyncio.ensure_future(self._hooks.run(pod, container, container_id, handler, pod_ip))
-        timer = asyncio.ensure_future(self._clock.sleep(limit))
-        try:
-            await asyncio.wait({hook, timer}, return_when=asyncio.FIRST_COMPLETED)
-            if hook.done():
-                hook.result()
-        except HookFault as fault:
-            log.info("%s", fault)
-            self._record(pod, container, "Warning", "FailedPreStopHook", "PreStopHook failed")
-        finally:
-            for each in (hook, timer):
-                each.cancel()
-            await asyncio.gather(hook, timer, return_exceptions=True)
-        return int(self._clock.monotonic() - began)
-
-    async def kill_pod(self, pod: Obj, observed: PodObservation, grace: int | None = None) -> None:
-        """Stop every running container, sidecars last, then the sandboxes. KillFault when something resists."""
-        running = observed.running
-        waits = lifecycle.termination_order(pod, {each.name for each in running})
-        stopped = {each.name: asyncio.Event() for each in running}
-        faults: list[str] = []
-
-        async def stop(seen: ContainerObservation) -> None:
-            async def turn(limit: float) -> None:
-                await self._within(limit, [stopped[name] for name in waits.get(seen.name, ())])
-
-            container = podspec.find_container(pod, seen.name)
-            try:
-                if container is None:
-                    await self._kill_unknown(seen.id, grace)
-                else:
-                    ip = observed.ips[0] if observed.ips else ""
-                    await self.kill(
-                        pod, container, seen.id, grace=grace,
-                        turn=turn if waits.get(seen.name) else None, pod_ip=ip,
-                    )  # fmt: skip
-            except KillFault as fault:
-                faults.append(str(fault))
-            stopped[seen.name].set()
-
-        async with asyncio.TaskGroup() as group:
-            for seen in running:
-                group.create_task(stop(seen))
-        for sandbox in observed.sandboxes:
-            try:
-                await self._runtime.stop_sandbox(sandbox.id)
-            except RuntimeFault as fault:
-                if fault.code != "NOT_FOUND":
-                    faults.append(f"failed to stop sandbox {sandbox.id}: {rpc_error(fault)}")
-        if faults:
-            raise KillFault("; ".join(faults))
-
-    async def _within(self, limit: float, events: Sequence[asyncio.Event]) -> None:
-        async def all_set() -> None:
-            for event in events:
-                await event.wait()
-
-        wait = asyncio.ensure_future(all_set())
-        timer = asyncio.ensure_future(self._clock.sleep(limit))
-        try:
-            await asyncio.wait({wait, timer}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in (wait, timer):
-                each.cancel()
-            await asyncio.gather(wait, timer, return_exceptions=True)
-
-    async def _kill_unknown(self, container_id: str, grace: int | None) -> None:
-        """Stop a container that its pod's object does not name, by what its own annotations say."""
-        try:
-            status = await self._runtime.container_status(container_id)
-        except RuntimeFault as fault:
-            if fault.code == "NOT_FOUND":
-                return
-            raise KillFault(rpc_error(fault)) from fault
-        pod, container = restored(status.labels, status.annotations)
-        await self.kill(pod, container, container_id, grace=grace)
+    # Changing and removing them
 
     async def resize(self, pod: Obj, container: Obj, container_id: str) -> None:
         """Set a running container to its resources; RuntimeFault when that is refused."""
@@ -626,9 +509,6 @@ class Executor:
     async def remove_container(self, container_id: str) -> None:
         """RuntimeFault when it cannot be removed. Its log stays until its pod goes."""
         await self._runtime.remove_container(container_id)
-
-    async def stop_sandbox(self, sandbox_id: str) -> None:
-        await self._runtime.stop_sandbox(sandbox_id)
 
 
 def _attempt(latest: ContainerObservation | None, log_directory: Path) -> int:

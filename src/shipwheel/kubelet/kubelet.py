@@ -36,7 +36,9 @@ from shipwheel.kubelet.downward import PodFacts
 from shipwheel.kubelet.eviction import Observation
 from shipwheel.kubelet.executor import Executor, Paths
 from shipwheel.kubelet.garbage import ImagePolicy
+from shipwheel.kubelet.hooks import Hooks
 from shipwheel.kubelet.images import ImageManager
+from shipwheel.kubelet.killer import Killer
 from shipwheel.kubelet.machine import (
     Machine,
     allow_files,
@@ -346,6 +348,8 @@ class Kubelet:
         paths = Paths(self.root, Path(config.container_logs_dir) if config.container_logs_dir else None)
         self._cgroups = self._make_cgroups()
         resolver = parse_resolv_conf(Path(config.resolv_conf).read_text()) if config.resolv_conf else None
+        hooks = Hooks(self.runtime, self.clock)
+        killer = Killer(self.runtime, self.clock, self.record, hooks)
         executor = Executor(
             runtime=self.runtime,
             pleg=self.pleg,
@@ -353,6 +357,8 @@ class Kubelet:
             volumes=self.volumes,
             objects=self._objects,
             cgroups=self._cgroups,
+            hooks=hooks,
+            killer=killer,
             clock=self.clock,
             record=self.record,
             measures=self._measures,
@@ -376,6 +382,7 @@ class Kubelet:
             runtime=self.runtime,
             runtime_name=lambda: self.state.name,
             executor=executor,
+            killer=killer,
             pleg=self.pleg,
             prober=self._prober,
             statuses=self._statuses,

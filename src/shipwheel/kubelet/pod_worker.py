@@ -22,7 +22,8 @@ from shipwheel.kubelet import lifecycle, podspec, status
 from shipwheel.kubelet.allocation import Allocations, Resize, in_force
 from shipwheel.kubelet.container_config import pod_log_directory
 from shipwheel.kubelet.container_status import Waiting
-from shipwheel.kubelet.executor import Begun, Executor, KillFault, SandboxFault, StartFault
+from shipwheel.kubelet.executor import Begun, Executor, SandboxFault, StartFault
+from shipwheel.kubelet.killer import Killer, KillFault
 from shipwheel.kubelet.lifecycle import Actions
 from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.observed import PodObservation
@@ -65,6 +66,7 @@ class Kit:
     runtime: Runtime
     runtime_name: Callable[[], str]
     executor: Executor
+    killer: Killer
     pleg: Pleg
     prober: Prober
     statuses: StatusManager
@@ -417,7 +419,7 @@ class PodWorker:
             if actions.create_sandbox and actions.sandbox_id:
                 text = "Pod sandbox changed, it will be killed and re-created."
                 self.kit.record(pod, None, "Normal", "SandboxChanged", text)
-            done = await self._unless_ending(executor.kill_pod(pod, observed))
+            done = await self._unless_ending(self.kit.killer.kill_pod(pod, observed))
             if not (done and actions.create_sandbox):
                 return 0.0
             await self._remove(pod, observed, keep=0)
@@ -465,11 +467,11 @@ class PodWorker:
         for kill in actions.kill:
             container = podspec.find_container(pod, kill.name)
             if container is not None:
-                await self.kit.executor.kill(pod, container, kill.container_id, kill.message, kill.reason, pod_ip=ip)
+                await self.kit.killer.kill(pod, container, kill.container_id, kill.message, kill.reason, pod_ip=ip)
         for reset in actions.reset:
             container = podspec.find_container(pod, reset.name)
             if reset.running and container is not None:
-                await self.kit.executor.kill(
+                await self.kit.killer.kill(
                     pod, container, reset.container_id, "killing", "RestartAllContainers", grace=0
                 )
             await self.kit.executor.remove_container(reset.container_id)
@@ -583,7 +585,7 @@ class PodWorker:
         """Stop the pod; False when that was broken off because it got less time than it had."""
         self._shortened.clear()
         grace = _grace(self.pod, self._ending)
-        kill = asyncio.ensure_future(self.kit.executor.kill_pod(self.pod, observed, max(1, grace)))
+        kill = asyncio.ensure_future(self.kit.killer.kill_pod(self.pod, observed, max(1, grace)))
         shortened = asyncio.ensure_future(self._shortened.wait())
         try:
             await asyncio.wait({kill, shortened}, return_when=asyncio.FIRST_COMPLETED)
