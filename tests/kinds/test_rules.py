@@ -175,3 +175,12 @@ def test_transitions_need_items_that_can_be_told_apart() -> None:
     errors.clear()
     check_rules(schema("self == oldSelf", at="parts", below="items"), "schema", errors)
     assert errors == []
+
+
+def test_a_rule_that_takes_too_long_is_broken_off() -> None:
+    declared = schema("self.names.all(a, self.names.all(b, a + b != 'yx'))", "self.on")
+    (complaint,) = follow(declared, {"names": ["x"] * 300, "on": False})
+    assert complaint.startswith(
+        "spec: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no further validation "
+        "rules will be run due to call cost exceeds limit for rule: "
+    )

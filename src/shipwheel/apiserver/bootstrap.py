@@ -106,13 +106,6 @@ async def make_priority_classes(server: Any) -> None:
         )
 
 
-async def make_service_cidr(server: Any, ranges: Sequence[str]) -> None:
-    """The ranges that this server gives services' addresses from, as the default ServiceCIDR (KEP-1880). The
-    controller of ServiceCIDRs tells that it is ready."""
-    service_cidrs = GroupResource("networking.k8s.io", "servicecidrs")
-    await ensure(server, service_cidrs, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": list(ranges)}})
-
-
 async def make_service_range(server: Any, ranges: Sequence[str]) -> None:
     """The ServiceCIDR that says which addresses services are given (KEP-1880)."""
     resource = GroupResource("networking.k8s.io", "servicecidrs")

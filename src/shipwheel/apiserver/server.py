@@ -368,7 +368,6 @@ class ApiServer:
         await self.api_services.ensure()
         await bootstrap.make_service_range(self, config.service_cluster_ip_range)
         await bootstrap.note_start_of_token_tracking(self)
-        await bootstrap.make_service_cidr(self, config.service_cluster_ip_range)
         await bootstrap.make_kubernetes_service(self, self.services.first_address, config.secure_port)
         await self.master_leases.renew()
         client_ca = _text_of(config.client_ca_file)

@@ -9,7 +9,7 @@ depends on them nothing is said. A warning that is missing does no harm, one tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,27 +48,27 @@ class Schemas:
 
 def complaints(expression: str, schemas: Schemas) -> list[str]:
     """What is wrong, as the compiler of CEL tells it: with the line and an arrow below."""
-    bare = _without_texts(expression)
-    declared, undefined = _declared(bare, schemas)
-    found = [(*_position(expression, offset), f"undefined field '{name}'") for offset, name in undefined]
-    found += _mismatches(_without_has(expression, bare), declared, [*schemas.others, *schemas.roots])
-    return [_shown(expression, line, column, message) for line, column, message in sorted(found)]
+    return check(expression, schemas)[0]
 
 
 def type_of(expression: str, schemas: Schemas) -> Any:
     """The type of an expression's value; unknown when it does not compile."""
+    return check(expression, schemas)[1]
+
+
+def check(expression: str, schemas: Schemas) -> tuple[list[str], Any]:
+    """Both at once."""
     from cel_expr_python import cel
 
     bare = _without_texts(expression)
-    declared, _ = _declared(bare, schemas)
+    declared, undefined = _declared(bare, schemas)
+    found = [(*_position(expression, offset), f"undefined field '{name}'") for offset, name in undefined]
+    kind = cel.Type.DYN
     try:
-        return (
-            _environment(declared, [*schemas.others, *schemas.roots])
-            .compile(_without_has(expression, bare))
-            .return_type()
-        )
-    except RuntimeError:
-        return cel.Type.DYN
+        kind = _environment(declared, schemas).compile(_without_has(expression, bare)).return_type()
+    except RuntimeError as error:
+        found += _mismatches(str(error))
+    return [_shown(expression, line, column, message) for line, column, message in sorted(found)], kind
 
 
 def names(expression: str) -> set[str]:
@@ -179,23 +179,20 @@ def _without_has(expression: str, bare: str) -> str:
     return expression
 
 
-def _mismatches(expression: str, declared: Mapping[str, Any], roots: Iterable[str]) -> list[tuple[int, int, str]]:
-    try:
-        _environment(declared, roots).compile(expression)
-    except RuntimeError as error:
-        text = str(error).removesuffix(" [INVALID_ARGUMENT]")
-        return [
-            (int(line), int(column), message)
-            for line, column, message in _ERROR.findall(text.replace("null_type", "null"))
-            if message.startswith(_MISMATCH) and _UNKNOWN not in message and not _NUMBERS.fullmatch(message)
-        ]
-    return []
+def _mismatches(told: str) -> list[tuple[int, int, str]]:
+    """Those among the compiler's complaints that are about the types of what is known."""
+    found = _ERROR.findall(told.removesuffix(" [INVALID_ARGUMENT]").replace("null_type", "null"))
+    return [
+        (int(line), int(column), message)
+        for line, column, message in found
+        if message.startswith(_MISMATCH) and _UNKNOWN not in message and not _NUMBERS.fullmatch(message)
+    ]
 
 
-def _environment(declared: Mapping[str, Any], roots: Iterable[str]) -> Any:
+def _environment(declared: Mapping[str, Any], schemas: Schemas) -> Any:
     from cel_expr_python import cel
 
-    return environment({**dict.fromkeys(roots, cel.Type.DYN), **declared})
+    return environment({**dict.fromkeys([*schemas.others, *schemas.roots], cel.Type.DYN), **declared})
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:

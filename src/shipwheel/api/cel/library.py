@@ -35,6 +35,10 @@ class CelError(ValueError):
     """An expression that cannot be compiled, or has no answer."""
 
 
+class CostExceeded(CelError):
+    """It took too many steps. (The runtime counts those of its loops, ten thousand at most.)"""
+
+
 # Quantities and versions
 
 
@@ -368,7 +372,12 @@ _CODE = re.compile(r"^[A-Z_]+: ")
 def evaluate(program: Any, data: Mapping[str, Any]) -> tuple[Any, str]:
     """The value of a compiled expression, and its type. CelError, in the words of upstream's runtime, when it has
     none."""
-    result = program.eval(data=data)
+    try:
+        result = program.eval(data=data)
+    except RuntimeError as error:
+        if "Iteration budget exceeded" in str(error):
+            raise CostExceeded("operation cancelled: actual cost limit exceeded") from None
+        raise CelError(_CODE.sub("", str(error))) from None
     value, kind = result.value(), result.type().name().lower()
     if kind != "error":
         return value, kind

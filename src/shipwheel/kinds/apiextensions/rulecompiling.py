@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from shipwheel.api.cel.checking import Schemas, complaints, fields_of, names, type_of
+from shipwheel.api.cel.checking import Schemas, check, fields_of, names
 from shipwheel.api.cel.library import CelError, compile_in, environment
 from shipwheel.api.errors import invalid
 from shipwheel.api.meta import Obj
@@ -146,9 +146,10 @@ def _problem(expression: str, schema: Mapping[str, Any], rule: Obj, wanted: str,
         compile_in(_environment(), expression)
     except CelError as error:
         return str(error)
-    if found := complaints(expression, schemas):
+    found, kind = check(expression, schemas)
+    if found:
         return "compilation failed: " + "\n".join(found)
-    return "" if type_of(expression, schemas).name() in (wanted, "DYN") else otherwise
+    return "" if kind.name() in (wanted, "DYN") else otherwise
 
 
 def _schemas(schema: Mapping[str, Any], *, is_optional: bool) -> Schemas:

@@ -5,18 +5,18 @@ makes it a transition rule: without a former value it is not asked). Rules are c
 looked at, and kept with the schema. On an update, a rule that does not hold for a value that is as it was only warns
 (KEP-4008, ratcheting).
 
-What differs from upstream: an evaluation's cost is not counted, only its worst case is estimated when the rule is
-declared; lists that are sets or maps are compared in their order; times, durations and bytes are texts inside lists
-and maps.
+What differs from upstream: of an evaluation's cost only the steps of loops are counted; lists that are sets or maps are
+compared in their order; times, durations and bytes are texts inside lists and maps.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from shipwheel.api.cel.library import CelError, evaluate
+from shipwheel.api.cel.library import CelError, CostExceeded, evaluate
 from shipwheel.api.cel.names import escape
 from shipwheel.api.errors import FieldError, FieldErrorType, duplicate, forbidden, invalid, required
 from shipwheel.api.meta import Obj
@@ -58,9 +58,14 @@ def follow_rules(schema: Schema, new: Obj, found: list[FieldError], old: Any = _
         return outcome
     if any(error.type in _BLOCKING for error in found):
         outcome.errors.append(invalid(NO_FIELD, None, _NOT_CHECKED))
-    else:
+        return outcome
+    with contextlib.suppress(_Stop):
         _follow(node, new, _Before(old, None, new), "", outcome)
     return outcome
+
+
+class _Stop(Exception):
+    """No further rules are asked."""
 
 
 class _Before(NamedTuple):
@@ -226,7 +231,13 @@ def _ask(node: _Node, value: Any, before: _Before, path: str, outcome: Outcome) 
     for rule in node.rules:
         if rule.uses_former and former is None and not rule.is_optional:
             continue
-        for error, may_ratchet in _complaints(rule, node, value, data, path):
+        try:
+            complaints = list(_complaints(rule, node, value, data, path))
+        except CostExceeded as exceeded:
+            why = f"'{exceeded}': no further validation rules will be run due to call cost exceeds limit for rule: "
+            outcome.errors.append(invalid(path or NO_FIELD, node.type, f"{why}{rule.called}"))
+            raise _Stop from None
+        for error, may_ratchet in complaints:
             if may_ratchet and not rule.uses_former and before.is_unchanged():
                 outcome.warnings.append(str(error))
             else:
@@ -241,6 +252,8 @@ def _complaints(rule: Rule, node: _Node, value: Any, data: Obj, path: str) -> It
         return
     try:
         holds, _ = evaluate(rule.program, data)
+    except CostExceeded:
+        raise
     except CelError as error:
         yield invalid(here, node.type, _unanswered(str(error), rule)), False
         return
