@@ -481,6 +481,13 @@ async def test_what_is_counted(tmp_path: Path) -> None:
             'kubelet_started_containers_total{container_type="container"} 1.0',
             'kubelet_runtime_operations_total{operation_type="run_podsandbox"} 1.0',
             "kubelet_pod_start_duration_seconds_count 1.0",
+            "kubelet_containers_per_pod_count_count 2.0",
+            "kubelet_pod_worker_start_duration_seconds_count 2.0",
+            'kubelet_run_podsandbox_duration_seconds_count{runtime_handler=""} 1.0',
+            'kubelet_working_pods{config="desired",lifecycle="sync",static=""} 1.0',
+            'kubelet_working_pods{config="desired",lifecycle="terminated",static=""} 1.0',
+            "kubelet_mirror_pods 0.0",
+            "kubelet_pod_in_progress_resizes 0.0",
         ):
             assert line in told
         probes = made.kubelet.probe_metrics.exposition().decode()

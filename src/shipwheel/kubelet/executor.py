@@ -34,7 +34,7 @@ from shipwheel.kubelet.environment import EnvironmentFault, Sources, environment
 from shipwheel.kubelet.hooks import HookFault, Hooks
 from shipwheel.kubelet.images import ImageFault, ImageManager, Wanted
 from shipwheel.kubelet.killer import Killer, KillFault
-from shipwheel.kubelet.measures import KubeletMetrics
+from shipwheel.kubelet.measures import KubeletMetrics, timing
 from shipwheel.kubelet.observed import ContainerObservation, PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.pull_records import Opener
@@ -213,7 +213,7 @@ class Executor:
             os.makedirs(config.log_directory, mode=0o755, exist_ok=True)
             handler = self._runtime_handler(pod)
             async with self._turnstile.passing(begun=False):
-                sandbox_id = await self._runtime.run_sandbox(config, runtime_handler=handler)
+                sandbox_id = await self._run_sandbox(config, handler)
         except (RuntimeFault, HostnameFault, NamespaceFault, OSError, LookupError) as fault:
             why = rpc_error(fault) if isinstance(fault, RuntimeFault) else str(fault)
             text = f"Failed to create pod sandbox: {why}"
@@ -227,6 +227,14 @@ class Executor:
             self._record(pod, None, "Warning", "FailedPodSandBoxStatus", text)
             raise SandboxFault(text) from fault
         return sandbox_id, sandbox.ips
+
+    async def _run_sandbox(self, config: SandboxConfig, handler: str) -> str:
+        with timing(self._measures.sandbox_duration.labels(handler), self._clock):
+            try:
+                return await self._runtime.run_sandbox(config, runtime_handler=handler)
+            except RuntimeFault:
+                self._measures.sandbox_errors.labels(handler).inc()
+                raise
 
     # Starting containers
 

@@ -190,6 +190,7 @@ class Kubelet:
         listed = [each.strip() for each in config.node_ip.split(",") if each.strip()]
         self.host_ips: Sequence[str] = node_status.host_ips(listed or [default_address()])
         self._measures.node_name.labels(self.node_name).set(1)
+        self._measures.cgroup_version.set(2 if self.machine.cgroup_v2 else 1)
         self._simulated = simulated
         self._sources_read = asyncio.Event()
         self._started_at = int(clock.now().timestamp() * 1e9)

@@ -7,12 +7,16 @@ asks for it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 from shipwheel.api.clock import Clock
 from shipwheel.client.metrics import Metrics, exponential
 from shipwheel.kubelet.runtime.base import Runtime, RuntimeFault
+
+if TYPE_CHECKING:
+    from shipwheel.client.histogram import Histogram, Series
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STARTUP = (
@@ -66,6 +70,32 @@ class KubeletMetrics:
             "[ALPHA] Duration in seconds to sync a single pod. Broken down by operation type: create, update, or sync",
             SECONDS,
             ("operation_type",),
+        )
+        self.worker_start_duration = histogram(
+            "kubelet_pod_worker_start_duration_seconds",
+            "[ALPHA] Duration in seconds from kubelet seeing a pod to starting a worker.",
+            SECONDS,
+        )
+        self.containers_per_pod = histogram(
+            "kubelet_containers_per_pod_count", "[ALPHA] The number of containers per pod.", exponential(1, 2, 5)
+        )
+        self.cgroup_duration = histogram(
+            "kubelet_cgroup_manager_duration_seconds",
+            "[ALPHA] Duration in seconds for cgroup manager operations. Broken down by method.",
+            SECONDS,
+            ("operation_type",),
+        )
+        self.cgroup_version = gauge("kubelet_cgroup_version", "[ALPHA] cgroup version on the hosts.")
+        self.sandbox_duration = histogram(
+            "kubelet_run_podsandbox_duration_seconds",
+            "[ALPHA] Duration in seconds of the run_podsandbox operations. Broken down by RuntimeClass.Handler.",
+            SECONDS,
+            ("runtime_handler",),
+        )
+        self.sandbox_errors = counter(
+            "kubelet_run_podsandbox_errors_total",
+            "[ALPHA] Cumulative number of the run_podsandbox operation errors by RuntimeClass.Handler.",
+            ("runtime_handler",),
         )
         self.start_duration = histogram(
             "kubelet_pod_start_duration_seconds",
@@ -191,9 +221,48 @@ class KubeletMetrics:
             "pods. static is true if the pod is not from the apiserver.",
             ("static",),
         )
+        self.mirror_pods = gauge(
+            "kubelet_mirror_pods",
+            "[ALPHA] The number of mirror pods the kubelet will try to create (one per admitted static pod)",
+        )
+        self.working_pods = gauge(
+            "kubelet_working_pods",
+            "[ALPHA] Number of pods the kubelet is actually running, broken down by lifecycle phase, whether the pod "
+            "is desired, orphaned, or runtime only (also orphaned), and whether the pod is static. An orphaned pod has "
+            "been removed from local configuration or force deleted in the API and consumes resources that are not "
+            "otherwise visible.",
+            ("lifecycle", "config", "static"),
+        )
+        self.pending_resizes = gauge(
+            "kubelet_pod_pending_resizes", "[ALPHA] Number of pending resizes for pods.", ("reason",)
+        )
+        self.resizes_in_progress = gauge(
+            "kubelet_pod_in_progress_resizes", "[ALPHA] Number of in-progress resizes for pods."
+        )
         self.ephemeral_containers = gauge(
             "kubelet_managed_ephemeral_containers",
             "[ALPHA] Current number of ephemeral containers in pods managed by this kubelet.",
+        )
+
+
+class ServerMetrics:
+    """What the kubelet's own server is asked for."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        labels = ("method", "path", "server_type", "long_running")
+        self.requests = metrics.counter(
+            "kubelet_http_requests_total",
+            "[ALPHA] Number of the http requests received since the server started",
+            labels,
+        )
+        self.in_flight = metrics.gauge(
+            "kubelet_http_inflight_requests", "[ALPHA] Number of the inflight http requests", labels
+        )
+        self.duration = metrics.histogram(
+            "kubelet_http_requests_duration_seconds",
+            "[ALPHA] Duration in seconds to serve http requests",
+            SECONDS,
+            labels,
         )
 
 
@@ -212,6 +281,16 @@ class ProbeMetrics:
             SECONDS,
             ("probe_type", "container", "pod", "namespace"),
         )
+
+
+@contextmanager
+def timing(histogram: Histogram | Series, clock: Clock) -> Iterator[None]:
+    """Observe how long what is done inside takes."""
+    began = clock.monotonic()
+    try:
+        yield
+    finally:
+        histogram.observe(clock.monotonic() - began)
 
 
 def image_size_bucket(size: int) -> str:
@@ -252,14 +331,12 @@ class _Measured:
         errors = self._metrics.operation_errors
 
         async def call(*args: Any, **options: Any) -> Any:
-            began = self._clock.monotonic()
             total.inc()
             try:
-                return await getattr(self._runtime, name)(*args, **options)
+                with timing(duration, self._clock):
+                    return await getattr(self._runtime, name)(*args, **options)
             except RuntimeFault:
                 errors.labels(operation).inc()
                 raise
-            finally:
-                duration.observe(self._clock.monotonic() - began)
 
         return call

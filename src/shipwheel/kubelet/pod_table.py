@@ -13,17 +13,28 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj, is_being_deleted
-from shipwheel.kubelet import podspec
+from shipwheel.kubelet import podspec, resizing
 from shipwheel.kubelet.admission import Admission, shortage_message, shortages
 from shipwheel.kubelet.measures import KubeletMetrics
 from shipwheel.kubelet.mirror import Mirrors
 from shipwheel.kubelet.pleg import Pleg, RunningPod
-from shipwheel.kubelet.pod_worker import Ending, Kit, PodWorker
+from shipwheel.kubelet.pod_worker import Ending, Kit, PodWorker, Stage
 from shipwheel.kubelet.status_manager import StatusManager
 
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 2.0
+_LIFECYCLE: dict[Stage, str] = {
+    "living": "sync",
+    "dying": "terminating",
+    "dead": "terminated",
+    "settled": "terminated",
+    "gone": "terminated",
+}
+"""What metrics call a worker's stages."""
+_WORKING = (
+    ("desired", "true"), ("desired", ""), ("orphan", "true"), ("orphan", ""), ("runtime_only", "unknown"),
+)  # fmt: skip
 _METRIC_STATES = {"CREATED": "created", "RUNNING": "running", "EXITED": "exited", "UNKNOWN": "unknown"}
 
 
@@ -117,6 +128,7 @@ class PodTable:
     def _begin(self, pod: Obj) -> None:
         """Give a pod its worker."""
         worker = PodWorker(pod, self.kit)
+        self._measures.containers_per_pod.observe(len(podspec.containers(pod)))
         if is_being_deleted(pod):
             worker.terminate()
         elif not podspec.is_terminal(podspec.phase_of(pod)):
@@ -249,6 +261,7 @@ class PodTable:
             ephemeral += len(podspec.ephemeral_containers(worker.pod))
             running += any(each.ready for each in worker.observed.sandboxes)
             states.update(_METRIC_STATES[each.state] for each in worker.observed.containers)
+        self._measure_work()
         measures.running_pods.set(running)
         measures.ephemeral_containers.set(ephemeral)
         for state in _METRIC_STATES.values():
@@ -256,6 +269,31 @@ class PodTable:
         for static in ("true", "false"):
             measures.desired_pods.labels(static).set(desired[static])
             measures.active_pods.labels(static).set(active[static])
+
+    def _measure_work(self) -> None:
+        """What workers are at."""
+        measures, mirrors = self._measures, 0
+        working: Counter[tuple[str, str, str]] = Counter()
+        pending: Counter[str] = Counter()
+        in_progress = 0
+        for worker in self:
+            static = podspec.is_static(worker.pod)
+            mirrors += static and worker.could_be_running
+            # What was found in the runtime has no containers of its own to run.
+            config = "desired" if podspec.containers(worker.pod) else "runtime_only"
+            origin = "unknown" if config == "runtime_only" else "true" if static else ""
+            working[_LIFECYCLE[worker.stage], config, origin] += 1
+            for each in worker.resizing.conditions:
+                if each["type"] == resizing.PENDING:
+                    pending[each["reason"].lower()] += 1
+                in_progress += each["type"] == resizing.IN_PROGRESS
+        measures.mirror_pods.set(mirrors)
+        for lifecycle in dict.fromkeys(_LIFECYCLE.values()):
+            for config, origin in _WORKING:
+                measures.working_pods.labels(lifecycle, config, origin).set(working[lifecycle, config, origin])
+        for reason in ("deferred", "infeasible"):
+            measures.pending_resizes.labels(reason).set(pending[reason])
+        measures.resizes_in_progress.set(in_progress)
 
     def holding(self) -> list[Obj]:
         """The pods that hold resources, as they were given them."""

@@ -25,7 +25,7 @@ from shipwheel.kubelet.container_status import Waiting
 from shipwheel.kubelet.executor import Begun, Executor, SandboxFault, StartFault
 from shipwheel.kubelet.killer import Killer, KillFault
 from shipwheel.kubelet.lifecycle import Actions
-from shipwheel.kubelet.measures import KubeletMetrics
+from shipwheel.kubelet.measures import KubeletMetrics, timing
 from shipwheel.kubelet.observed import PodObservation
 from shipwheel.kubelet.pleg import Pleg
 from shipwheel.kubelet.probes import Prober
@@ -211,6 +211,7 @@ class PodWorker:
         await self._until_done(self._remove_remains)
 
     async def _live(self) -> None:
+        self.kit.measures.worker_start_duration.observe(self.kit.clock.monotonic() - self._seen_at)
         while not self.ending:
             self._woken.clear()
             try:
@@ -227,11 +228,12 @@ class PodWorker:
             await self._wait(delay)
 
     async def _timed(self, operation: str, work: Awaitable[_T]) -> _T:
-        began = self.kit.clock.monotonic()
-        try:
+        with timing(self.kit.measures.worker_duration.labels(operation), self.kit.clock):
             return await work
-        finally:
-            self.kit.measures.worker_duration.labels(operation).observe(self.kit.clock.monotonic() - began)
+
+    async def _cgroup(self, operation: str, work: Awaitable[None]) -> None:
+        with timing(self.kit.measures.cgroup_duration.labels(operation), self.kit.clock):
+            await work
 
     async def _until_done(self, work: Callable[[], Awaitable[None]]) -> None:
         """Repeat until it succeeds: a pod must never be left half ended."""
@@ -308,10 +310,11 @@ class PodWorker:
 
     async def _resize(self, pod: Obj, resizes: Sequence[Resize]) -> float:
         """Change running containers, those that shrink first; the pod's own cgroup grows before and shrinks after."""
+        cgroups = self.kit.cgroups
         refusal = await self._too_small(pod, resizes)
         if refusal:
             return self._resize_failed(pod, refusal)
-        await self.kit.cgroups.ensure(pod, only_grow=True)
+        await self._cgroup("update", cgroups.ensure(pod, only_grow=True))
         for resize in resizes:
             container = podspec.find_container(pod, resize.name)
             if resize.restart or container is None:
@@ -321,7 +324,7 @@ class PodWorker:
             except RuntimeFault as fault:
                 return self._resize_failed(pod, fault.message)
             self._actuated(pod, container)
-        await self.kit.cgroups.ensure(pod)
+        await self._cgroup("update", cgroups.ensure(pod))
         self._actuated_whole()
         return 0.0
 
@@ -492,7 +495,7 @@ class PodWorker:
             return TRANSIENT_RETRY_SECONDS
         await self.kit.objects.ensure(pod)
         try:
-            await self.kit.cgroups.ensure(pod)
+            await self._cgroup("create", self.kit.cgroups.ensure(pod))
         except OSError as error:
             text = f"unable to ensure pod container exists: {error}"
             self.kit.record(pod, None, "Warning", "FailedCreatePodContainer", text)
@@ -605,7 +608,7 @@ class PodWorker:
     async def _clean_up(self) -> None:
         await self.kit.volumes.unmount_pod(self.uid)
         self.kit.objects.forget(self.uid)
-        await self.kit.cgroups.remove(self.uid)
+        await self._cgroup("destroy", self.kit.cgroups.remove(self.uid))
         last = self.kit.statuses.get(self.uid) or self.pod.get("status") or {}
         self.kit.statuses.set(self.pod, status.terminated(self.pod, last), finished=True)
 

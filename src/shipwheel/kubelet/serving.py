@@ -12,6 +12,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.httpserver import Answer, HttpServer, Request
 from shipwheel.client.serving import health_answer
 from shipwheel.kubelet import config as configuration
+from shipwheel.kubelet.measures import ServerMetrics
 from shipwheel.kubelet.server.auth import AuthConfig, Gate
 from shipwheel.kubelet.server.node import ServedNode
 from shipwheel.kubelet.server.server import KubeletServer
@@ -79,6 +80,7 @@ def _served(kubelet: Kubelet) -> ServedNode:
         configz=lambda: {"kubeletconfig": configuration.to_object(kubelet.config)},
         metrics=(kubelet.exposition,),
         probe_metrics=kubelet.probe_metrics.exposition,
+        measures=ServerMetrics(kubelet.metrics),
         sampler=kubelet.sampler,
         cpus=kubelet.machine.cpus,
         debugging=kubelet.config.enable_debugging_handlers,

@@ -16,6 +16,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.client.httpclient import Pool, Response
 from shipwheel.client.httpserver import HttpServer
+from shipwheel.client.metrics import Metrics
 from shipwheel.client.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 from shipwheel.client.streams import portforward
 from shipwheel.client.streams.channel import Channel, read_all
@@ -23,6 +24,7 @@ from shipwheel.client.streams.remotecommand import V4, V5, Endpoint, StreamOptio
 from shipwheel.client.streams.spdy_session import SpdySession
 from shipwheel.client.streams.websocket import TUNNEL_PREFIX, TunnelWire, WebSocket, client_headers
 from shipwheel.client.streams.wire import connect
+from shipwheel.kubelet.measures import ServerMetrics
 from shipwheel.kubelet.observed import CONTAINER_NAME, POD_UID
 from shipwheel.kubelet.runtime.base import ContainerConfig, SandboxConfig
 from shipwheel.kubelet.runtime.simulated import SimulatedRuntime
@@ -59,8 +61,9 @@ class Reviews:
 class Kubelet:
     """A node with one pod, `ns/web`, whose container `main` runs and `gone` has ended."""
 
-    def __init__(self, port: int, reviews: Reviews, pods: list[Obj], serving: KubeletServer) -> None:
+    def __init__(self, port: int, reviews: Reviews, pods: list[Obj], serving: KubeletServer, metrics: Metrics) -> None:
         self._serving = serving
+        self.metrics = metrics
         self.port = port
         self.reviews = reviews
         self.pods = pods
@@ -131,6 +134,7 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
             return pod if (namespace, name) == ("ns", "web") else None
 
     found: list[Kubelet] = []
+    metrics = Metrics(process=False)
     node = ServedNode(
         name="node-1",
         pods=Pods(),
@@ -139,6 +143,7 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
         healthz=lambda: found[0].problem,
         configz=lambda: {"kubeletconfig": {"kind": "KubeletConfiguration"}},
         metrics=(lambda: b"metric 1\n",),
+        measures=ServerMetrics(metrics),
         sampler=Sampler(runtime, clock, pods=lambda: [pod], root=tmp_path),
         cpus=4,
         log_directory=str(tmp_path / "log"),
@@ -147,7 +152,7 @@ async def kubelet(tmp_path: Path) -> AsyncIterator[Kubelet]:
     gate = Gate(reviews, clock, "node-1", AuthConfig())  # type: ignore[arg-type]
     serving = KubeletServer(node, gate)
     server = HttpServer(serving.handle)
-    kubelet = Kubelet(await server.listen("127.0.0.1", 0), reviews, [pod], serving)
+    kubelet = Kubelet(await server.listen("127.0.0.1", 0), reviews, [pod], serving, metrics)
     found.append(kubelet)
     yield kubelet
     await kubelet.pool.close()
@@ -204,6 +209,18 @@ async def test_nobody_gets_in_while_the_api_server_is_broken(kubelet: Kubelet) -
 
 
 # --- What is answered
+
+
+async def test_requests_are_counted_by_what_is_served(kubelet: Kubelet) -> None:
+    for path in ("/pods", "/metrics/probes", "/metrics/made-up", "/made/up", "/exec/ns/web/none"):
+        await kubelet.ask(path)
+    told = kubelet.metrics.exposition().decode()
+    for path, times, lasts in (("pods", 1, "false"), ("metrics/probes", 1, "false"), ("other", 2, "false"),
+                               ("exec", 1, "true")):  # fmt: skip
+        labels = f'long_running="{lasts}",method="GET",path="{path}",server_type="readwrite"'
+        assert f"kubelet_http_requests_total{{{labels}}} {times}.0" in told
+        assert f"kubelet_http_inflight_requests{{{labels}}} 0.0" in told
+        assert f"kubelet_http_requests_duration_seconds_count{{{labels}}} {times}.0" in told
 
 
 async def test_pods_and_configuration(kubelet: Kubelet) -> None:

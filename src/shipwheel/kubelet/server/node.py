@@ -8,6 +8,8 @@ from typing import Protocol
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.meta import Obj
+from shipwheel.client.metrics import Metrics
+from shipwheel.kubelet.measures import ServerMetrics
 from shipwheel.kubelet.observed import CONTAINER_NAME, POD_UID
 from shipwheel.kubelet.runtime.base import Container, Runtime
 from shipwheel.kubelet.server.sampling import Sampler
@@ -34,6 +36,7 @@ class ServedNode:
     metrics: Sequence[Callable[[], bytes]] = field(default_factory=tuple)
     """Expositions that together are `/metrics`."""
     probe_metrics: Callable[[], bytes] = lambda: b""
+    measures: ServerMetrics = field(default_factory=lambda: ServerMetrics(Metrics(process=False)))
     sampler: Sampler
     cpus: int = 1
     log_directory: str = "/var/log"

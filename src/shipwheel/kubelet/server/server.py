@@ -21,6 +21,7 @@ from shipwheel.client.httpserver import Answer, ClientGone, Request, Response, S
 from shipwheel.client.serving import health_answer
 from shipwheel.client.streams.remotecommand import StreamOptions
 from shipwheel.kubelet import podspec
+from shipwheel.kubelet.measures import timing
 from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.server import streaming
 from shipwheel.kubelet.server.auth import Gate
@@ -43,6 +44,10 @@ from shipwheel.kubelet.server.summary import summary
 
 _TEXT = "text/plain; charset=utf-8"
 _MAX_BUFFERED = 1 << 20
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
+_METRIC_PATHS = frozenset(("metrics/cadvisor", "metrics/probes", "metrics/resource"))
+_LONG_RUNNING = frozenset(("exec", "attach", "portforward", "debug"))
+"""As upstream spells them, with which a port-forward is none."""
 _DEBUGGING = frozenset(("run", "exec", "attach", "portForward", "containerLogs", "runningpods", "logs"))
 """What `enableDebuggingHandlers` turns off."""
 
@@ -72,6 +77,27 @@ class KubeletServer:
         }
 
     async def handle(self, request: Request) -> Answer:
+        """Counted and timed until there is an answer; the time that a stream then lasts is not in it."""
+        measures, labels = self._node.measures, self._labels(request)
+        in_flight = measures.in_flight.labels(*labels)
+        measures.requests.labels(*labels).inc()
+        in_flight.inc()
+        try:
+            with timing(measures.duration.labels(*labels), self._node.clock):
+                return await self._answer(request)
+        finally:
+            in_flight.dec()
+
+    def _labels(self, request: Request) -> tuple[str, str, str, str]:
+        """As metrics tell apart what was asked for; what anybody may make up is not told."""
+        method = request.method if request.method in _METHODS else "other"
+        root, _, rest = request.path.lstrip("/").partition("/")
+        path = f"metrics/{rest.partition('/')[0]}" if root == "metrics" and rest else root
+        if root not in self._routes or (path != root and path not in _METRIC_PATHS):
+            path = "other"
+        return method, path, "readwrite", str(root in _LONG_RUNNING).lower()
+
+    async def _answer(self, request: Request) -> Answer:
         refusal = await self._gate.refusal(request)
         if refusal is not None:
             return refusal
