@@ -153,14 +153,13 @@ def verify_non_root(pod: Obj, container: Obj, image_uid: int | None, image_user:
         if user == 0:
             raise SecurityFault(f"container's runAsUser breaks non-root policy {where}")
         return
-    if image_uid is None:
-        if image_user:
-            raise SecurityFault(
-                f"container has runAsNonRoot and image has non-numeric user ({image_user}), "
-                f"cannot verify user is non-root {where}"
-            )
-        return
-    if image_uid == 0:
+    if image_uid is None and image_user:
+        raise SecurityFault(
+            f"container has runAsNonRoot and image has non-numeric user ({image_user}), "
+            f"cannot verify user is non-root {where}"
+        )
+    if not image_uid:
+        # An image that names nobody runs as root.
         raise SecurityFault(f"container has runAsNonRoot and image will run as root {where}")
     if not 0 <= image_uid <= MAXIMUM_ID:
         raise SecurityFault(
