@@ -90,6 +90,16 @@ def test_a_crash_tells_its_exit_code_and_what_it_wrote() -> None:
     assert list(one.evidence) == ["sh: nothing: not found"]
 
 
+def test_a_hook() -> None:
+    (one,) = found(
+        event("FailedPostStartHook", "PostStartHook failed", of="web"),
+        phase="Running",
+        state=waiting("CrashLoopBackOff", "back-off 10s"),
+        lastState=ended(137),
+    )
+    assert one.evidence[0] == "FailedPostStartHook: PostStartHook failed"
+
+
 def test_a_liveness_probe() -> None:
     (one,) = found(
         event("Unhealthy", "Liveness probe failed: 500", of="web", count=4),

@@ -215,10 +215,12 @@ def _ended(evidence: Evidence, spec: Obj, status: Obj, end: Obj, events: Sequenc
     again = f"; started again {times} times" if times else ""
     waiting = _waiting(status).get("message", "")
     probe = _newest([each for each in events if " failed " in each.get("message", "")], ("Killing",))
+    hook = _newest(events, ("FailedPostStartHook",))
     evidence_lines = [
         *([end["message"].strip()] if end.get("message") else []),
         *_told(probe),
         *(_told(_newest(events, ("Unhealthy",))) if probe else ()),
+        *_told(hook),
         *([waiting] if waiting else []),
         *(f"log: {line}" for line in evidence.logs.get(name, ())),
     ]
