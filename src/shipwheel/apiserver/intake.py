@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+import orjson
+
 from shipwheel.api.apply import Convert
 from shipwheel.api.errors import ApiError, invalid_object
+from shipwheel.api.memo import Memo
 from shipwheel.api.meta import Obj
 from shipwheel.api.patch.values import clone
 from shipwheel.api.resource import Resource, Subresource, UserInfo, Version
@@ -63,12 +66,15 @@ def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptio
             unknown.extend(f'unknown field "{path}"' for path in dropped)
     else:
         try:
-            body = conform(version.schema, body, unknown=unknown, known=known)
+            body = (
+                _in_form(version.schema, body, unknown, known) if known else _new_in_form(version.schema, body, unknown)
+            )
         except DecodeError as error:
             raise Undecodable(f'{resource.kind} in version "{version.version}"', resource.kind, str(error)) from None
     if problems := order_problems(unknown or (), options):
         report_strict(problems, options, f'{resource.kind} in version "{version.version}"', resource.kind)
-    apply_defaults(version.schema, body)
+    if resource.custom:
+        apply_defaults(version.schema, body)
     if not isinstance(body.get("metadata"), dict):
         body["metadata"] = {}
     if resets_owners:
@@ -77,6 +83,36 @@ def take_in(resource: Resource, version: Version, body: Obj, options: WriteOptio
     obj["kind"], obj["apiVersion"] = resource.kind, resource.storage.api_version
     resource.strategy.default(obj)
     return obj
+
+
+def _in_form(schema: Schema, body: Obj, unknown: list[str] | None, known: Obj | None) -> Obj:
+    body = conform(schema, body, unknown=unknown, known=known)
+    apply_defaults(schema, body)
+    return body
+
+
+def _new_in_form(schema: Schema, body: Obj, unknown: list[str] | None) -> Obj:
+    """The same. Many objects are made with the same spec: what it came to is remembered, if it was all well formed."""
+    spec = body.get("spec")
+    if not spec:
+        return _in_form(schema, body, unknown, None)
+    content = orjson.dumps(spec)
+    seen = _specs.get((schema, content), len(content))
+    if seen is not None:
+        rest = _in_form(schema, {name: value for name, value in body.items() if name != "spec"}, unknown, None)
+        rest["spec"] = orjson.loads(seen)
+        return rest
+    strange: list[str] = []
+    body = _in_form(schema, body, strange, None)
+    if strange and unknown is not None:
+        unknown += strange
+    if not strange and "spec" in body:
+        _specs.put((schema, content), len(content), orjson.dumps(body["spec"]))
+    return body
+
+
+_specs: Memo[bytes] = Memo()
+"""By schema and JSON as it was sent."""
 
 
 def take_in_call(resource: Resource, version: Version, namespace: str, body: Obj, options: WriteOptions) -> Obj:

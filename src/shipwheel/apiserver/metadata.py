@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import count
@@ -15,6 +15,9 @@ from shipwheel.api.resource import Resource, Strategy
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """No vowels, nor what looks like another character: what upstream generates names from."""
+
+_FIXED, _VERSION_4 = 0xF << 76 | 0x3 << 62, 0x4 << 76 | 0x2 << 62
+"""The bits of a UUID that are not random, and what they are."""
 
 
 def generate_name(resource: Resource, base: str) -> str:
@@ -43,7 +46,10 @@ def match_name(metadata: Obj, name: str) -> None:
 
 
 def new_uid() -> str:
-    return str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
+    """A random UUID (RFC 9562, version 4)."""
+    number = int.from_bytes(os.urandom(16)) & ~_FIXED | _VERSION_4
+    digits = f"{number:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def serial_uids() -> Iterator[str]:

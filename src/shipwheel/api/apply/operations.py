@@ -34,6 +34,7 @@ from shipwheel.api.apply.managers import (
 from shipwheel.api.apply.types import UNTYPED, MergeError, MergeType
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError, bad_request
+from shipwheel.api.memo import remembered
 from shipwheel.api.meta import GroupVersionKind, Obj
 from shipwheel.api.patch.values import clone
 from shipwheel.api.schema.model import Schema
@@ -85,9 +86,13 @@ def track_update(
     managers = _managers_for_update(entries, old, ignore_new=bool(subresource))
     if old is not None and not managers:
         return
-    versions = _Versions(schema, api_version, convert)
     try:
-        managers, changed = _update(managers, old if old is not None else blank(schema), new, versions, reset_fields)
+        if managers:
+            versions = _Versions(schema, api_version, convert)
+            before = old if old is not None else blank(schema)
+            managers, changed = _update(managers, before, new, versions, reset_fields)
+        else:
+            changed = _created(new, schema, reset_fields)
     except MergeError:
         # A value that is not of its type will be refused by validation; until then nobody owns anything.
         return
@@ -276,6 +281,23 @@ def _update(managers: Managers, old: Obj, new: Obj, versions: _Versions, reset: 
         if left:
             kept[manager] = owned if left is owned.fields else replace(owned, fields=left)
     return kept, sets.difference(reset(changed), _STRIPPED)
+
+
+def _created(new: Obj, schema: Schema, reset: Filter) -> Fields:
+    """What the writer of a new object owns. Specs come again and again: what is in one is remembered."""
+    fields = _tracked(new)
+    spec = fields.pop("spec", None)
+    found = _created_fields(fields, schema, reset)
+    return sets.union(found, _created_spec({"spec": spec}, schema, reset)) if spec else found
+
+
+def _created_fields(fields: Obj, schema: Schema, reset: Filter) -> Fields:
+    before = {name: value for name, value in blank(schema).items() if name in fields}
+    changed, _ = merge_type(schema).compare(before, fields)
+    return sets.difference(reset(changed or {}), _STRIPPED)
+
+
+_created_spec = remembered(_created_fields)
 
 
 def _reconcile(managers: Managers, versions: _Versions, sample: Obj) -> Managers:

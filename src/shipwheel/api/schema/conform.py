@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from shipwheel.api import quantity
 from shipwheel.api.meta import Obj
 from shipwheel.api.schema.model import INT_OR_STRING, MICRO_TIME, QUANTITY, TIME, Schema
@@ -189,6 +191,14 @@ def go_type(schema: Schema) -> str:
 
 def zero(schema: Schema) -> Any:
     """What Go writes for a field that was not given."""
+    try:
+        empty = schema._zero
+    except AttributeError:
+        empty = schema._zero = orjson.dumps(_zero(schema))
+    return orjson.loads(empty)
+
+
+def _zero(schema: Schema) -> Any:
     if schema.name in _NEVER_ZERO:
         return None
     match schema.type:
@@ -202,7 +212,7 @@ def zero(schema: Schema) -> Any:
             return []
     if schema.name == INT_OR_STRING:
         return 0
-    return {name: zero(each) for name, each in schema.properties.items() if _is_filled(each)}
+    return {name: _zero(each) for name, each in schema.properties.items() if _is_filled(each)}
 
 
 def _is_filled(field: Schema) -> bool:
@@ -226,7 +236,7 @@ def _object(schema: Schema) -> Check:
                 fields[name] = checker(each)
             if each.pointer or each.always or special:
                 kept.add(name)
-            if each.always and (each.type != "array" and each.additional is None and each.name not in _NEVER_ZERO):
+            if _is_filled(each):
                 always[name] = each
 
     def check(value: Any, stray: Stray, unknown: Unknown) -> Any:

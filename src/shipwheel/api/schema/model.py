@@ -24,7 +24,7 @@ MICRO_TIME: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
 OBJECT_META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 
-_COMPILED: Final = ("_conform", "_default", "_merge_type", "_rules")
+_COMPILED: Final = ("_conform", "_default", "_merge_type", "_rules", "_zero")
 """What others make of a schema and keep with it."""
 
 
@@ -39,6 +39,7 @@ class Schema:
         "_raw",
         "_resolve",
         "_rules",
+        "_zero",
         "additional",
         "all_of",
         "always",
@@ -146,6 +147,7 @@ class Schema:
     _resolve: Resolve | None
     _conform: Any
     _default: Any
+    _zero: bytes
     _merge_type: Any
     _rules: Any
 

@@ -6,7 +6,7 @@ look. A plugin says no by raising `ApiError` (usually `Attempt.forbid`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -57,6 +57,8 @@ class Plugin:
 
     name = ""
     operations: frozenset[str] = frozenset({"CREATE", "UPDATE"})
+    kinds: frozenset[GroupResource] | None = None
+    """Those it looks at, subresources included; None: all."""
 
     async def mutate(self, attempt: Attempt) -> None:
         """Change `attempt.obj`."""
@@ -65,30 +67,37 @@ class Plugin:
         """Raise ApiError to refuse."""
 
 
+Step = Callable[[Attempt], Awaitable[None]]
+
+
 class Admission:
-    """The enabled plugins, in order."""
+    """The enabled plugins, in order. Which of them have something to do with a kind is found out once."""
 
     def __init__(self, plugins: Sequence[Plugin]) -> None:
         self.plugins = tuple(plugins)
-        self._mutating = _by_operation(plugins, "mutate")
-        self._validating = _by_operation(plugins, "validate")
+        self._mutating: dict[tuple[str, GroupResource], list[Step]] = {}
+        self._validating: dict[tuple[str, GroupResource], list[Step]] = {}
 
     async def mutate(self, attempt: Attempt) -> None:
-        for plugin in self._mutating[attempt.operation]:
-            await plugin.mutate(attempt)
+        key = (attempt.operation, attempt.resource.group_resource)
+        steps = self._mutating.get(key)
+        if steps is None:
+            steps = self._mutating[key] = [each.mutate for each in self._concerned(key, "mutate")]
+        for step in steps:
+            await step(attempt)
 
     async def validate(self, attempt: Attempt) -> None:
-        for plugin in self._validating[attempt.operation]:
-            await plugin.validate(attempt)
+        key = (attempt.operation, attempt.resource.group_resource)
+        steps = self._validating.get(key)
+        if steps is None:
+            steps = self._validating[key] = [each.validate for each in self._concerned(key, "validate")]
+        for step in steps:
+            await step(attempt)
 
-
-def _by_operation(plugins: Sequence[Plugin], method: str) -> dict[str, list[Plugin]]:
-    """For each operation the plugins that have something to do in this phase."""
-    return {
-        operation: [
-            plugin
-            for plugin in plugins
-            if operation in plugin.operations and getattr(type(plugin), method) is not getattr(Plugin, method)
-        ]
-        for operation in ("CREATE", "UPDATE", "DELETE", "CONNECT")
-    }
+    def _concerned(self, key: tuple[str, GroupResource], method: str) -> Iterator[Plugin]:
+        """The plugins that have something to do in this phase."""
+        operation, kind = key
+        for plugin in self.plugins:
+            does = getattr(type(plugin), method) is not getattr(Plugin, method)
+            if does and operation in plugin.operations and (plugin.kinds is None or kind in plugin.kinds):
+                yield plugin

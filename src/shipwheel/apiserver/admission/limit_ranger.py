@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.quantity import Quantity, parse
 from shipwheel.apiserver.admission.chain import Attempt, Plugin
 from shipwheel.kinds.podresources import Resources, pod_limits, pod_requests
@@ -15,6 +15,7 @@ _GROUPS = (("containers", "container"), ("initContainers", "init container"))
 
 class LimitRanger(Plugin):
     name = "LimitRanger"
+    kinds = frozenset({GroupResource("", "pods"), GroupResource("", "persistentvolumeclaims")})
 
     def __init__(self, ranges: Callable[[str], Sequence[Obj]]) -> None:
         self._ranges = ranges

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.apiserver.admission.chain import Attempt, Plugin
 
 
 class Priority(Plugin):
     name = "Priority"
+    kinds = frozenset({GroupResource("", "pods"), GroupResource("scheduling.k8s.io", "priorityclasses")})
 
     def __init__(self, classes: Callable[[], Sequence[Obj]]) -> None:
         self._classes = classes

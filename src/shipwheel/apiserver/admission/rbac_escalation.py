@@ -14,11 +14,12 @@ from shipwheel.api.meta import Obj
 from shipwheel.api.resource import Attributes, UserInfo
 from shipwheel.apiserver.admission.chain import Attempt, Plugin
 from shipwheel.apiserver.authz.chain import SUPERUSERS, Authorizer
-from shipwheel.apiserver.authz.rbac import GROUP, RbacAuthorizer
+from shipwheel.apiserver.authz.rbac import GROUP, RBAC_KINDS, RbacAuthorizer
 
 
 class RbacEscalation(Plugin):
     name = "RBACEscalation"
+    kinds = frozenset(RBAC_KINDS)
 
     def __init__(self, rbac: RbacAuthorizer, authorizer: Authorizer) -> None:
         self._rbac = rbac
@@ -26,7 +27,7 @@ class RbacEscalation(Plugin):
 
     async def validate(self, attempt: Attempt) -> None:
         obj, old = attempt.obj, attempt.old
-        if obj is None or attempt.resource.group != GROUP or SUPERUSERS in attempt.user.groups:
+        if obj is None or SUPERUSERS in attempt.user.groups:
             return
         if "roleRef" in obj:
             if old is not None and old.get("subjects") == obj.get("subjects"):

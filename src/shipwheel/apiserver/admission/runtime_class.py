@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from shipwheel.api import quantity
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.apiserver.admission.chain import Attempt, Plugin
 
 
 class RuntimeClass(Plugin):
     name = "RuntimeClass"
+    kinds = frozenset({GroupResource("", "pods")})
 
     def __init__(self, find: Callable[[str], Obj | None]) -> None:
         self._find = find

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
+import hashlib
 from collections.abc import Callable
 
-from shipwheel.api.meta import Obj
+import orjson
+
+from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.apiserver.admission.chain import Attempt, Plugin
 
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -17,6 +19,7 @@ _ENFORCE = "kubernetes.io/enforce-mountable-secrets"
 
 class ServiceAccount(Plugin):
     name = "ServiceAccount"
+    kinds = frozenset({GroupResource("", "pods")})
 
     def __init__(self, account: Callable[[str, str], Obj | None]) -> None:
         self._account = account
@@ -76,7 +79,7 @@ def _mount_token(spec: Obj) -> None:
     existing = next(
         (v["name"] for v in volumes if v.get("name", "").startswith("kube-api-access-") and "projected" in v), ""
     )
-    name = existing or "kube-api-access-" + "".join(secrets.choice(_ALPHABET) for _ in range(5))
+    name = existing or f"kube-api-access-{_suffix(spec)}"
     needed = False
     for group in ("initContainers", "containers"):
         for container in spec.get(group) or ():
@@ -89,6 +92,13 @@ def _mount_token(spec: Obj) -> None:
         volumes.append({"name": name, "projected": _projection()})
     if not volumes:
         del spec["volumes"]
+
+
+def _suffix(spec: Obj) -> str:
+    """Five characters that look like chance, and are the same for the same spec: so what is found out about the spec
+    of one pod holds for all that are made of the same template (see `memo`)."""
+    digest = hashlib.blake2b(orjson.dumps(spec), digest_size=5).digest()
+    return "".join(_ALPHABET[each % len(_ALPHABET)] for each in digest)
 
 
 def _projection() -> Obj:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.apiserver.admission.chain import Attempt, Plugin
 
 CLAIM_FINALIZER = "kubernetes.io/pvc-protection"
@@ -12,9 +12,16 @@ VOLUME_FINALIZER = "kubernetes.io/pv-protection"
 CLASS_FINALIZER = "kubernetes.io/vac-protection"
 _DEFAULT = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
 
+_FINALIZERS = {
+    GroupResource("", "persistentvolumeclaims"): CLAIM_FINALIZER,
+    GroupResource("", "persistentvolumes"): VOLUME_FINALIZER,
+    GroupResource("storage.k8s.io", "volumeattributesclasses"): CLASS_FINALIZER,
+}
+
 
 class DefaultStorageClass(Plugin):
     name = "DefaultStorageClass"
+    kinds = frozenset({GroupResource("", "persistentvolumeclaims")})
 
     def __init__(self, classes: Callable[[], Sequence[Obj]]) -> None:
         self._classes = classes
@@ -46,16 +53,12 @@ def is_default(storage_class: Obj) -> bool:
 
 class StorageObjectInUseProtection(Plugin):
     name = "StorageObjectInUseProtection"
+    kinds = frozenset(_FINALIZERS)
 
     async def mutate(self, attempt: Attempt) -> None:
-        if attempt.operation != "CREATE" or attempt.obj is None:
+        if attempt.operation != "CREATE" or attempt.obj is None or attempt.subresource:
             return
-        for group, plural, finalizer in (
-            ("", "persistentvolumeclaims", CLAIM_FINALIZER),
-            ("", "persistentvolumes", VOLUME_FINALIZER),
-            ("storage.k8s.io", "volumeattributesclasses", CLASS_FINALIZER),
-        ):
-            if attempt.concerns(group, plural):
-                finalizers = attempt.obj["metadata"].get("finalizers") or []
-                if finalizer not in finalizers:
-                    attempt.obj["metadata"]["finalizers"] = [*finalizers, finalizer]
+        finalizer = _FINALIZERS[attempt.target]
+        finalizers = attempt.obj["metadata"].get("finalizers") or []
+        if finalizer not in finalizers:
+            attempt.obj["metadata"]["finalizers"] = [*finalizers, finalizer]

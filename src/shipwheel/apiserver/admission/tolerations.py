@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shipwheel.api.meta import GroupResource
 from shipwheel.apiserver.admission.chain import Attempt, Plugin
 
 NOT_READY = "node.kubernetes.io/not-ready"
@@ -11,6 +12,7 @@ SECONDS = 300
 
 class DefaultTolerationSeconds(Plugin):
     name = "DefaultTolerationSeconds"
+    kinds = frozenset({GroupResource("", "pods")})
 
     async def mutate(self, attempt: Attempt) -> None:
         pod = attempt.obj
@@ -34,6 +36,7 @@ class TaintNodesByCondition(Plugin):
     """A new node is not ready, whatever it says, until the node lifecycle controller has seen its conditions."""
 
     name = "TaintNodesByCondition"
+    kinds = frozenset({GroupResource("", "nodes")})
 
     async def mutate(self, attempt: Attempt) -> None:
         node = attempt.obj

@@ -12,17 +12,16 @@ from shipwheel.apiserver.authz.chain import Authorizer
 from shipwheel.client.httpserver import Request
 
 _EXTRA = "impersonate-extra-"
+_NAMES = frozenset({b"impersonate-user", b"impersonate-group", b"impersonate-uid"})
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
 def wants_impersonation(request: Request) -> bool:
     """Any of the headers will do: those that come without a user are an error, not nothing."""
-    return any(
-        name in (b"impersonate-user", b"impersonate-group", b"impersonate-uid")
-        or name.startswith(b"impersonate-extra-")
-        for name in request.header_names
-        if name.startswith(b"impersonate-")
-    )
+    for name in request.header_names:
+        if name.startswith(b"impersonate-") and (name in _NAMES or name.startswith(_EXTRA.encode())):
+            return True
+    return False
 
 
 async def impersonate(request: Request, requester: UserInfo, authorizer: Authorizer) -> UserInfo:

@@ -18,6 +18,7 @@ _ROLES = GroupResource(GROUP, "roles")
 _CLUSTER_ROLES = GroupResource(GROUP, "clusterroles")
 _ROLE_BINDINGS = GroupResource(GROUP, "rolebindings")
 _CLUSTER_ROLE_BINDINGS = GroupResource(GROUP, "clusterrolebindings")
+RBAC_KINDS = (_ROLES, _CLUSTER_ROLES, _ROLE_BINDINGS, _CLUSTER_ROLE_BINDINGS)
 _REMEMBERED = 50_000
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 

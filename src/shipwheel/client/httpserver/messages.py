@@ -20,8 +20,8 @@ class Request:
     """One request. Header names are lower case; the target is split but not decoded until asked."""
 
     __slots__ = (
-        "_body", "_connection", "_headers", "_query", "context", "keep_alive", "method", "raw_path", "raw_query",
-        "takes_chunks",
+        "_body", "_connection", "_first", "_headers", "_query", "context", "keep_alive", "method", "raw_path",
+        "raw_query", "takes_chunks",
     )  # fmt: skip
 
     def __init__(
@@ -35,6 +35,8 @@ class Request:
     ) -> None:
         self._connection = connection
         self._headers = headers
+        self._first = dict(reversed(headers))
+        """The first value of each header."""
         self._query: list[tuple[str, str]] | None = None
         self._body: Body | None = None
         self.method = method
@@ -75,11 +77,8 @@ class Request:
 
     def header(self, name: str, default: str = "") -> str:
         """The first value of a header; `name` in lower case."""
-        wanted = name.encode()
-        for key, value in self._headers:
-            if key == wanted:
-                return value.decode("latin-1")
-        return default
+        value = self._first.get(name.encode())
+        return default if value is None else value.decode("latin-1")
 
     def header_values(self, name: str) -> list[str]:
         wanted = name.encode()
@@ -87,7 +86,8 @@ class Request:
 
     @property
     def header_names(self) -> Iterable[bytes]:
-        return (key for key, _ in self._headers)
+        """Each once."""
+        return self._first
 
     @property
     def headers(self) -> list[tuple[str, str]]:

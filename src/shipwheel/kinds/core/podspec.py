@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from shipwheel.api.errors import duplicate, forbidden, invalid, not_supported, required, too_long
+from shipwheel.api.memo import remembered
 from shipwheel.api.meta import Obj
 from shipwheel.api.names import (
     is_dns1123_subdomain_with_underscore,
@@ -122,6 +123,13 @@ def check_pod_spec(
     spec: Obj, path: str, errors: Errors, *, pod_name: str = "", is_pod: bool = False, is_mirror: bool = False
 ) -> None:
     """`pod_name`: of the pod, where its claims will be named after it. `is_mirror`: it shows a static pod."""
+    claims_named = any("ephemeral" in volume for volume in spec.get("volumes") or ())
+    errors += _pod_spec_errors(spec, path, pod_name if claims_named else "", is_pod, is_mirror)
+
+
+@remembered
+def _pod_spec_errors(spec: Obj, path: str, pod_name: str, is_pod: bool, is_mirror: bool) -> Errors:
+    errors: Errors = []
     get = spec.get
     grace_period = get("terminationGracePeriodSeconds")
     if grace_period is None:
@@ -158,6 +166,7 @@ def check_pod_spec(
             check(spec, f"{path}.{field}", errors)
     if volumes or os or "hostUsers" in spec or get("hostNetwork"):
         _check_across_containers(spec, path, errors)
+    return errors
 
 
 _ABSENT: tuple[Any, ...] = (None, "", [], {})

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from shipwheel.api.ip import ip_warnings
+from shipwheel.api.memo import remembered
 from shipwheel.api.meta import Obj
 from shipwheel.api.quantity import parse
 from shipwheel.kinds.core.claimspec import claim_spec_warnings
@@ -54,8 +55,14 @@ APPARMOR_FIELD = 'deprecated since v1.30; use the "appArmorProfile" field instea
 
 def pod_warnings(metadata: Obj, spec: Obj, path: str = "") -> list[str]:
     """`path` leads to the pod template; it is empty for a pod."""
+    return list(_warnings((metadata.get("annotations") or {}, spec), path))
+
+
+@remembered
+def _warnings(template: tuple[Obj, Obj], path: str) -> list[str]:
+    """Of a pod's annotations and its spec."""
+    annotations, spec = template
     prefix = f"{path}." if path else ""
-    annotations = metadata.get("annotations") or {}
     containers = containers_with_paths(spec, f"{prefix}spec")
     warnings = list(_placement(spec, f"{prefix}spec"))
     warnings += [
