@@ -44,6 +44,12 @@ def test_unknown_flags_are_refused_in_upstreams_words(component: str) -> None:
 
 
 @pytest.mark.parametrize("component", COMMANDS)
+def test_every_component_takes_the_flags_of_logs(component: str) -> None:
+    """What runs it reads them."""
+    assert {"v", "vmodule", "logging-format"} <= {flag.name for flag in COMMANDS[component].flags}
+
+
+@pytest.mark.parametrize("component", COMMANDS)
 def test_components_explain_their_flags(component: str) -> None:
     result = shipwheel(component, "--help")
     assert result.exit_code == 0

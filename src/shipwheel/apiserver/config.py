@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shipwheel.client.flags import Flag, FlagError
+from shipwheel.client.flags import LOG_FLAGS, Flag, FlagError
 
 _MODES = ("AlwaysAllow", "AlwaysDeny", "Node", "RBAC")
 
@@ -144,12 +144,15 @@ FLAGS: tuple[Flag, ...] = (
     Flag("allow-privileged", "bool", True, "Whether privileged containers may be asked for."),
     Flag("data-file", "string", "", "The file of the embedded store (without --etcd-servers)."),
     Flag("feature-gates", "mapStringBool", {}, "Features to turn on or off."),
+    *LOG_FLAGS,
 )  # fmt: skip
+_OF_LOGS = frozenset(flag.name for flag in LOG_FLAGS)
+"""Told to whoever runs the server."""
 
 
 def from_flags(values: Mapping[str, Any]) -> ApiServerConfig:
     """The configuration that a command line says. FlagError when it makes no sense."""
-    given = {name.replace("-", "_"): value for name, value in values.items()}
+    given = {name.replace("-", "_"): value for name, value in values.items() if name not in _OF_LOGS}
     for name in ("tls-cert-file", "tls-private-key-file", "service-account-signing-key-file"):
         if not values[name]:
             raise FlagError(f"--{name} must be set")
