@@ -10,7 +10,7 @@ from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import GroupVersionResource, Obj
 from shipwheel.apiserver.admission.runtime_class import merge_tolerations
 from shipwheel.client.client import Client
-from shipwheel.client.resources import CONFIG_MAPS, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES
+from shipwheel.client.resources import CONFIG_MAPS, PERSISTENT_VOLUME_CLAIMS, PODS, SERVICES, STORAGE_CLASSES
 from tests.apiserver.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -263,3 +263,28 @@ async def test_an_update_keeps_what_priority_decided(admin: Client, namespace: s
     del made["spec"]["priority"], made["spec"]["preemptionPolicy"]
     kept = await admin.update(PODS, made)
     assert (kept["spec"]["priority"], kept["spec"]["preemptionPolicy"]) == (0, "PreemptLowerPriority")
+
+
+async def test_a_claim_grows_where_its_class_lets_it(admin: Client, namespace: str) -> None:
+    for name, allowed in (("grows", True), ("stays", False)):
+        made = {"metadata": {"name": f"{namespace}-{name}"}, "provisioner": "p", "allowVolumeExpansion": allowed}
+        await admin.create(STORAGE_CLASSES, made)
+        spec = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": f"{namespace}-{name}",
+            "volumeName": "v",
+        }
+        await admin.create(PERSISTENT_VOLUME_CLAIMS, {"metadata": {"name": name}, "spec": spec}, namespace)
+    more = {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}
+    early = await refused(admin.patch(PERSISTENT_VOLUME_CLAIMS, "grows", namespace, more))
+    assert early.code == 422, "validation, which also lets only bound claims grow, is asked before admission"
+    for name in ("grows", "stays"):
+        status = {"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}}
+        await admin.patch(PERSISTENT_VOLUME_CLAIMS, name, namespace, status, subresource="status")
+    await admin.patch(PERSISTENT_VOLUME_CLAIMS, "grows", namespace, more)
+    late = await refused(admin.patch(PERSISTENT_VOLUME_CLAIMS, "stays", namespace, more))
+    assert (late.code, late.reason) == (403, "Forbidden")
+    assert "the storageclass that provisions the pvc must support resize" in late.message
+    for name in ("grows", "stays"):
+        await admin.delete(STORAGE_CLASSES, f"{namespace}-{name}")

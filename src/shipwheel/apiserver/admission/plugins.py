@@ -16,7 +16,11 @@ from shipwheel.apiserver.admission.rbac_escalation import RbacEscalation
 from shipwheel.apiserver.admission.resource_quota import QUOTAS, ResourceQuota
 from shipwheel.apiserver.admission.runtime_class import RuntimeClass
 from shipwheel.apiserver.admission.service_account import ServiceAccount
-from shipwheel.apiserver.admission.storage import DefaultStorageClass, StorageObjectInUseProtection
+from shipwheel.apiserver.admission.storage import (
+    DefaultStorageClass,
+    PersistentVolumeClaimResize,
+    StorageObjectInUseProtection,
+)
 from shipwheel.apiserver.admission.tolerations import DefaultTolerationSeconds, TaintNodesByCondition
 from shipwheel.apiserver.bootstrap import LOOPBACK
 from shipwheel.client.flags import FlagError
@@ -42,6 +46,9 @@ _PLUGINS: dict[str, Callable[[ApiServer], Plugin]] = {
     "DefaultTolerationSeconds": lambda server: DefaultTolerationSeconds(),
     "DefaultStorageClass": lambda server: DefaultStorageClass(lambda: server.peek_all(_STORAGE_CLASSES)),
     "StorageObjectInUseProtection": lambda server: StorageObjectInUseProtection(),
+    "PersistentVolumeClaimResize": lambda server: PersistentVolumeClaimResize(
+        lambda name: server.peek(_STORAGE_CLASSES, "", name)
+    ),
     "RuntimeClass": lambda server: RuntimeClass(lambda name: server.peek(_RUNTIME_CLASSES, "", name)),
     "ResourceQuota": lambda server: ResourceQuota(
         server, lambda namespace: server.peek_all(QUOTAS, namespace), LOOPBACK
