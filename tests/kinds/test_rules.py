@@ -9,7 +9,7 @@ import pytest
 from shipwheel.api.errors import FieldError, required
 from shipwheel.api.meta import Obj
 from shipwheel.api.schema import from_openapi
-from shipwheel.kinds.apiextensions.rulecompiling import check_rules
+from shipwheel.kinds.apiextensions.rulechecking import check_rules
 from shipwheel.kinds.apiextensions.rules import follow_rules
 
 FIELDS: Obj = {
@@ -167,13 +167,13 @@ def test_rules_are_compiled_when_they_are_declared(rule: Any, complaint: str) ->
 
 def test_transitions_need_items_that_can_be_told_apart() -> None:
     errors: list[FieldError] = []
-    check_rules(schema("self == oldSelf", at="names", below="items"), "schema", errors)
+    check_rules(schema("self == oldSelf", at="names", below="items"), "schema", errors, limited=False)
     assert [each.detail for each in errors] == [
         "oldSelf cannot be used on the uncorrelatable portion of the schema within "
         "schema.properties[spec].properties[names]"
     ]
     errors.clear()
-    check_rules(schema("self == oldSelf", at="parts", below="items"), "schema", errors)
+    check_rules(schema("self == oldSelf", at="parts", below="items"), "schema", errors, limited=False)
     assert errors == []
 
 
@@ -184,3 +184,39 @@ def test_a_rule_that_takes_too_long_is_broken_off() -> None:
         "spec: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no further validation "
         "rules will be run due to call cost exceeds limit for rule: "
     )
+
+
+def listing(items: Obj, *rules: str, **more: Any) -> Obj:
+    return {"type": "array", "items": items, "x-kubernetes-validations": [{"rule": each} for each in rules], **more}
+
+
+TEXT: Obj = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "factor"),
+    [
+        (listing(TEXT, "self.all(s, s == 'string constant')"), ""),
+        ({"type": "array", "items": listing(TEXT, "self.all(s, s == 'x')")}, "more than 100x"),
+        (listing({**TEXT, "maxLength": 100}, "self.all(a, self.all(b, a == b))", maxItems=1000), "4.5x"),
+        (listing({**TEXT, "maxLength": 100}, "self.all(a, self.all(b, a == b))", maxItems=100), ""),
+        (listing({"type": "integer"}, "self.all(a, a > 1)"), ""),
+        (listing({"type": "integer"}, "self.all(a, a > 1) && self.exists(a, a == 2)"), "1.6x"),
+        ({**TEXT, "x-kubernetes-validations": [{"rule": "self.contains('abc')"}]}, ""),
+        ({**TEXT, "x-kubernetes-validations": [{"rule": "self.contains(self)"}]}, "more than 100x"),
+        (listing({**TEXT, "maxLength": 63, "x-kubernetes-validations": [{"rule": "self.matches('^a+b*$')"}]}), "5.6x"),
+        (listing({"type": "object", "properties": {"n": TEXT}}, "self.map(x, x.n).all(n, n == 'a')"), "2.0x"),
+        (listing({"type": "object", "properties": {"n": TEXT}}, "self.filter(x, x.n == 'a').size() == 1"), "1.7x"),
+        (listing(TEXT, "oldSelf.all(o, o in self)"), "more than 100x"),
+        (listing(TEXT, "oldSelf.all(o, o in self)", maxItems=50), ""),
+    ],
+)
+def test_what_rules_can_cost(declared: Obj, factor: str) -> None:
+    """The factors are those of upstream's server."""
+    errors: list[FieldError] = []
+    check_rules({"type": "object", "properties": {"x": declared}}, "schema", errors)
+    told = [each.detail for each in errors if each.detail.startswith("estimated rule cost")]
+    assert [each.partition("by factor of ")[2].partition(" (")[0] for each in told] == ([factor] if factor else [])
+    errors.clear()
+    check_rules({"type": "object", "properties": {"x": declared}}, "schema", errors, limited=False)
+    assert errors == []

@@ -20,7 +20,7 @@ from shipwheel.kinds.apiextensions.openapischema import (
     has_unpruned_defaults,
 )
 from shipwheel.kinds.apiextensions.printing import check_columns, check_selectable, check_subresources
-from shipwheel.kinds.apiextensions.rulecompiling import check_rules
+from shipwheel.kinds.apiextensions.rulechecking import check_rules
 from shipwheel.kinds.apiextensions.structural import check_structural, is_structural, subschemas
 from shipwheel.kinds.checks import Errors, check_enum, check_fixed, check_rule
 from shipwheel.kinds.columns import NAME, text
@@ -180,7 +180,7 @@ def _check_schemas(crd: Obj, old: Obj | None, errors: Errors) -> None:
                 check_defaults(schema, path, found, pruned=pruned)
         check_openapi_schema(schema, path, found, demands)
         if not found:
-            check_rules(schema, path, found)
+            check_rules(schema, path, found, limited=schema not in before)
         errors += found
 
 
