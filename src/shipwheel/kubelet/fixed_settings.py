@@ -25,7 +25,6 @@ FIXED: tuple[Fixed, ...] = (
     Fixed("makeIPTablesUtilChains", "make-iptables-util-chains", "bool", True),
     Fixed("memoryReservationPolicy", "", "string", "None"),
     Fixed("memoryThrottlingFactor", "", "float", 0.9),
-    Fixed("protectKernelDefaults", "protect-kernel-defaults", "bool", False),
     Fixed("qosReserved", "qos-reserved", "mapStringString", {}),
     Fixed("readOnlyPort", "read-only-port", "int", 0),
     Fixed("runOnce", "runonce", "bool", False),

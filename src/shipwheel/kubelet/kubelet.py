@@ -21,7 +21,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.client.client import Client
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.ratelimit import TokenBucket
-from shipwheel.kubelet import cgroups, eviction, logind, node_allocatable, node_status, podspec, swap
+from shipwheel.kubelet import cgroups, eviction, kernel_defaults, logind, node_allocatable, node_status, podspec, swap
 from shipwheel.kubelet.admission import Admission, Rules
 from shipwheel.kubelet.allocation import Allocations
 from shipwheel.kubelet.api_view import ApiView
@@ -135,6 +135,10 @@ def prepare_process(config: KubeletConfig) -> None:
             "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will "
             "be removed in a future release"
         )
+    differing = kernel_defaults.faults() if config.protect_kernel_defaults else []
+    if differing:
+        listed = differing[0] if len(differing) == 1 else f"[{', '.join(differing)}]"
+        raise ConfigError(f"Failed to start ContainerManager: {listed}")
     for why in (set_oom_score(config.oom_score_adj), allow_files(config.max_open_files)):
         if why:
             log.info("%s", why)

@@ -491,6 +491,13 @@ class KubeletConfig:
         flag="fail-swap-on",
         help="Makes the Kubelet fail to start if swap is enabled on the node.",
     )
+    protect_kernel_defaults: bool = _setting(
+        False,
+        "bool",
+        file="protectKernelDefaults",
+        flag="protect-kernel-defaults",
+        help="Do not start where kernel settings differ from those that a kubelet counts on.",
+    )
     enable_controller_attach_detach: bool = _setting(
         True,
         "bool",
