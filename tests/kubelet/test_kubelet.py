@@ -38,6 +38,22 @@ async def test_a_heartbeat_does_not_write_the_status(tmp_path: Path) -> None:
         assert (made.api.get(r.NODES, "node1") or {})["metadata"]["resourceVersion"] != before
 
 
+async def test_the_last_volume_in_use_is_not_told_for_ever(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        await made.until(lambda: made.api.get(r.NODES, "node1"))
+
+        def told() -> list[str]:
+            return (made.api.get(r.NODES, "node1") or {})["status"].get("volumesInUse") or []
+
+        volume = made.kubelet.root / "pods/uid-1/volumes/kubernetes.io~csi/v"
+        data = {"driverName": "d", "volumeHandle": "h", "volumeLifecycleMode": "Persistent"}
+        volume.mkdir(parents=True)
+        (volume / "vol_data.json").write_text(json.dumps(data))
+        await made.until(lambda: told() == ["kubernetes.io/csi/d^h"])
+        (volume / "vol_data.json").unlink()
+        await made.until(lambda: told() == [])
+
+
 async def test_a_machine_that_was_started_anew(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         await made.until(lambda: "NodeReady" in made.reasons() or made.api.get(r.NODES, "node1"))

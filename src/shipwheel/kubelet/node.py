@@ -159,7 +159,7 @@ class Node:
         elapsed = self._clock.monotonic() - self._reported
         if not node_status.changed(old, new) and elapsed < self._identity.report_seconds:
             return
-        patch = {key: value for key, value in new.items() if old.get(key) != value}
+        patch: Obj = {key: value or None for key, value in new.items() if (old.get(key) or None) != (value or None)}
         if "addresses" in patch:
             patch["addresses"] = [*patch["addresses"], {"$patch": "replace"}]
         self.object = await self._client.patch(

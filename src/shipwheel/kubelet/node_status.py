@@ -118,7 +118,8 @@ def _binary(value: int) -> str:
 
 
 def node_status(facts: NodeFacts, previous: Obj, *, now: datetime) -> Obj:
-    """The whole status; `previous` is the one that the server has."""
+    """The whole status; `previous` is the one that the server has. What there is nothing of is empty, so that it is
+    taken out of what was told before."""
     machine = facts.machine
     status: Obj = {
         "capacity": capacity(facts) | _advertised(facts, previous),
@@ -142,11 +143,9 @@ def node_status(facts: NodeFacts, previous: Obj, *, now: datetime) -> Obj:
         "images": _images(facts),
         "declaredFeatures": list(DECLARED_FEATURES),
         "features": {"supplementalGroupsPolicy": facts.supplemental_groups_policy},
+        "runtimeHandlers": [_handler(each) for each in facts.runtime_handlers],
+        "volumesInUse": sorted(facts.volumes_in_use()),
     }
-    if facts.runtime_handlers:
-        status["runtimeHandlers"] = [_handler(each) for each in facts.runtime_handlers]
-    if volumes := sorted(facts.volumes_in_use()):
-        status["volumesInUse"] = volumes
     return status
 
 
@@ -264,7 +263,7 @@ def initial_node(
         node["spec"]["taints"] = list(taints)
     if provider_id:
         node["spec"]["providerID"] = provider_id
-    node["status"] = node_status(facts, {}, now=now)
+    node["status"] = {part: value for part, value in node_status(facts, {}, now=now).items() if value}
     return node
 
 
