@@ -3,7 +3,8 @@
 Claims of a class with `WaitForFirstConsumer` are left unbound until their pod is scheduled. Then, for each node, the
 smallest volumes that will do are chosen; where there is none, the class must be able to make one that the node can
 reach, and have room for it if its driver says how much it has. What was chosen is written before the pod is bound,
-and the pod is bound only when the claims are.
+and the pod is bound only when the claims are. There may be thousands of nodes and as many volumes, each for one of
+them; so it is the volumes that are gone through, the best first, and not the nodes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import orjson
 
 from shipwheel.api.meta import Obj, is_being_deleted, key_of, name_of, namespace_of
 from shipwheel.api.quantity import parse
@@ -35,6 +39,8 @@ BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
 BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
 NO_PROVISIONER = "kubernetes.io/no-provisioner"
 _POLL_SECONDS = 0.2
+NEW = -1
+Rows = npt.NDArray[np.int64]
 _STATE = "VolumeBinding"
 
 
@@ -43,6 +49,17 @@ class _Claims:
     bound: list[Obj]
     delayed: list[Obj]
     """To be bound when the node is known."""
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What becomes of a claim, by row."""
+
+    claim: Obj
+    volumes: Sequence[Obj]
+    """Those that would do, the best first."""
+    chosen: Rows
+    """Which of them it is, by row; NEW: none, but one can be made."""
 
 
 @dataclass(slots=True)
@@ -61,6 +78,9 @@ class VolumeBinding:
         seconds = args.get("bindTimeoutSeconds")
         self._timeout = 600 if seconds is None else seconds
         self._assumed = handle.assumed_volumes
+        self._rows: dict[bytes, Rows] = {}
+        """The rows that volumes reach, by the terms that say it; of these nodes:"""
+        self._rows_version: tuple[int, int] = (-1, -1)
         self._errors = handle.metrics.counter(
             "scheduler_volume_scheduling_stage_error_total",
             "[ALPHA] Volume scheduling stage error count",
@@ -127,50 +147,106 @@ class VolumeBinding:
         yield Refusal(refused[cycle.rows], OTHER_NODE, True)
         if not claims.delayed:
             return
-        reasons: dict[str, Mask] = {NO_VOLUME: cycle.none(), NO_SPACE: cycle.none()}
-        for index, row in enumerate(range(cycle.rows.start, cycle.rows.stop)):
-            if not refused[row] and cycle.table.nodes[row] is not None:
-                plan = self._plan(claims.delayed, row)
-                if isinstance(plan, str):
-                    reasons[plan][index] = True
+        left = np.zeros(cycle.table.size, np.bool_)
+        left[cycle.rows] = (cycle.table.alive[cycle.rows] if cycle.left is None else cycle.left) & ~refused[cycle.rows]
+        choices, reasons = self._choose(claims.delayed, left)
+        cycle.state[f"{_STATE}/choices"] = choices
         for reason, mask in reasons.items():
-            yield Refusal(mask, reason, True)
+            yield Refusal(mask[cycle.rows], reason, True)
 
     def _reachable(self, volume: Obj) -> Mask:
         """The nodes that a volume can be used on."""
-        required = (volume["spec"].get("nodeAffinity") or {}).get("required")
-        nodes = self._handle.nodes
-        if required is None:
-            return np.ones(self._handle.table.size, np.bool_)
-        key = ("volume", volume["metadata"]["name"], volume["metadata"].get("resourceVersion"))
-        return nodes.remembered(key, lambda: nodes.any_term(required.get("nodeSelectorTerms") or ()))
+        found = np.zeros(self._handle.table.size, np.bool_)
+        found[self._rows_of(volume)] = True
+        return found
 
-    def _plan(self, claims: Sequence[Obj], row: int) -> _Plan | str:
-        """How the claims are met on a node; or why they are not. The smallest claims choose first."""
-        plan = _Plan([], [])
-        taken: set[str] = set()
+    def _rows_of(self, volume: Obj) -> Rows:
+        required = (volume["spec"].get("nodeAffinity") or {}).get("required") or {}
+        terms = required.get("nodeSelectorTerms")
+        table, nodes = self._handle.table, self._handle.nodes
+        version = (table.node_version, table.size)
+        if self._rows_version != version:
+            self._rows_version = version
+            self._rows.clear()
+        key = orjson.dumps(terms)
+        rows = self._rows.get(key)
+        if rows is None:
+            reached = np.arange(table.size) if terms is None else np.flatnonzero(nodes.any_term(terms))
+            rows = self._rows[key] = reached
+        return rows
+
+    def _choose(self, claims: Sequence[Obj], left: Mask) -> tuple[list[_Choice], dict[str, Mask]]:
+        """How claims are met on the rows that are left, and why not where they are not. The smallest choose first."""
+        size = len(left)
+        reasons: dict[str, Mask] = {NO_VOLUME: np.zeros(size, np.bool_), NO_SPACE: np.zeros(size, np.bool_)}
+        choices: list[_Choice] = []
+        numbers: dict[str, int] = {}
+        taken: list[Rows] = []
+        """Of each claim before, the numbers of the volumes that it has, by row."""
         for claim in sorted(claims, key=_size):
             selected = (claim["metadata"].get("annotations") or {}).get(SELECTED_NODE)
-            if selected and selected != self._handle.table.name(row):
-                return NO_VOLUME
-            volume = None if selected else self._smallest(claim, row, taken)
-            if volume is not None:
-                taken.add(name_of(volume))
-                plan.bind.append((claim, volume))
-                continue
-            if reason := self._cannot_provision(claim, row):
-                return reason
-            plan.provision.append(claim)
-        return plan
+            if selected:
+                elsewhere = left.copy()
+                elsewhere[[row for row in (self._handle.table.rows.get(selected),) if row is not None]] = False
+                reasons[NO_VOLUME] |= elsewhere
+                left = left & ~elsewhere
+            volumes = [] if selected else self._candidates(claim)
+            known = [numbers.setdefault(name_of(each), len(numbers)) for each in volumes]
+            chosen = np.full(size, NEW)
+            lacking = left.copy()
+            missing = int(np.count_nonzero(lacking))
+            for index, volume in enumerate(volumes):
+                rows = self._rows_of(volume)
+                rows = rows[lacking[rows]]
+                for others in taken:
+                    rows = rows[others[rows] != known[index]]
+                chosen[rows] = index
+                lacking[rows] = False
+                missing -= len(rows)
+                if not missing:
+                    break
+            for reason, mask in self._cannot_provision(claim, lacking) if missing else ():
+                reasons[reason] |= mask
+                left = left & ~mask
+            taken.append(np.array([*known, NEW])[chosen])
+            choices.append(_Choice(claim, volumes, chosen))
+        return choices, reasons
 
-    def _smallest(self, claim: Obj, row: int, taken: set[str]) -> Obj | None:
+    def _candidates(self, claim: Obj) -> list[Obj]:
+        """The volumes that would do: those that are kept for the claim, and then all others, the smallest first."""
+        wanted = claim["spec"].get("storageClassName") or ""
         found = [
             each
             for each in self._handle.listers.volumes.list()
-            if name_of(each) not in taken and self._suits(each, claim) and self._reachable(each)[row]
+            if (each["spec"].get("storageClassName") or "") == wanted and self._suits(each, claim)
         ]
-        prebound = [each for each in found if each["spec"].get("claimRef")]
-        return min(prebound or found, key=_capacity, default=None)
+        return sorted(found, key=lambda each: (not each["spec"].get("claimRef"), _capacity(each)))
+
+    def _plan(self, cycle: Cycle, row: int) -> _Plan | str:
+        """What was chosen for a node, or is chosen anew where that is somebody else's by now; or why it cannot be."""
+        claims: _Claims = cycle.state[_STATE]
+        choices: list[_Choice] = cycle.state.get(f"{_STATE}/choices") or []
+        if not all(self._holds(each, row) for each in choices) or not choices:
+            left = np.zeros(self._handle.table.size, np.bool_)
+            left[row] = True
+            choices, reasons = self._choose(claims.delayed, left)
+            for reason, mask in reasons.items():
+                if mask[row]:
+                    return reason
+        plan = _Plan([], [])
+        for each in choices:
+            index = int(each.chosen[row])
+            if index == NEW:
+                plan.provision.append(each.claim)
+            else:
+                plan.bind.append((each.claim, each.volumes[index]))
+        return plan
+
+    def _holds(self, choice: _Choice, row: int) -> bool:
+        if row >= len(choice.chosen):
+            return False
+        index = int(choice.chosen[row])
+        return index == NEW or self._suits(choice.volumes[index], choice.claim)
 
     def _suits(self, volume: Obj, claim: Obj) -> bool:
         spec, wanted = volume["spec"], claim["spec"]
@@ -192,30 +268,50 @@ class VolumeBinding:
             and (selector is None or from_label_selector(selector).matches(volume["metadata"].get("labels") or {}))
         )
 
-    def _cannot_provision(self, claim: Obj, row: int) -> str:
+    def _cannot_provision(self, claim: Obj, rows: Mask) -> Iterable[tuple[str, Mask]]:
+        """On which of these rows, and why, no volume can be made."""
         listers = self._handle.listers
         storage_class = listers.storage_classes.get("", claim["spec"].get("storageClassName") or "")
         if storage_class is None or storage_class.get("provisioner", NO_PROVISIONER) == NO_PROVISIONER:
-            return NO_VOLUME
-        topologies = storage_class.get("allowedTopologies") or ()
-        labels = self._labels(row)
-        if topologies and not any(_in_topology(each, labels) for each in topologies):
-            return NO_VOLUME
+            yield NO_VOLUME, rows
+            return
+        if topologies := storage_class.get("allowedTopologies") or ():
+            allowed = np.zeros(len(rows), np.bool_)
+            for each in topologies:
+                allowed |= self._in_topology(each)
+            yield NO_VOLUME, rows & ~allowed
+            rows = rows & allowed
         driver = listers.csi_drivers.get("", storage_class["provisioner"])
         if driver is None or not (driver.get("spec") or {}).get("storageCapacity"):
-            return ""
-        enough = any(
-            each.get("storageClassName") == name_of(storage_class)
-            and _room(each) >= _size(claim)
-            and each.get("nodeTopology") is not None
-            and from_label_selector(each["nodeTopology"]).matches(labels)
-            for each in listers.capacities.list()
-        )
-        return "" if enough else NO_SPACE
+            return
+        enough = np.zeros(len(rows), np.bool_)
+        for each in listers.capacities.list():
+            topology = each.get("nodeTopology")
+            if (
+                each.get("storageClassName") == name_of(storage_class)
+                and _room(each) >= _size(claim)
+                and topology is not None
+            ):
+                enough |= self._labelled(topology)
+        yield NO_SPACE, rows & ~enough
 
-    def _labels(self, row: int) -> dict[str, str]:
-        node = self._handle.table.nodes[row]
-        return (node or {"metadata": {}})["metadata"].get("labels") or {}
+    def _in_topology(self, term: Obj) -> Mask:
+        """Rows with the labels of a TopologySelectorTerm."""
+        table = self._handle.table
+        found = np.ones(table.size, np.bool_)
+        for each in term.get("matchLabelExpressions") or ():
+            found &= table.label(each["key"]).where(frozenset(each.get("values") or ()).__contains__)[: table.size]
+        return found
+
+    def _labelled(self, selector: Obj) -> Mask:
+        """Rows that a label selector selects."""
+
+        def look() -> Mask:
+            matches = from_label_selector(selector).matches
+            labels = (((node or {}).get("metadata") or {}).get("labels") or {} for node in self._handle.table.nodes)
+            return np.fromiter(map(matches, labels), np.bool_, self._handle.table.size)
+
+        return self._handle.nodes.remembered(("topology", orjson.dumps(selector)), look)
 
     # Doing
 
@@ -224,7 +320,7 @@ class VolumeBinding:
         claims: _Claims | None = cycle.state.get(_STATE)
         if claims is None or not claims.delayed:
             return ""
-        plan = self._plan(claims.delayed, cycle.table.rows[node])
+        plan = self._plan(cycle, cycle.table.rows[node])
         if isinstance(plan, str):
             return plan
         for claim, volume in plan.bind:
@@ -310,22 +406,19 @@ def _belongs_to(claim: Obj, pod: Obj) -> bool:
 
 
 def _size(claim: Obj) -> int:
-    text = ((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage")
-    return parse(text).value() if text else 0
+    return _bytes(((claim["spec"].get("resources") or {}).get("requests") or {}).get("storage") or "0")
 
 
 def _capacity(volume: Obj) -> int:
-    text = (volume["spec"].get("capacity") or {}).get("storage")
-    return parse(text).value() if text else 0
+    return _bytes((volume["spec"].get("capacity") or {}).get("storage") or "0")
+
+
+@lru_cache
+def _bytes(text: str) -> int:
+    return parse(text).value()
 
 
 def _room(capacity: Obj) -> int:
     """The largest volume that can be made."""
     text = capacity.get("maximumVolumeSize") or capacity.get("capacity")
     return parse(text).value() if text else -1
-
-
-def _in_topology(term: Obj, labels: Mapping[str, str]) -> bool:
-    return all(
-        labels.get(each["key"]) in (each.get("values") or ()) for each in term.get("matchLabelExpressions") or ()
-    )

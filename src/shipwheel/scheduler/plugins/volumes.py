@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import Obj, name_of
 from shipwheel.scheduler.events import Action, ClusterEvent, Interest
 from shipwheel.scheduler.framework import Cycle, Handle, Refusal
 from shipwheel.scheduler.pods import claim_names
@@ -118,6 +118,8 @@ class NodeVolumeLimits:
 
     def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
         self._handle = handle
+        self._limits: dict[int, dict[str, int]] = {}
+        self._limits_version: tuple[int, int] | None = None
         self.events = (
             Interest("CSINode", Action.ADD | Action.UPDATE),
             Interest("AssignedPod", Action.DELETE),
@@ -133,22 +135,26 @@ class NodeVolumeLimits:
         wanted = self._volumes(cycle.pod["metadata"]["name"], cycle.shape)
         if not wanted:
             return
-        attached = self._attached()
+        limited = self._limited()
         refused = cycle.none()
-        for index, row in enumerate(range(cycle.rows.start, cycle.rows.stop)):
-            limits = self._limits(cycle, row)
-            if limits:
+        attached = self._attached() if limited else {}
+        drivers = {driver for driver, _ in wanted}
+        for row in cycle.in_question() if limited else ():
+            limits = limited.get(row)
+            if limits and not drivers.isdisjoint(limits):
                 there = self._on_node(cycle.table.pods[row].values()) | attached.get(cycle.table.name(row), set())
-                refused[index] = _too_many(wanted, there, limits)
+                refused[row - cycle.rows.start] = _too_many(wanted, there, limits)
         yield Refusal(refused, TOO_MANY)
 
-    def _limits(self, cycle: Cycle, row: int) -> dict[str, int]:
-        if cycle.table.nodes[row] is None:
-            return {}
-        node = self._handle.listers.csi_nodes.get("", cycle.table.name(row))
-        drivers = (node or {}).get("spec", {}).get("drivers") or ()
-        counts = {each["name"]: (each.get("allocatable") or {}).get("count") for each in drivers}
-        return {name: count for name, count in counts.items() if count is not None}
+    def _limited(self) -> Mapping[int, Mapping[str, int]]:
+        """The limits of the rows that have some, by driver."""
+        table, nodes = self._handle.table, self._handle.listers.csi_nodes
+        version = (nodes.version, table.node_version)
+        if self._limits_version != version:
+            self._limits_version = version
+            found = ((table.rows.get(name_of(each)), _limits(each)) for each in nodes.list())
+            self._limits = {row: limits for row, limits in found if row is not None and limits}
+        return self._limits
 
     def _on_node(self, entries: Iterable[PodEntry]) -> set[tuple[str, str]]:
         found: set[tuple[str, str]] = set()
@@ -191,6 +197,12 @@ class NodeVolumeLimits:
                 if each.get(kind):
                     found.add((driver, each[kind][_DISK_NAMES[kind]]))
         return found
+
+
+def _limits(csi_node: Obj) -> dict[str, int]:
+    drivers = (csi_node.get("spec") or {}).get("drivers") or ()
+    counts = {each["name"]: (each.get("allocatable") or {}).get("count") for each in drivers}
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def _handle_of(volume: Obj | None) -> tuple[str, str] | None:
