@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shipwheel.api.clock import ManualClock, parse_time
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import Obj, is_condition_true
 from shipwheel.client.resources import LEASES, NODES, PODS
 from shipwheel.kubelet.simulated_nodes.component import run
 from shipwheel.kubelet.simulated_nodes.config import Config
@@ -20,6 +20,9 @@ from shipwheel.kubelet.simulated_nodes.stages import parse
 from tests.controllers.fakeapi import FakeApi, Faults
 
 CONFIG = Config(nodes=3, node_ip="192.0.2.1", port=0, cpus=8, memory=16 << 30)
+
+LONG = 7200.0
+"""Seconds in which whatever goes wrong is tried again often enough: an informer waits up to a minute each time."""
 
 
 class World:
@@ -148,6 +151,22 @@ async def test_pods_run_and_go(world: World) -> None:
     await world.until(lambda: world.api.get(PODS, "early", "ns") is None)
 
 
+async def test_a_pod_is_ready_again_when_its_node_is(world: World) -> None:
+    world.start()
+    await world.until(lambda: len(world.api.list(NODES)) == 3)
+    world.give_ranges()
+    world.bind("p")
+    await world.until(lambda: world.phase("p") == "Running")
+
+    def mark(obj: Obj) -> None:
+        # As the node lifecycle controller does, when a node was silent too long.
+        next(each for each in obj["status"]["conditions"] if each["type"] == "Ready")["status"] = "False"
+
+    world.api.change(PODS, "p", "ns", mark)
+    assert not is_condition_true(world.api.get(PODS, "p", "ns") or {}, "Ready")
+    await world.until(lambda: is_condition_true(world.api.get(PODS, "p", "ns") or {}, "Ready"))
+
+
 async def test_failures_are_declared(world: World) -> None:
     text = """
     stages:
@@ -200,13 +219,13 @@ async def test_who_starts_anew_goes_on(world: World) -> None:
 async def test_everything_goes_wrong_for_a_while(world: World) -> None:
     world.api.faults = Faults(fail_before=0.2, fail_after=0.2, break_watch=0.1, expire=0.2, seed=1)
     world.start()
-    await world.until(lambda: len(world.api.list(NODES)) == 3, seconds=600)
+    await world.until(lambda: len(world.api.list(NODES)) == 3, seconds=LONG)
     world.give_ranges()
     for number in range(20):
         world.bind(f"p{number}", f"simulated-{number % 3 + 1}")
-    await world.until(lambda: all(world.phase(f"p{number}") == "Running" for number in range(20)), seconds=600)
+    await world.until(lambda: all(world.phase(f"p{number}") == "Running" for number in range(20)), seconds=LONG)
     addresses = [world.status(f"p{number}")["podIP"] for number in range(20)]
     assert len(set(addresses)) == 20
     for number in range(20):
         world.api.delete(PODS, f"p{number}", "ns")
-    await world.until(lambda: not world.api.list(PODS), seconds=600)
+    await world.until(lambda: not world.api.list(PODS), seconds=LONG)

@@ -17,9 +17,9 @@ from weakref import WeakValueDictionary
 
 from shipwheel.api.clock import Clock, rfc3339
 from shipwheel.api.errors import ApiError
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import Obj, is_condition_true
 from shipwheel.client.client import Client, ConnectionFailed
-from shipwheel.client.informer import EventType, Informer
+from shipwheel.client.informer import EventType, Informer, version_number
 from shipwheel.client.resources import PODS
 from shipwheel.kubelet.runtime.base import RuntimeFault
 from shipwheel.kubelet.simulated_nodes import pod_status
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 WORKERS = 16
 RETRY_SECONDS = 2.0
 BY_NODE = "node"
+AGAIN = Stage("again", (), "Running")
+"""What was told of a pod is told once more: somebody marked it as not ready, its node having been silent a while."""
 OVER = ("Succeeded", "Failed")
 
 
@@ -51,6 +53,8 @@ class Pod:
     started: str = ""
     """When its node took it on."""
     deleting: bool = False
+    written: int = 0
+    """The version of its object with what was last told of it."""
     turn: int = 0
     """What was planned in an earlier one does not count any more."""
 
@@ -123,6 +127,8 @@ class Pods:
         if new["deleting"] and not pod.deleting:
             pod.deleting = True
             self._plan(pod)
+        elif pod.life.state == "Running" and not new["ready"] and version_number(new["metadata"]) > pod.written:
+            self._timers.add(0, (pod, pod.turn, AGAIN))
 
     def _take_on(self, found: Obj) -> Pod:
         meta = found["metadata"]
@@ -184,6 +190,8 @@ class Pods:
         if not self._has_addresses(pod):
             return False
         await self._go(pod, stage, pod.facts.restart_policy)
+        if stage is AGAIN:
+            return True
         if pod.life.state not in OVER or pod.deleting:
             self._plan(pod)
         return True
@@ -210,10 +218,10 @@ class Pods:
         patch = pod_status.status_patch(
             pod.uid, life, pod.shape, started=started, host_ip=self._host_ip, addresses=pod.addresses
         )
-        await self._client.patch(
+        written = await self._client.patch(
             PODS, pod.name, pod.namespace, patch, kind="strategic", subresource="status", metadata_only=True
         )
-        pod.life, pod.started = life, started
+        pod.life, pod.started, pod.written = life, started, version_number(written["metadata"])
 
     async def _delete(self, pod: Pod) -> None:
         if pod.finalizers and pod.life.state not in OVER and pod.started:
@@ -231,6 +239,7 @@ class Pods:
             "facts": self._facts(meta, spec),
             "host_network": bool(spec.get("hostNetwork")),
             "deleting": "deletionTimestamp" in meta,
+            "ready": is_condition_true(pod, "Ready"),
             "finalizers": bool(meta.get("finalizers")),
             # Only who starts anew needs to read what was written before.
             "status": None if meta["uid"] in self._pods else status if status.get("startTime") else None,
