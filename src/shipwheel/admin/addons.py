@@ -15,6 +15,7 @@ from shipwheel.client.client import Client
 from shipwheel.client.resources import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
+    FLOW_SCHEMAS,
     ROLE_BINDINGS,
     ROLES,
     SERVICES,
@@ -96,6 +97,32 @@ def _simulated_nodes() -> Iterator[tuple[GroupVersionResource, Obj]]:
     yield CLUSTER_ROLE_BINDINGS, _binding("ClusterRoleBinding", name, name, name)
     reviews = "system:auth-delegator"
     yield CLUSTER_ROLE_BINDINGS, _binding("ClusterRoleBinding", f"{name}:reviews", reviews, name)
+    yield FLOW_SCHEMAS, _heartbeats(name)
+
+
+def _heartbeats(user: str) -> Obj:
+    """What nodes say of themselves does not wait behind others' requests: as `system-node-high` for those that are
+    in the group of nodes."""
+    everywhere = {"verbs": ["*"], "namespaces": ["*"]}
+    return {
+        "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+        "kind": "FlowSchema",
+        "metadata": {"name": user},
+        "spec": {
+            "priorityLevelConfiguration": {"name": "node-high"},
+            "matchingPrecedence": 400,
+            "distinguisherMethod": {"type": "ByUser"},
+            "rules": [
+                {
+                    "subjects": [{"kind": "User", "user": {"name": user}}],
+                    "resourceRules": [
+                        {"apiGroups": [""], "resources": ["nodes", "nodes/status"], "clusterScope": True, **everywhere},
+                        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], **everywhere},
+                    ],
+                }
+            ],
+        },
+    }
 
 
 def _dns(settings: Settings) -> Iterator[tuple[GroupVersionResource, Obj]]:

@@ -43,6 +43,7 @@ NETWORK_POLICIES = _R("networking.k8s.io", "v1", "networkpolicies")
 IP_ADDRESSES = _R("networking.k8s.io", "v1", "ipaddresses")
 SERVICE_CIDRS = _R("networking.k8s.io", "v1", "servicecidrs")
 
+FLOW_SCHEMAS = _R("flowcontrol.apiserver.k8s.io", "v1", "flowschemas")
 STORAGE_CLASSES = _R("storage.k8s.io", "v1", "storageclasses")
 VOLUME_ATTACHMENTS = _R("storage.k8s.io", "v1", "volumeattachments")
 VOLUME_ATTRIBUTES_CLASSES = _R("storage.k8s.io", "v1", "volumeattributesclasses")
