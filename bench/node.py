@@ -45,6 +45,17 @@ def pod(name: str, image: str, *command: str) -> Obj:
     }
 
 
+def probed_pod(name: str) -> Obj:
+    """One that is asked over HTTP whether it is ready, and over TCP whether it lives, every ten seconds each."""
+    serve = "mkdir /tmp/www; echo hello > /tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
+    made = pod(name, WEB, "sh", "-c", serve)
+    made["spec"]["containers"][0] |= {
+        "readinessProbe": {"httpGet": {"path": "/index.html", "port": 80}},
+        "livenessProbe": {"tcpSocket": {"port": 80}},
+    }
+    return made
+
+
 Done = Callable[[Mapping[str, Obj]], bool]
 
 
@@ -83,11 +94,12 @@ async def one_by_one(client: Client, rounds: int) -> list[float]:
     return took
 
 
-async def all_at_once(client: Client, count: int) -> float:
+async def all_at_once(client: Client, count: int, *, probes: bool) -> float:
     """Seconds until all of so many pods run."""
     names = [f"many-{number}" for number in range(count)]
     began = time.perf_counter()
-    await asyncio.gather(*(client.create(PODS, pod(name, PAUSE)) for name in names))
+    pods = (probed_pod(name) if probes else pod(name, PAUSE) for name in names)
+    await asyncio.gather(*(client.create(PODS, each) for each in pods))
     await until(client, running(*names))
     return time.perf_counter() - began
 
@@ -150,7 +162,7 @@ async def measure(made: Cluster, arguments: argparse.Namespace) -> list[tuple[st
     async with admin_client(made.layout) as client, asyncio.timeout(TIMEOUT * 3):
         await service_account(client)
         ones = await one_by_one(client, arguments.rounds)
-        many = await all_at_once(client, arguments.pods)
+        many = await all_at_once(client, arguments.pods, probes=arguments.probes)
         ours, runtimes = await exec_times(client, made, arguments.rounds)
         await asyncio.sleep(arguments.settle)
         pid = agent(made)
@@ -190,6 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench node", description="Run pods on one node.")
     parser.add_argument("--rounds", type=int, default=20, help="single pods, and commands")
     parser.add_argument("--pods", type=int, default=100, help="how many at once")
+    parser.add_argument("--probes", action="store_true", help="have those probed over HTTP and TCP")
     parser.add_argument("--settle", type=float, default=15.0, help="seconds before it counts as idle")
     parser.add_argument("--window", type=float, default=30.0, help="seconds of idling that are measured")
     parser.set_defaults(runtime="containerd", store="sqlite")
