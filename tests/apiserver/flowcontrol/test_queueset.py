@@ -42,9 +42,9 @@ class Simulation:
     serial: int = 0
 
     def arrive(self, flow: str, hand: tuple[int, ...], lasts: float = 1.0, width: Width = NARROW) -> Verdict:
-        claim = Claim(width)
+        claim = Claim(width, hand)
         self.flows[claim], self.lasting[claim] = flow, lasts
-        verdict = self.queueset.arrive(claim, hand, self.now)
+        verdict = self.queueset.arrive(claim, self.now)
         if verdict is Verdict.EXECUTE:
             self._begun(claim)
         elif verdict is Verdict.WAIT:
@@ -219,8 +219,8 @@ def test_more_final_seats_than_there_are_linger_longer() -> None:
 def test_who_gives_up_leaves_nothing_behind() -> None:
     world = Simulation(made(1))
     world.arrive("a", A)
-    claim = Claim(NARROW)
-    assert world.queueset.arrive(claim, B, 0.0) is Verdict.WAIT
+    claim = Claim(NARROW, B)
+    assert world.queueset.arrive(claim, 0.0) is Verdict.WAIT
     assert world.queueset.withdraw(claim, 1.0)
     assert not world.queueset.withdraw(claim, 1.0)
     world.check()

@@ -24,7 +24,7 @@ from shipwheel.apiserver.flowcontrol.matching import distinguisher, first_match,
 from shipwheel.apiserver.flowcontrol.places import NO_PLACE, READING, Place, TooMany, lasts_long
 from shipwheel.apiserver.flowcontrol.queueset import NARROW, Claim, Verdict, Width
 from shipwheel.apiserver.flowcontrol.shuffle import deal, flow_hash
-from shipwheel.apiserver.flowcontrol.tally import Tally
+from shipwheel.apiserver.flowcontrol.tally import TIMED_OUT, Tally
 from shipwheel.apiserver.flowcontrol.watches import Watches
 from shipwheel.apiserver.flowcontrol.width import WRITING, Stored, width_of_list, width_of_write
 from shipwheel.apiserver.requestinfo import RequestInfo
@@ -33,31 +33,29 @@ from shipwheel.kinds.flowcontrol import mandatory
 
 _REMEMBERED = 8192
 _MOST_PATIENCE = 60.0
-_TIMED_OUT = "time-out"
 CATCH_ALL = "catch-all"
 
 
 class SeatPlace(Claim):
     """A request's seats, or its place in a queue."""
 
-    __slots__ = ("_control", "_left", "flow", "headers", "info", "turn", "user")
+    __slots__ = ("_control", "flow", "headers", "info", "turn", "user")
 
     def __init__(self, control: PriorityAndFairness, flow: Flow, width: Width, info: RequestInfo, user: UserInfo):
         self.width = width
+        self.hand = flow.hand
         self.queue = None
-        self.started = self.arrived_r = 0.0
         self.flow = flow
         self.headers = flow.headers
         self.info = info
         self.user = user
         self.turn: asyncio.Future[None] | None = None
-        self._control = control
-        self._left = False
+        self._control: PriorityAndFairness | None = control
 
     def leave(self) -> None:
-        if not self._left:
-            self._left = True
-            self._control.finish(self)
+        control, self._control = self._control, None
+        if control is not None:
+            control.finish(self)
 
 
 class PriorityAndFairness:
@@ -105,11 +103,11 @@ class PriorityAndFairness:
         flow = self._found.get(key) or self._find(key, info, user)
         width = NARROW if verb == "get" else self._width(flow, info, request)
         place = SeatPlace(self, flow, width, info, user)
-        tally = flow.tally
-        seats = tally.seats
-        seats[width.seats] = seats.get(width.seats, 0) + 1
         now = self._monotonic()
-        verdict = flow.level.queues.arrive(place, flow.hand, now)
+        verdict = flow.level.queues.arrive(place, now)
+        tally = flow.tally
+        if width is not NARROW:
+            tally.wide[width.seats] = tally.wide.get(width.seats, 0) + 1
         if verdict is Verdict.EXECUTE:
             tally.at_once += 1
             return place
@@ -147,7 +145,7 @@ class PriorityAndFairness:
         level, now = place.flow.level, self._monotonic()
         if not level.queues.withdraw(place, now):
             return False
-        place.flow.tally.reject(_TIMED_OUT, now - place.arrived)
+        place.flow.tally.reject(TIMED_OUT, now - place.arrived)
         self._dispatch(level, now)
         self._tidy(level)
         return True

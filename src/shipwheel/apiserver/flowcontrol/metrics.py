@@ -256,6 +256,6 @@ def _with(series: Series, value: int, count: int) -> Series:
 
 def _seats_of(tally: Tally) -> Series:
     found = Series(_SEATS)
-    for seats, count in tally.seats.items():
+    for seats, count in tally.widths().items():
         found = _with(found, seats, count)
     return found

@@ -8,7 +8,8 @@ end first by that reckoning. When a request has ended its queue is given back wh
 beyond.
 
 A plain state machine: whoever calls says what time it is (seconds, never less than before), and carries out what
-`arrive`, `dispatch` and `finish` decide. It costs little while nobody waits: then the first queue of the hand will do.
+`arrive`, `dispatch` and `finish` decide. While nobody waits nobody needs a queue, and requests cost little; those that
+are under way when somebody has to wait are put into a queue each, as if they had come through it.
 """
 
 from __future__ import annotations
@@ -50,15 +51,20 @@ NARROW = Width()
 class Claim:
     """One request's claim to seats."""
 
-    __slots__ = ("arrived", "arrived_r", "queue", "started", "width")
+    __slots__ = ("arrived", "arrived_r", "hand", "queue", "started", "width")
 
-    def __init__(self, width: Width) -> None:
+    queue: Queue | None
+    arrived: float
+    arrived_r: float
+    """What `r` was then; only of one that had to wait."""
+    started: float
+    """Only of one that has."""
+
+    def __init__(self, width: Width, hand: Sequence[int] = ()) -> None:
         self.width = width
-        self.queue: Queue | None = None
-        self.arrived = 0.0
-        self.arrived_r = 0.0
-        self.started = 0.0
-        """0 until it is."""
+        self.hand = hand
+        """The queues that it may wait in; none where there are no queues."""
+        self.queue = None
 
 
 class Queue:
@@ -122,7 +128,7 @@ class QueueSet:
         self.queues: dict[int, Queue] = {}
         """Those that have been used of late."""
         self.unqueued: dict[Claim, None] = {}
-        """What is executing without having been in a queue."""
+        """What is executing outside of any queue."""
         self.active = 0
         """How many queues have something waiting or executing."""
         self.waiting = self.executing = 0
@@ -133,15 +139,11 @@ class QueueSet:
         self.occupancy: Occupancy = {}
         self._enqueued = 0
         self._robin = 0
-        self._progress: Progress | None = None
+        self.progress = Progress()
 
     @property
     def idle(self) -> bool:
         return not self.waiting and not self.executing
-
-    @property
-    def progress(self) -> Progress:
-        return self._progress or Progress(self.r, self.r, self.r, self.r, self.r, self.r)
 
     def configure(self, queuing: Queuing | None, limit: int, now: float) -> None:
         """Go on with other queues or another limit. Whoever waits goes on waiting; `dispatch` is called for after."""
@@ -165,46 +167,57 @@ class QueueSet:
         taken, self.occupancy = self.occupancy, {}
         return taken
 
-    def arrive(self, claim: Claim, hand: Sequence[int], now: float) -> Verdict:
-        """What becomes of a request; `hand` is empty where there are no queues. After WAIT, `dispatch` is called for:
-        a narrow request may begin although a wide one cannot."""
+    def arrive(self, claim: Claim, now: float) -> Verdict:
+        """What becomes of a request. After WAIT, `dispatch` is called for: a narrow request may begin although a wide
+        one cannot."""
         self.pass_time(now)
         claim.arrived = now
         width = claim.width
-        if not hand:
-            if not self._accommodates(width.seats):
-                self.rejected += 1
-                return Verdict.TOO_BUSY
+        taken = self.seats_in_use + width.seats
+        if not self.waiting and (taken <= self.limit or self._accommodates(width.seats)) and (
+            self.seats_in_use < self.limit or not claim.hand
+        ):  # fmt: skip
+            if width.final > self.limit:
+                claim.width = width.within(self.limit)
             self.unqueued[claim] = None
             self._begin(claim, now)
             return Verdict.EXECUTE
-        claim.queue = queue = self._choose(hand)
-        claim.arrived_r = self.r
-        if not self.waiting and self.seats_in_use < self.limit and self._accommodates(width.seats):
-            if not queue.executing:
-                self.active += 1
-                queue.next_r = self.r
-            elif queue.next_r < self.r:
-                queue.next_r = self.r
-            self._progress = None
-            if width.final > self.limit:
-                claim.width = width.within(self.limit)
-            self._leave_queue(claim, queue, now)
-            return Verdict.EXECUTE
+        if not claim.hand:
+            self.rejected += 1
+            return Verdict.TOO_BUSY
+        for other in [each for each in self.unqueued if each.hand]:
+            self._enter(other, self._choose(other.hand))
+        queue = self._choose(claim.hand)
         if self.seats_in_use >= self.limit and len(queue.waiting) >= self.queuing.length_limit:  # type: ignore[union-attr]
             self.rejected += 1
             return Verdict.QUEUE_FULL
+        claim.arrived_r = self.r
+        claim.queue = queue
         if not queue.waiting:
-            if not queue.executing:
-                self.active += 1
-                queue.next_r = self.r
-            elif queue.next_r < self.r:
-                queue.next_r = self.r
+            self._rouse(queue)
         queue.waiting[claim] = None
         queue.work += width.work
         self.waiting += 1
         self.seats_waiting += width.seats
         return Verdict.WAIT
+
+    def _rouse(self, queue: Queue) -> None:
+        """A queue in which nobody waits is about to be joined."""
+        if not queue.executing:
+            self.active += 1
+            queue.next_r = self.r
+        else:
+            queue.next_r = max(queue.next_r, self.r)
+
+    def _enter(self, claim: Claim, queue: Queue) -> None:
+        """Put what is under way into a queue."""
+        del self.unqueued[claim]
+        if not queue.waiting:
+            self._rouse(queue)
+        claim.queue = queue
+        queue.executing[claim] = None
+        queue.seats += claim.width.seats
+        queue.next_r += claim.width.work
 
     def _choose(self, hand: Sequence[int]) -> Queue:
         """The queue of a hand with the least work waiting. Which one is looked at first changes."""
@@ -245,7 +258,10 @@ class QueueSet:
             self._robin = index
             self._drop(claim, queue)
             claim.width = claim.width.within(self.limit)
-            self._leave_queue(claim, queue, now)
+            queue.executing[claim] = None
+            queue.seats += claim.width.seats
+            queue.next_r += claim.width.work
+            self._begin(claim, now)
             self._bound(queue)
             begun.append(claim)
         return begun
@@ -265,16 +281,10 @@ class QueueSet:
                 if best is None or rank < best:
                     best, chosen = rank, index
         queue = self.queues[chosen]
-        self._progress = Progress(
+        self.progress = Progress(
             self.r, queue.next_r, min(starts), max(starts), min(discounted), max(discounted)
         )  # fmt: skip
         return chosen, queue
-
-    def _leave_queue(self, claim: Claim, queue: Queue, now: float) -> None:
-        queue.executing[claim] = None
-        queue.seats += claim.width.seats
-        queue.next_r += claim.width.work
-        self._begin(claim, now)
 
     def _begin(self, claim: Claim, now: float) -> None:
         claim.started = now
