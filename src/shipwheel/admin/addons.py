@@ -107,7 +107,7 @@ def _heartbeats(user: str) -> Obj:
     return {
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
         "kind": "FlowSchema",
-        "metadata": {"name": user},
+        "metadata": {"name": "simulated-nodes"},
         "spec": {
             "priorityLevelConfiguration": {"name": "node-high"},
             "matchingPrecedence": 400,
