@@ -391,3 +391,34 @@ async def test_tokens_bound_to_what_cannot_be(
     await ask("POST", accounts, {"metadata": {"name": "builder"}})
     status = await refused(ask, "POST", f"{accounts}/builder/token", {"spec": {"boundObjectRef": reference}})
     assert (status["code"], status["message"]) == (code, message)
+
+
+async def test_numbers_of_a_status_that_do_not_agree(ask: Asker, namespace: str) -> None:
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    deployment = {"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}
+    assert (await ask("POST", path, deployment)).status == 201
+    status = await refused(ask, "PATCH", f"{path}/d/status", b'{"status":{"replicas":-1}}', MERGE)
+    assert [cause["field"] for cause in status["details"]["causes"]] == [
+        "status.replicas", "status.updatedReplicas", "status.readyReplicas", "status.availableReplicas",
+    ]  # fmt: skip
+
+
+async def test_a_scale_of_its_own(ask: Asker, namespace: str) -> None:
+    """It can be seen as a Table, and is that of the object its URL names."""
+    path = f"/api/v1/namespaces/{namespace}/replicationcontrollers"
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    await ask("POST", path, {"metadata": {"name": "r"}, "spec": {"replicas": 3, "template": template}})
+    table = orjson.loads(
+        (await ask("GET", f"{path}/r/scale", accept="application/json;as=Table;g=meta.k8s.io;v=v1")).body
+    )
+    assert [each["name"] for each in table["columnDefinitions"]] == ["Name", "Desired", "Available", "Age"]
+    assert table["rows"][0]["cells"][:3] == ["r", 3, 0]
+    partial = await ask("GET", f"{path}/r/scale", accept="application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
+    assert orjson.loads(partial.body)["kind"] == "PartialObjectMetadata"
+    status = await refused(ask, "PATCH", f"{path}/r/scale", b'{"metadata":{"name":"other"}}', MERGE)
+    assert status["message"] == "the name of the object (other) does not match the name on the URL (r)"
+    status = await refused(ask, "PATCH", f"{path}/r/scale", b'{"metadata":{"uid":"other"}}', MERGE)
+    assert status["message"].startswith(
+        'Operation cannot be fulfilled on replicationcontrollers/scale "r": Precondition'
+    )

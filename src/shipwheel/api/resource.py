@@ -256,6 +256,8 @@ class Subresource:
     """(view, object) -> changed object."""
     applied: Callable[[Obj], Obj] | None = None
     """What an applied view says of the object: it is the object's fields that have owners."""
+    columns: tuple[Column, ...] = ()
+    """Of a view that is of another kind than the object."""
     strategy: Strategy | None = None
     """Its `prepare_for_update` and `validate_update` replace the resource's. None: for `status`, the resource's
     `*_status_update`; for others the resource's own."""

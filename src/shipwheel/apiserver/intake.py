@@ -16,7 +16,7 @@ from shipwheel.api.meta import Obj
 from shipwheel.api.patch.values import clone
 from shipwheel.api.resource import Resource, Subresource, UserInfo, Version
 from shipwheel.api.schema import DecodeError, Schema, apply_defaults, conform, conform_metadata, drop_nulls, prune
-from shipwheel.apiserver.metadata import match_namespace
+from shipwheel.apiserver.metadata import match_name, match_namespace
 from shipwheel.kinds import catalog
 
 
@@ -144,8 +144,10 @@ def put_view(resource: Resource, subresource: Subresource, view: Obj, old: Obj, 
         kind = subresource.kind.kind if subresource.kind is not None else resource.kind
         view = take_in_view(subresource.schema, kind, view, options)
     assert subresource.update is not None
-    new = subresource.update(view, clone(old))
     sent = view.get("metadata") or {}
+    if sent.get("name"):
+        match_name(sent, old["metadata"]["name"])
+    new = subresource.update(view, clone(old))
     for key in ("resourceVersion", "uid"):
         if sent.get(key):
             new["metadata"][key] = sent[key]

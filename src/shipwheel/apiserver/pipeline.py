@@ -333,8 +333,7 @@ class Pipeline:
             written = await self.writer.patch(request, resource, version, namespace, info.name, subresource, options)
         status = 201 if written.created else 200
         if subresource is not None and subresource.read is not None:
-            view = subresource.read(written.entry.decode())
-            body, media = render_object(view, form.form)
+            body, media = self._view(request, subresource, written.entry.decode(), form)
             return Response(status, body, content_type=media, headers=_warnings(options))
         return Response(status, form.one(written.entry), content_type=form.content_type, headers=_warnings(options))
 
@@ -379,9 +378,20 @@ class Pipeline:
             form = self.renderings.asked_for(request, resource, version, info.verb)
             if sub.read is None:
                 return Response(200, form.one(entry), content_type=form.content_type)
-            body, media = render_object(sub.read(entry.decode()), form.form)
+            body, media = self._view(request, sub, entry.decode(), form)
             return Response(200, body, content_type=media)
         return await self._write(request, info, user, resource, version, namespace, sub)
+
+    def _view(self, request: Request, sub: Subresource, obj: Obj, form: Rendering) -> tuple[bytes, str]:
+        """What a subresource of another kind shows of an object, in the form that was asked for."""
+        assert sub.read is not None
+        view, wanted = sub.read(obj), form.form
+        if wanted.as_kind == "Table":
+            include = request.parameter("includeObject")
+            return render_table(view, sub.columns, wanted, include, self.clock.now()), codec.JSON
+        if wanted.as_kind:
+            view = partial_metadata(view, version=wanted.version)
+        return render_object(view, wanted)
 
     async def _call_subresource(
         self,
@@ -425,7 +435,7 @@ class Pipeline:
             answer["apiVersion"] = version.api_version
         if isinstance(answer, dict) and resource.columns and (form := codec.negotiate(accept)).as_kind == "Table":
             include = request.parameter("includeObject")
-            rows = render_table(answer, resource, form, include, self.clock.now())
+            rows = render_table(answer, resource.columns, form, include, self.clock.now())
             return Response(200, rows)
         return self._called(request, answer, info, options)
 

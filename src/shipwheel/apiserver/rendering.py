@@ -18,7 +18,7 @@ from shipwheel.api.clock import SystemClock
 from shipwheel.api.codec import MediaType
 from shipwheel.api.errors import not_acceptable
 from shipwheel.api.meta import GroupVersionKind, Obj
-from shipwheel.api.resource import Resource, Version
+from shipwheel.api.resource import Column, Resource, Version
 from shipwheel.api.scheme import Scheme
 from shipwheel.apiserver.entries import Entry
 from shipwheel.apiserver.forms import Forms
@@ -401,8 +401,9 @@ def plain_not_found() -> Response:
     return Response(404, b"404 page not found\n", content_type=PLAIN_TEXT)
 
 
-def render_table(answer: Obj, resource: Resource, form: MediaType, include: str, now: datetime) -> bytes:
-    """What a kind without storage answered, an object or a list, as a Table."""
+def render_table(answer: Obj, columns: Sequence[Column], form: MediaType, include: str, now: datetime) -> bytes:
+    """What is not stored as it is shown, an object or a list, as a Table."""
+    metadata = {key: answer["metadata"][key] for key in ("resourceVersion",) if answer.get("metadata", {}).get(key)}
     items = answer.get("items", [answer])
-    rows = table.table(items, resource.columns, now=now, include=include, version=form.version)
+    rows = table.table(items, columns, now=now, include=include, version=form.version, metadata=metadata)
     return orjson.dumps(rows)

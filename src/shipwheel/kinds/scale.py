@@ -11,12 +11,18 @@ from typing import Any
 
 from shipwheel.api.errors import conflict, invalid, invalid_object
 from shipwheel.api.meta import GroupResource, GroupVersionKind, Obj
-from shipwheel.api.resource import Subresource
+from shipwheel.api.resource import Column, Subresource
 from shipwheel.kinds import catalog
-from shipwheel.kinds.columns import selector_text
+from shipwheel.kinds.columns import AGE, NAME, number, selector_text
 from shipwheel.kinds.declare import READ_WRITE
 
 SCALE = GroupVersionKind("autoscaling", "v1", "Scale")
+_COLUMNS = (
+    Column("Name", NAME.value),
+    Column("Desired", number("spec", "replicas"), type="integer"),
+    Column("Available", number("status", "replicas"), type="integer"),
+    AGE,
+)
 
 
 def scale_subresource(
@@ -39,7 +45,14 @@ def scale_subresource(
         return _put({}, wanted, _replicas(config))
 
     return Subresource(
-        "scale", READ_WRITE, kind=SCALE, schema=catalog.schema_for(SCALE), read=read, update=update, applied=applied
+        "scale",
+        READ_WRITE,
+        kind=SCALE,
+        schema=catalog.schema_for(SCALE),
+        columns=_COLUMNS,
+        read=read,
+        update=update,
+        applied=applied,
     )
 
 
@@ -100,7 +113,7 @@ def _rescale(view: Obj, obj: Obj, resource: GroupResource, wanted: Sequence[str]
     uid = metadata.get("uid")
     if uid and uid != obj["metadata"].get("uid"):
         raise conflict(
-            resource,
+            GroupResource(resource.group, f"{resource.resource}/scale"),
             name,
             f"Precondition failed: UID in precondition: {uid}, UID in object meta: {obj['metadata'].get('uid')}",
         )

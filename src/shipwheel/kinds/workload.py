@@ -141,10 +141,10 @@ def check_at_most_replicas(status: Obj, fields: Iterable[str], errors: Errors, *
     replicas = status.get("replicas", 0)
     for field in fields:
         if status.get(field, 0) > replicas:
-            errors.append(invalid(f"status.{field}", status[field], _MORE_THAN_REPLICAS))
+            errors.append(invalid(f"status.{field}", status.get(field, 0), _MORE_THAN_REPLICAS))
     if status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
         detail = f"cannot be greater than {ready}"
-        errors.append(invalid("status.availableReplicas", status["availableReplicas"], detail))
+        errors.append(invalid("status.availableReplicas", status.get("availableReplicas", 0), detail))
 
 
 def check_collision_count(status: Obj, old: Obj, errors: Errors) -> None:
