@@ -323,6 +323,32 @@ class TestReal:
         await real.manager.unmount_pod("uid-1")
         assert real.mounter.mount_points(real.root) == []
 
+    async def test_a_disk_that_was_made_larger(self, real: Node, disk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        real.cluster.bind("data", {"local": {"path": disk, "fsType": "ext4"}})
+        claim, volume = real.cluster.claims["data"], real.cluster.volumes["pv-data"]
+        claim["status"]["capacity"] = volume["spec"]["capacity"] = {"storage": "16Mi"}
+        pod = claiming()
+        await real.manager.mount_pod(pod)
+        asked: list[str] = []
+
+        async def run(*command: str) -> tuple[int, str]:
+            """The kernel lets only those with CAP_SYS_RESOURCE resize what is mounted."""
+            asked.append(" ".join(command))
+            return (0, "ext4") if command[0] == "blkid" else (int(len(asked) < 3), "no room")
+
+        monkeypatch.setattr("shipwheel.kubelet.volumes.disk.run", run)
+        await real.manager.refresh(pod)
+        assert asked == []
+        volume["spec"]["capacity"] = {"storage": "48Mi"}
+        claim["status"]["allocatedResourceStatuses"] = {"storage": "NodeResizePending"}
+        with pytest.raises(VolumesFailed, match=r"NodeExpandVolume failed .* exit status 1\. Output: no room"):
+            await real.manager.refresh(pod)
+        assert (asked[1:], real.cluster.grown) == ([f"resize2fs {disk}"], [])
+        await real.manager.refresh(pod)
+        assert real.cluster.growing[0] == ("data", "NodeResizeInProgress", "")
+        assert real.cluster.grown == [("data", "48Mi")]
+        await real.manager.unmount_pod("uid-1")
+
     async def test_a_disk_as_a_device(self, real: Node, disk: str) -> None:
         real.cluster.bind("data", {"local": {"path": disk}}, volumeMode="Block")
         pod = claiming(readOnly=True)

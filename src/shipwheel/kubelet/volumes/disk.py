@@ -70,6 +70,25 @@ async def format_and_mount(mounter: Mounter, device: str, target: str, kind: str
     await mounter.mount_by_helper(device, target, kind, ["defaults", *options])
 
 
+async def grow(device: str, place: Path) -> None:
+    """Let the file system that is mounted at a place fill its disk. Raises VolumeError."""
+    _, kind = await run("blkid", "-p", "-s", "TYPE", "-o", "value", device)
+    commands = {
+        **dict.fromkeys(("ext2", "ext3", "ext4"), ("resize2fs", device)),
+        "xfs": ("xfs_growfs", "-d", str(place)),
+        "btrfs": ("btrfs", "filesystem", "resize", "max", str(place)),
+    }
+    operation = "MountVolume.NodeExpandVolume"
+    if kind not in commands:
+        text = f"resize of format {kind} is not supported for device {device} mounted at {place}"
+        raise VolumeError(text, operation=operation)
+    code, output = await run(*commands[kind])
+    if code:
+        raise VolumeError(
+            f"resize of device {device} failed: exit status {code}. Output: {output}", operation=operation
+        )
+
+
 async def run(*command: str) -> tuple[int, str]:
     """(exit code, output) of a program of the node."""
     try:

@@ -1,7 +1,8 @@
 """local: a disk, partition or directory of this node, behind a PersistentVolume.
 
 A directory is shown as it is; a disk is mounted once for the node, formatted if it is empty, and shown to each
-pod. As a block volume the device itself is given to containers.
+pod. As a block volume the device itself is given to containers. When somebody has made the disk larger and says so in
+the PersistentVolume, its file system follows.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from shipwheel.kubelet.volumes import disk
+from shipwheel.kubelet.volumes import disk, growth
 from shipwheel.kubelet.volumes.base import Host, Plugin, Request, VolumeError
 
 
@@ -29,12 +30,18 @@ async def _set_up(request: Request, host: Host) -> None:
         return
     if not is_device and not stat.S_ISDIR(mode):
         raise VolumeError("only directory and block device are supported")
-    if host.mounter.is_mount_point(request.path):
-        return
     place = _place_of(request.path)
-    if is_device:
-        await disk.mount_for_node(request, host, path, place)
-    await disk.show(request, host, str(place) if is_device else path)
+    if not host.mounter.is_mount_point(request.path):
+        if is_device:
+            await disk.mount_for_node(request, host, path, place)
+        await disk.show(request, host, str(place) if is_device else path)
+    due = growth.due(request)
+    if due is not None and host.cluster is not None:
+        await due.begin(host.cluster)
+        if is_device:
+            await disk.grow(path, place)
+        await host.cluster.resized(due.claim, due.size)
+        growth.tell(request, host)
 
 
 def _place_of(path: Path) -> Path:
@@ -57,6 +64,7 @@ PLUGIN = Plugin(
     source="local",
     name="kubernetes.io/local-volume",
     set_up=_set_up,
+    refreshed=lambda request: request.claim is not None,
     owned=False,
     tear_down=_tear_down,
     locate=lambda request: Path(request.source["path"]) if request.block else request.path,

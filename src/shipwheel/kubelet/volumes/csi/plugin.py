@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shipwheel.api import quantity
 from shipwheel.api.clock import rfc3339
 from shipwheel.api.errors import ApiError
 from shipwheel.api.meta import Obj
 from shipwheel.client.grpc.channel import GrpcError
-from shipwheel.kubelet.volumes import ownership
+from shipwheel.kubelet.volumes import growth, ownership
 from shipwheel.kubelet.volumes.base import Cluster, Host, Plugin, Request, VolumeError
 from shipwheel.kubelet.volumes.csi import state
 from shipwheel.kubelet.volumes.csi.driver import CsiDriver, CsiDrivers, VolumeOptions, is_final
+from shipwheel.kubelet.volumes.growth import Growth
 
 _ATTACH_SECONDS = 10.0
 _ATTACH_POLL = 0.2
@@ -235,50 +235,35 @@ class CsiVolumes:
 
     async def _expand(self, volume: _Volume, driver: CsiDriver, host: Host) -> None:
         """Let the file system grow to what the volume has become."""
-        claim, pv = volume.request.claim, volume.request.pv
-        if claim is None or pv is None or volume.request.read_only:
-            return
-        size = (pv["spec"].get("capacity") or {}).get("storage", "0")
-        known = ((claim.get("status") or {}).get("capacity") or {}).get("storage", "0")
-        if quantity.value(size) <= quantity.value(known) or quantity.value(known) == 0:
-            return
-        resize = ((claim.get("status") or {}).get("allocatedResourceStatuses") or {}).get("storage", "")
-        if resize not in ("", "NodeResizePending", "NodeResizeInProgress"):
+        due = growth.due(volume.request)
+        if due is None:
             return
         capabilities = await _told(driver.capabilities())
-        if "EXPAND_VOLUME" in capabilities and not await self._grow(volume, driver, host, quantity.value(size), resize):
+        if "EXPAND_VOLUME" in capabilities and not await self._grow(volume, driver, host, due):
             return
-        await _cluster(host).resized(claim, size)
+        await _cluster(host).resized(due.claim, due.size)
 
-    async def _grow(self, volume: _Volume, driver: CsiDriver, host: Host, size: int, resize: str) -> bool:
+    async def _grow(self, volume: _Volume, driver: CsiDriver, host: Host, due: Growth) -> bool:
         """Have the driver do it; False when it will not while the volume is in use."""
-        claim, cluster = volume.request.claim, _cluster(host)
-        assert claim is not None
-        if resize == "NodeResizePending":
-            await cluster.resizing(claim, "NodeResizeInProgress")
+        cluster = _cluster(host)
+        await due.begin(cluster)
         staged = "STAGE_UNSTAGE_VOLUME" in await driver.capabilities()
         try:
             await driver.expand(
                 volume.handle,
                 str(volume.target),
-                size,
+                due.bytes,
                 volume.options(),
                 staging_path=str(volume.staging) if staged else "",
                 secrets=await _secrets(host, volume.source.get("nodeExpandSecretRef"), "NodeExpandSecretRef"),
             )
         except GrpcError as error:
             if is_final(error):
-                await cluster.resizing(claim, _INFEASIBLE.get(error.code, ""), str(error))
+                await cluster.resizing(due.claim, _INFEASIBLE.get(error.code, ""), str(error))
             if error.code == "FAILED_PRECONDITION":
                 return False
             raise VolumeError(str(error), operation="MountVolume.NodeExpandVolume") from error
-        name = volume.request.spec_name
-        host.record(
-            volume.request.pod,
-            "Normal",
-            "FileSystemResizeSuccessful",
-            f'MountVolume.NodeExpandVolume succeeded for volume "{name}" {host.node_name}',
-        )
+        growth.tell(volume.request, host)
         return True
 
     # Going
