@@ -107,6 +107,7 @@ async def running(
     http = HttpServer(server.pipeline)
     authorities = read_authorities(directory)
     tls = server_tls(config.tls_cert_file, config.tls_private_key_file, client_ca=authorities)
+    server.count_handshakes(tls)
     tasks = [asyncio.create_task(server.cache.run()), asyncio.create_task(server.custom_resources.run())]
     tasks.append(asyncio.create_task(server.ip_addresses.run()))
     tasks.append(asyncio.create_task(server.token_uses.run()))

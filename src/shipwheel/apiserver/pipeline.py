@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -55,7 +56,7 @@ from shipwheel.apiserver.rendering import (
 from shipwheel.apiserver.requestinfo import RequestInfo, request_info
 from shipwheel.apiserver.requestmetrics import RequestMetrics
 from shipwheel.apiserver.storing import Written
-from shipwheel.apiserver.timing import allotted, in_time, read_in_time
+from shipwheel.apiserver.timing import OutOfTime, allotted, in_time, read_in_time
 from shipwheel.apiserver.watchsocket import over_websocket
 from shipwheel.apiserver.writes import Writer, write_options
 from shipwheel.client.httpserver import (
@@ -123,8 +124,11 @@ class Pipeline:
         try:
             answer = await self._through(request, info)
         except ApiError as error:
+            if isinstance(error, OutOfTime):
+                self.metrics.terminated(info, error.code)
             answer = self._refusal(request, info, error)
         except TooMany as error:
+            self.metrics.terminated(info, 429)
             headers = [("Retry-After", str(error.retry_after)), *error.headers]
             answer = Response(429, REFUSAL.encode(), content_type=PLAIN_TEXT, headers=headers)
         except BodyTooLarge:
@@ -194,7 +198,7 @@ class Pipeline:
         else:
             answer.over = end
             if isinstance(answer, Stream):
-                answer.run = read_in_time(seconds, answer.run)
+                answer.run = read_in_time(seconds, answer.run, partial(self.metrics.aborted, info))
         return answer
 
     async def _authorize(self, request: Request, info: RequestInfo, user: UserInfo) -> None:

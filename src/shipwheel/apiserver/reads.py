@@ -11,6 +11,7 @@ import asyncio
 import base64
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ import orjson
 
 from shipwheel.api.clock import Clock
 from shipwheel.api.errors import ApiError, bad_request, expired, not_found
-from shipwheel.api.meta import Obj
+from shipwheel.api.meta import GroupResource, Obj
 from shipwheel.api.resource import Resource
 from shipwheel.apiserver.entries import Entry, make_entry
 from shipwheel.apiserver.forms import Forms
@@ -27,7 +28,9 @@ from shipwheel.apiserver.rendering import Rendering
 from shipwheel.apiserver.turns import Turns, slices
 from shipwheel.apiserver.watch import Watch
 from shipwheel.apiserver.watchcache import Change, Filter, ResourceCache, WatchCache
+from shipwheel.client.histogram import Histogram
 from shipwheel.client.httpserver import Request, Stream, StreamWriter
+from shipwheel.client.metrics import exponential
 from shipwheel.store.base import Compacted, FutureRevision
 
 INCONSISTENT_CONTINUE = (
@@ -37,6 +40,7 @@ INCONSISTENT_CONTINUE = (
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
 _TOKEN_VERSION = "meta.k8s.io/v1"
+_WAITS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3)
 _BASE64 = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -60,22 +64,43 @@ class Reader:
         self.min_watch_seconds = min_watch_seconds
         self.forms = Forms(cache.everything)
         self.turns = Turns()
+        self.sent = Histogram(
+            "apiserver_watch_events_sizes",
+            "[ALPHA] Watch event size distribution in bytes",
+            ("group", "version", "resource"),
+            exponential(1024, 2, 8),
+        )
+        self.waits = Histogram(
+            "apiserver_watch_cache_read_wait_seconds",
+            "[ALPHA] Histogram of time spent waiting for a watch cache to become fresh.",
+            ("group", "resource"),
+            _WAITS,
+        )
+        self.initial_events: Counter[GroupResource] = Counter()
+        """What watches began with, by kind."""
         self.draining = asyncio.Event()
         """Set when the server stops: watches end."""
 
     async def get(self, resource: Resource, namespace: str, name: str, resource_version: str = "") -> Entry:
         """One object. Raises ApiError NotFound."""
-        await self._await_revision(resource_version)
+        await self._await_revision(resource, resource_version)
         entry = self.cache.of(resource).get(namespace, name)
         if entry is None:
             raise not_found(resource.group_resource, name)
         return entry
 
-    async def _await_revision(self, resource_version: str) -> None:
+    async def _await_revision(self, resource: Resource, resource_version: str) -> None:
         if not resource_version:
-            await self.cache.freshen()
+            if not self.cache.store.shared:
+                return  # what was acknowledged is here
+            waiting = self.cache.freshen()
         elif resource_version != "0":
-            await self.cache.reach(parse_revision(resource_version, code=500))
+            waiting = self.cache.reach(parse_revision(resource_version, code=500))
+        else:
+            return
+        begun = self.clock.monotonic()
+        await waiting
+        self.waits.labels(*resource.group_resource).observe(self.clock.monotonic() - begun)
 
     # LIST.
 
@@ -90,7 +115,7 @@ class Reader:
         exact = options.match == "Exact" or (revision > 0 and options.limit > 0 and not options.match)
         if exact and revision > 0:
             return await self._past(cache, wanted, revision, "", options.limit)
-        await self._await_revision(options.resource_version)
+        await self._await_revision(resource, options.resource_version)
         await self._index(cache, wanted)
         return self._present(cache, wanted, "", limit, self.cache.revision)
 
@@ -185,7 +210,7 @@ class Reader:
         wanted = Filter(namespace, options.labels, options.fields)
         revision = options.revision
         if options.send_initial:
-            await self._await_revision(options.resource_version)
+            await self._await_revision(resource, options.resource_version)
         elif revision < 0:
             await self.cache.freshen()
         # Whether the past asked for can be had is found out before the answer begins.
@@ -194,9 +219,22 @@ class Reader:
         past = None if initial else await self._missed(cache, since)
         if initial:
             await self._index(cache, wanted)
+        version = rendering.version
         watch = Watch(
-            self.cache, cache, wanted, rendering, turns=self.turns, clock=self.clock, bookmarks=options.bookmarks
+            self.cache,
+            cache,
+            wanted,
+            rendering,
+            turns=self.turns,
+            clock=self.clock,
+            bookmarks=options.bookmarks,
+            sent=self.sent.labels(version.group, version.version, resource.plural),
         )
+
+        def has_begun() -> None:
+            self.initial_events[resource.group_resource] += watch.initial
+            begun()
+
         seconds = options.timeout or int(self.min_watch_seconds * (1 + random.random()))
         initial_end = options.send_initial is True and options.bookmarks
 
@@ -206,7 +244,7 @@ class Reader:
                 since=since,
                 past=past,
                 initial_end=initial_end,
-                begun=begun,
+                begun=has_begun,
                 seconds=seconds,
                 stop=self.draining,
             )

@@ -25,14 +25,24 @@ class RequestMetrics:
 
     def __init__(self, metrics: Metrics, flow: FlowControl) -> None:
         names = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code")
-        self._total = metrics.counter("apiserver_request_total", "Counter of apiserver requests.", names)
+        self._total = metrics.counter(
+            "apiserver_request_total",
+            "[STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, "
+            "scope, component, and HTTP response code.",
+            names,
+        )
         shape = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component")
         self._seconds = metrics.histogram(
-            "apiserver_request_duration_seconds", "Response latency distribution in seconds.", _DURATIONS, shape
+            "apiserver_request_duration_seconds",
+            "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, "
+            "subresource, scope and component.",
+            _DURATIONS,
+            shape,
         )
         self._sizes = metrics.histogram(
             "apiserver_response_sizes",
-            "Response size distribution in bytes.",
+            "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope "
+            "and component.",
             _SIZES,
             ("verb", "group", "version", "resource", "subresource", "scope", "component"),
         )
@@ -50,9 +60,22 @@ class RequestMetrics:
             inflight.labels(kind).set_function(partial(flow.serving, kind))
             waiting.labels(kind).set_function(partial(flow.waiting, kind))
         self._longrunning = metrics.gauge(
-            "apiserver_longrunning_requests", "Gauge of all active long-running apiserver requests.",
+            "apiserver_longrunning_requests",
+            "[STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, "
+            "resource, scope and component. Not all requests are tracked this way.",
             ("verb", "group", "version", "resource", "subresource", "scope", "component"),
-        )  # fmt: skip
+        )
+        self._terminations = metrics.counter(
+            "apiserver_request_terminations_total",
+            "[ALPHA] Number of requests which apiserver terminated in self-defense.",
+            ("verb", "group", "version", "resource", "subresource", "scope", "component", "code"),
+        )
+        self._aborts = metrics.counter(
+            "apiserver_request_aborts_total",
+            "[ALPHA] Number of requests which apiserver aborted possibly due to a timeout, for each group, version, "
+            "verb, resource, subresource and scope",
+            ("verb", "group", "version", "resource", "subresource", "scope"),
+        )
         self._bound: dict[tuple[Any, ...], tuple[Any, Any, Any]] = {}
         self.tallies = Tallies()
 
@@ -91,6 +114,17 @@ class RequestMetrics:
             self._seconds.labels(verb, "", *shared).observe,
             self._sizes.labels(verb, *shared).observe,
         )
+
+    def terminated(self, info: RequestInfo, code: int) -> None:
+        """A request was ended to save the server: 429, 504."""
+        subresource = info.subresource if info.is_resource else info.path
+        kind = (info.group, info.version, info.resource, subresource, _scope(info))
+        self._terminations.labels(_verb(info), *kind, "apiserver", str(code)).inc()
+
+    def aborted(self, info: RequestInfo) -> None:
+        """A request's answer was broken off."""
+        kind = (info.group, info.version, info.resource, info.subresource, _scope(info))
+        self._aborts.labels(_verb(info), *kind).inc()
 
     def begin_long(self, info: RequestInfo) -> Callable[[], None]:
         """Note that a long-running request began; returns what notes its end."""

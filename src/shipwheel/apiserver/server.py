@@ -58,7 +58,7 @@ from shipwheel.apiserver.statemetrics import StateMetrics
 from shipwheel.apiserver.token_uses import TokenUses
 from shipwheel.apiserver.watchcache import Change, ResourceCache, WatchCache
 from shipwheel.apiserver.writes import Writer
-from shipwheel.client.httpserver import Answer, HttpServer, Request, server_tls
+from shipwheel.client.httpserver import Answer, HttpServer, Request, ServerContext, server_tls
 from shipwheel.client.metrics import Metrics
 from shipwheel.client.x509 import FrontProxyAuthenticator, X509Authenticator, load_authorities
 from shipwheel.store.base import Store, StoreError
@@ -99,7 +99,11 @@ class ApiServer:
             reading=config.max_requests_inflight, mutating=config.max_mutating_requests_inflight
         )
         counted = RequestMetrics(self.metrics, self.flow)
-        self.metrics.registry.register(StateMetrics(self, counted.tallies))
+        for each in (
+            StateMetrics(self, counted.tallies), self.admission.plugin_seconds, self.admission.phase_seconds,
+            self.reader.waits,
+        ):  # fmt: skip
+            self.metrics.registry.register(each)
         self.pipeline = Pipeline(
             scheme=self.scheme,
             authenticator=self.authenticator,
@@ -125,6 +129,14 @@ class ApiServer:
         if self.fairness is not None:
             self.metrics.registry.register(FairnessMetrics(self.fairness))
             self.pipeline.paths.update(Dumps(self.fairness).paths)
+
+    def count_handshakes(self, tls: ServerContext) -> None:
+        """Tell in the metrics which handshakes came to nothing."""
+        errors = self.metrics.counter(
+            "apiserver_tls_handshake_errors_total",
+            "[ALPHA] Number of requests dropped with 'TLS handshake error from' error",
+        )
+        tls.failed = errors.inc
 
     # Who is served when.
 
@@ -393,6 +405,7 @@ async def run(
     http = HttpServer(server.pipeline)
     authorities = [_text_of(file) for file in (config.client_ca_file, config.requestheader_client_ca_file) if file]
     tls = server_tls(config.tls_cert_file, config.tls_private_key_file, client_ca=authorities)
+    server.count_handshakes(tls)
     async with asyncio.TaskGroup() as group:
         following = group.create_task(server.cache.run(), name="watch-cache")
         try:

@@ -45,6 +45,7 @@ class StateMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._objects()
+        yield from self._watches()
         yield from self._requests()
         yield from self._allocators()
         yield from self._versions()
@@ -64,15 +65,60 @@ class StateMetrics(Collector):
             "[ALPHA] Number of currently registered watchers for a given resource.",
             labels=("group", "version", "kind"),
         )
+        sizes = GaugeMetricFamily(
+            "apiserver_resource_size_estimate_bytes",
+            "[ALPHA] Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of "
+            "serialized objects. In case of a fetching error, the value will be -1.",
+            labels=_KIND,
+        )
         cache = self._server.cache
         for resource, known in cache.kinds():
             named = (resource.group, resource.plural)
+            sizes.add_metric(named, known.size)
             storage.add_metric((str(resource.group_resource),), len(known.entries))
             objects.add_metric(named, len(known.entries))
             revisions.add_metric(named, cache.revision)
             if known.watchers:
                 watchers.add_metric(_gvk(resource), len(known.watchers))
-        yield from (storage, objects, revisions, watchers)
+        yield from (storage, objects, sizes, revisions, watchers)
+
+    def _watches(self) -> Iterator[Metric]:
+        reader = self._server.reader
+        events = CounterMetricFamily(
+            "apiserver_watch_events_total", "[ALPHA] Number of events sent in watch clients",
+            labels=("group", "version", "resource"),
+        )  # fmt: skip
+        (sizes,) = reader.sent.collect()
+        for sample in sizes.samples:
+            if sample.name.endswith("_count"):
+                events.add_metric([sample.labels[name] for name in ("group", "version", "resource")], sample.value)
+        initial = CounterMetricFamily(
+            "apiserver_init_events_total",
+            "[ALPHA] Counter of init events processed in watch cache broken by resource type.",
+            labels=_KIND,
+        )
+        for kind, count in reader.initial_events.items():
+            initial.add_metric(kind, count)
+        received, dispatched = (
+            CounterMetricFamily(
+                f"apiserver_watch_cache_events_{word}_total",
+                f"[ALPHA] Counter of events {word} in watch cache broken by resource type.",
+                labels=_KIND,
+            )
+            for word in ("received", "dispatched")
+        )
+        loads = CounterMetricFamily(
+            "apiserver_watch_cache_initializations_total",
+            "[ALPHA] Counter of watch cache initializations broken by resource type.",
+            labels=_KIND,
+        )
+        for resource, known in self._server.cache.kinds():
+            named = (resource.group, resource.plural)
+            loads.add_metric(named, known.loads)
+            if known.received:
+                received.add_metric(named, known.received)
+                dispatched.add_metric(named, known.received)
+        yield from (events, sizes, initial, received, dispatched, loads)
 
     def _requests(self) -> Iterator[Metric]:
         tallies = self._tallies

@@ -27,6 +27,13 @@ def allotted(request: Request, most: float) -> float:
     return wanted if 0 < wanted < most else most
 
 
+class OutOfTime(ApiError):
+    """504: the time that a request may take is up."""
+
+    def __init__(self) -> None:
+        super().__init__(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
+
+
 class _Alarm:
     """Cancels a task when its time is up."""
 
@@ -42,7 +49,7 @@ class _Alarm:
 
 
 async def in_time(seconds: float, answering: Awaitable[Answer]) -> Answer:
-    """The answer, or ApiError 504. Only in a task. (`asyncio.timeout` takes three times as long, in every write.)"""
+    """The answer, or OutOfTime. Only in a task. (`asyncio.timeout` takes three times as long, in every write.)"""
     task = asyncio.current_task()
     assert task is not None
     alarm = _Alarm(task)
@@ -51,7 +58,7 @@ async def in_time(seconds: float, answering: Awaitable[Answer]) -> Answer:
         return await answering
     except asyncio.CancelledError:
         if alarm.rung and task.cancelling() == 1:
-            raise ApiError(504, "Timeout", "Timeout: request did not complete within the allotted timeout") from None
+            raise OutOfTime from None
         raise
     finally:
         handle.cancel()
@@ -59,14 +66,15 @@ async def in_time(seconds: float, answering: Awaitable[Answer]) -> Answer:
             task.uncancel()
 
 
-def read_in_time(seconds: float, run: Run) -> Run:
-    """A stream that is broken off when its reader takes longer than that."""
+def read_in_time(seconds: float, run: Run, aborted: Callable[[], None]) -> Run:
+    """A stream that is broken off, and `aborted` called, when its reader takes longer than that."""
 
     async def limited(writer: StreamWriter) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await run(writer)
         except TimeoutError:
+            aborted()
             writer.abort()
 
     return limited

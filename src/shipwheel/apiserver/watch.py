@@ -17,6 +17,7 @@ from shipwheel.apiserver.entries import Entry
 from shipwheel.apiserver.rendering import Rendering
 from shipwheel.apiserver.turns import SLICE, Turns
 from shipwheel.apiserver.watchcache import Change, Filter, ResourceCache, WatchCache, Watcher
+from shipwheel.client.histogram import Series
 from shipwheel.client.httpserver import StreamWriter, frame
 
 SLOW_READER_BYTES = 16 << 20
@@ -42,7 +43,9 @@ class Watch:
         turns: Turns,
         clock: Clock,
         bookmarks: bool,
+        sent: Series,
     ) -> None:
+        """`sent` counts events by their size."""
         self._cache = cache
         self._objects = objects
         self._wanted = wanted
@@ -50,6 +53,9 @@ class Watch:
         self._turns = turns
         self._clock = clock
         self._bookmarks = bookmarks
+        self._sent = sent
+        self.initial = 0
+        """How many events the watch began with."""
         self._writer: StreamWriter | None = None
         self._waiting: deque[_Event] | None = deque()
         """What changed since the watch began, until what it began with is sent; None from then on."""
@@ -89,12 +95,13 @@ class Watch:
                 missed.offer(change)
                 since = max(since, change.revision)
         # Nothing has waited since the cache was looked at, so nothing is missed or told twice.
+        self.initial = len(first)
         watcher = Watcher(self._wanted, since, self._deliver)
         self._objects.add_watcher(watcher)
         try:
             await self._send(first)
             if initial_end:
-                writer.write_framed(self._rendering.bookmark(since, initial_end=True))
+                self._bookmark(writer, since, initial_end=True)
             begun()
             assert self._waiting is not None
             await self._send(self._waiting)
@@ -109,9 +116,11 @@ class Watch:
             return
         if self._waiting is None:
             if self._begun:
-                writer.write_framed(self._rendering.frame(kind, change))
+                framed = self._rendering.frame(kind, change)
             else:
-                writer.write_framed(frame(self._event(kind, change.after)))
+                framed = frame(self._event(kind, change.after))
+            writer.write_framed(framed)
+            self._sent.observe(len(framed))
             behind = writer.buffered
         else:
             self._waiting.append(_Event(kind, change.after))
@@ -136,7 +145,9 @@ class Watch:
                 while events and size < SLICE:
                     kind, entry = events.popleft()
                     size += len(entry.tail)
-                    writer.write_framed(frame(self._event(kind, entry)))
+                    event = self._event(kind, entry)
+                    writer.write_framed(frame(event))
+                    self._sent.observe(len(event))
                 if events is self._waiting:
                     self._waiting_bytes -= size
             await writer.drain()
@@ -148,7 +159,7 @@ class Watch:
         while writer is not None and not writer.closed.is_set():
             left = deadline - clock.monotonic()
             if left <= 0:
-                self._bookmark(writer)
+                self._periodic_bookmark(writer)
                 return
             try:
                 async with asyncio.timeout(min(left, BOOKMARK_SECONDS)):
@@ -156,8 +167,13 @@ class Watch:
                     return
             except TimeoutError:
                 if left > BOOKMARK_SECONDS:
-                    self._bookmark(writer)
+                    self._periodic_bookmark(writer)
 
-    def _bookmark(self, writer: StreamWriter) -> None:
+    def _periodic_bookmark(self, writer: StreamWriter) -> None:
         if self._bookmarks:
-            writer.write_framed(self._rendering.bookmark(self._cache.revision))
+            self._bookmark(writer, self._cache.revision)
+
+    def _bookmark(self, writer: StreamWriter, revision: int, *, initial_end: bool = False) -> None:
+        framed = self._rendering.bookmark(revision, initial_end=initial_end)
+        writer.write_framed(framed)
+        self._sent.observe(len(framed))

@@ -119,6 +119,10 @@ class ResourceCache:
         self.keys: list[str] = []
         self.size = 0
         """The bytes of all entries."""
+        self.received = 0
+        """How many events there were."""
+        self.loads = 0
+        """How often all was read."""
         self.changed_at = 0
         """The revision of the newest change."""
         self.recent: deque[Change] = deque()
@@ -138,11 +142,13 @@ class ResourceCache:
             self.changed_at = max(self.changed_at, item.mod_revision)
         self.keys = sorted(self.entries)
         self.recent_since = revision
+        self.loads += 1
 
     def apply(self, event: Event) -> None:
         """Take an event in and tell the watchers."""
         key = event.key[len(self.prefix) :]
         before = self.entries.get(key)
+        self.received += 1
         if event.current is not None:
             after = make_entry(self.resource, key, event.current.value, event.revision)
             if before is None:
@@ -335,6 +341,7 @@ class WatchCache:
             for item in sorted(present.values(), key=lambda each: each.mod_revision):
                 cache.apply(Event(item.mod_revision, item.key, item, None))
             self.revision = max(self.revision, page.revision)
+            cache.loads += 1
         self._wake()
 
     def take(self, progress: Progress) -> None:

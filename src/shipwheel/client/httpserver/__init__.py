@@ -13,7 +13,7 @@ it made a task (see `connection`). Before it uses `asyncio.timeout` it must ther
 from shipwheel.client.httpserver.connection import MAX_HEADER_BYTES, Connection, in_task
 from shipwheel.client.httpserver.messages import Answer, Handler, Request, Response, Stream, Upgrade
 from shipwheel.client.httpserver.server import HttpServer
-from shipwheel.client.httpserver.tls import server_tls
+from shipwheel.client.httpserver.tls import ServerContext, server_tls
 from shipwheel.client.httpserver.transfer import BodyTooLarge, ClientGone, StreamWriter, Tunnel, frame, unframe
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "HttpServer",
     "Request",
     "Response",
+    "ServerContext",
     "Stream",
     "StreamWriter",
     "Tunnel",

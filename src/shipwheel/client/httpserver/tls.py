@@ -4,7 +4,28 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+
+class ServerContext(ssl.SSLContext):
+    """Tells of handshakes that came to nothing, of which nobody else hears: `failed` is called for each."""
+
+    failed: Callable[[], object] = staticmethod(lambda: None)
+
+    def __init__(self, *_: object) -> None:
+        context = self
+
+        class Handshake(ssl.SSLObject):
+            def do_handshake(self) -> None:
+                try:
+                    super().do_handshake()
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    raise
+                except ssl.SSLError:
+                    context.failed()
+                    raise
+
+        self.sslobject_class = Handshake
 
 
 def server_tls(
@@ -15,11 +36,11 @@ def server_tls(
     client_certificate: bool = False,
     minimum: str = "",
     ciphers: Sequence[str] = (),
-) -> ssl.SSLContext:
+) -> ServerContext:
     """A server's TLS context from PEM files. With `client_ca` (PEM texts) a client may show a certificate, which
     one of these CAs must have signed; `client_certificate` makes showing one a must. `minimum` is `VersionTLS12`, the
     default, or `VersionTLS13`; `ciphers` are those of TLS 1.2, by their IANA names. ValueError for what is unknown."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _version(minimum)
     if ciphers:
         context.set_ciphers(":".join(_cipher(name) for name in ciphers))
