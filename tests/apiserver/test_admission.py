@@ -257,6 +257,20 @@ class TestNodes:
             await kubelet.delete(PODS, "p", namespace, grace_period=0)
             assert (await refused(kubelet.get(CONFIG_MAPS, "mine", namespace))).code == 403
 
+    async def test_its_pods_are_known_whatever_was_sent_with_them(
+        self, admin: Client, world: World, namespace: str
+    ) -> None:
+        """Clients in Go send an empty status, and the second pod of a template is made from what is remembered."""
+        await admin.create(CONFIG_MAPS, {"metadata": {"name": "mine"}}, namespace)
+        volumes = [{"name": "v", "configMap": {"name": "mine"}}]
+        for name in ("first", "second"):
+            made = await admin.create(PODS, {**pod(name, volumes=volumes), "status": {}}, namespace)
+            assert list(made).index("spec") < list(made).index("status")
+        binding = {"metadata": {"name": "second"}, "target": {"kind": "Node", "name": "n7"}}
+        await admin.create(PODS, binding, namespace, name="second", subresource="binding")
+        async with world.client("system:node:n7", "system:nodes") as kubelet:
+            assert (await kubelet.get(CONFIG_MAPS, "mine", namespace))["metadata"]["name"] == "mine"
+
 
 async def test_an_update_keeps_what_priority_decided(admin: Client, namespace: str) -> None:
     made = await admin.create(PODS, pod("p"), namespace)

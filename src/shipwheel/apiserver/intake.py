@@ -101,7 +101,7 @@ def _new_in_form(schema: Schema, body: Obj, unknown: list[str] | None) -> Obj:
     if seen is not None:
         rest = _in_form(schema, {name: value for name, value in body.items() if name != "spec"}, unknown, None)
         rest["spec"] = orjson.loads(seen)
-        return rest
+        return {name: rest[name] for name in dict.fromkeys((*body, *rest)) if name in rest}  # in the body's order
     strange: list[str] = []
     body = _in_form(schema, body, strange, None)
     if strange and unknown is not None:

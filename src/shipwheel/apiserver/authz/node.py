@@ -174,11 +174,11 @@ class NodeAuthorizer:
 
 
 def _spec(entry: Entry) -> bytes:
-    """What a pod says between its metadata and its status, where it says all that is noted of it here. A quote in a
-    text would have a backslash before it, so these are the fields themselves."""
+    """What a pod says after its metadata and, as a rule, before its status: there it says all that is noted of it here.
+    A quote in a text would have a backslash before it, so these are the fields themselves."""
     tail = entry.tail
-    end = tail.rfind(b',"status":{')
-    return tail[tail.find(b',"spec":{') : end if end >= 0 else len(tail)]
+    start, end = tail.find(b',"spec":{'), tail.rfind(b',"status":{')
+    return tail[start:end] if start < end else tail[start:]
 
 
 def references(pod: Obj) -> Iterator[Reference]:
