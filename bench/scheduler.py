@@ -3,7 +3,9 @@
 End to end: nodes are created, then pods, through the API; the time is that from the first pod's creation to the last
 one's binding, seen by a watch. Without `--kubeconfig` an API server and a scheduler of ours are started for the
 occasion; with several, the clusters (each with its scheduler running, and nobody who minds nodes without a kubelet)
-are measured one after the other and printed side by side: so upstream is compared.
+are measured one after the other and printed side by side: so upstream is compared. Beside pods a second stands the
+processor time that a pod took of each process, in milliseconds, which on a shared machine tells more; those of other
+clusters are named by `--process`.
 
 `--decisions` measures decisions alone, without any API: p50 and p99 at 5,000 and 15,000 nodes, and the memory that
 5,000 nodes with 150,000 pods take.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import random
 import resource
 import string
@@ -21,13 +24,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 import uvloop
 
+from bench.processes import cpu_seconds
 from bench.report import machine, megabytes, milliseconds, percentile, rate, table
 from shipwheel.api.errors import ApiError
 from shipwheel.client.client import Client
@@ -100,9 +104,15 @@ def pod(kind: str, index: int, namespace: str, nodes: int) -> Obj:
 class Cluster:
     """An API server with a scheduler, to be measured."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, processes: Mapping[str, int]) -> None:
         self.client = Client(load_config(str(kubeconfig)), user_agent="bench")
+        self.processes = processes
+        """Whose processor time is told, by what they are called."""
         self._nodes = 0
+
+    def used(self) -> dict[str, float]:
+        """Seconds of processor time so far."""
+        return {name: cpu_seconds([pid]) for name, pid in self.processes.items()}
 
     async def ready(self) -> None:
         for _ in range(600):
@@ -124,8 +134,8 @@ class Cluster:
         await _all(create, range(self._nodes, number))
         self._nodes = max(number, self._nodes)
 
-    async def measure(self, kind: str, nodes: int, pods: int) -> float:
-        """Pods a second."""
+    async def measure(self, kind: str, nodes: int, pods: int) -> tuple[str, str]:
+        """Pods a second, and the processor time of each process for a pod."""
         namespace = "bench-" + "".join(random.choices(string.ascii_lowercase, k=5))
         await self.client.create(NAMESPACES, {"metadata": {"name": namespace}})
         if kind == "preemption":
@@ -134,11 +144,12 @@ class Cluster:
             await self._create_and_wait("filler", namespace, nodes, nodes * 4)
             namespace = await self._sibling(namespace)
             pods = min(pods, nodes)
-        started = time.perf_counter()
+        before, started = self.used(), time.perf_counter()
         await self._create_and_wait(kind, namespace, nodes, pods)
-        elapsed = time.perf_counter() - started
+        elapsed, after = time.perf_counter() - started, self.used()
         await self._clear()
-        return pods / elapsed
+        each = (f"{name} {(after[name] - before[name]) * 1000 / pods:.2f}" for name in self.processes)
+        return rate(pods / elapsed), " + ".join(each) or "-"
 
     async def _sibling(self, namespace: str) -> str:
         await self.client.create(NAMESPACES, {"metadata": {"name": f"{namespace}-2"}})
@@ -187,8 +198,8 @@ async def _all(work: Callable[[int], Any], indexes: range) -> None:
 
 
 @contextlib.contextmanager
-def own_cluster(directory: Path, port: int) -> Iterator[Path]:
-    """An API server and a scheduler of ours, and nobody else; what there is to reach them."""
+def own_cluster(directory: Path, port: int) -> Iterator[tuple[Path, dict[str, int]]]:
+    """An API server and a scheduler of ours, and nobody else; what there is to reach them, and their processes."""
     kubeconfig = directory / "kubeconfig"
     kubeconfig.write_bytes(
         orjson.dumps(
@@ -236,23 +247,28 @@ def own_cluster(directory: Path, port: int) -> Iterator[Path]:
         ],
     )
     program = str(Path(sys.executable).with_name("shipwheel"))
+    processes = {}
     with contextlib.ExitStack() as stack:
         for command in commands:
             log = stack.enter_context((directory / f"{command[0]}.log").open("w"))
             process = subprocess.Popen([program, *command], stdout=log, stderr=log)
             stack.callback(process.wait)
             stack.callback(process.terminate)
-        yield kubeconfig
+            processes[command[0].removeprefix("kube-")] = process.pid
+        yield kubeconfig, processes
 
 
 @contextlib.asynccontextmanager
 async def clusters(arguments: argparse.Namespace) -> AsyncIterator[dict[str, Cluster]]:
     with contextlib.ExitStack() as stack:
-        files = {str(each): each for each in arguments.kubeconfig}
-        if not files:
+        named: dict[str, dict[str, int]] = {str(each): {} for each in arguments.kubeconfig}
+        for each in arguments.process:
+            file, name, pid = each.split("=")
+            named[file] = {**named[file], name: int(pid)}
+        found = {file: Cluster(Path(file), processes) for file, processes in named.items()}
+        if not found:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            files = {"shipwheel": stack.enter_context(own_cluster(directory, arguments.port))}
-        found = {name: Cluster(file) for name, file in files.items()}
+            found = {"shipwheel": Cluster(*stack.enter_context(own_cluster(directory, arguments.port)))}
         try:
             yield found
         finally:
@@ -270,10 +286,11 @@ async def end_to_end(arguments: argparse.Namespace) -> None:
             for each in found.values():
                 await each.set_nodes(size)
             for kind in arguments.workload or WORKLOADS:
-                speeds = [await each.measure(kind, size, arguments.pods) for each in found.values()]
-                rows.append((f"{kind}, {size} nodes", *map(rate, speeds)))
+                told = [await each.measure(kind, size, arguments.pods) for each in found.values()]
+                rows.append((f"{kind}, {size} nodes", *itertools.chain(*told)))
                 print(*rows[-1], file=sys.stderr)
-        print(table(("workload", *names), rows))
+        titles = ((name, "ms of processor time") for name in names)
+        print(table(("workload", *itertools.chain(*titles)), rows))
 
 
 # Decisions alone
@@ -335,6 +352,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("workload", nargs="*", choices=[*WORKLOADS, []], help="all of them by default")
     parser.add_argument("--kubeconfig", action="append", default=[], type=Path, help="a cluster; can be repeated")
+    parser.add_argument("--process", action="append", default=[], metavar="KUBECONFIG=NAME=PID", help="can be repeated")
     parser.add_argument("--nodes", action="append", type=int, help="how many; can be repeated  [500 and 5000]")
     parser.add_argument("--pods", type=int, default=5_000)
     parser.add_argument("--port", type=int, default=18553, help="for the API server that is started")
