@@ -74,6 +74,11 @@ class NodeRules:
             found |= self.term(term)
         return found
 
+    def selects(self, selector: Obj, row: int) -> bool:
+        """Whether a node selector selects a row."""
+        terms = selector.get("nodeSelectorTerms") or ()
+        return bool(self.remembered(("slice", repr(terms)), lambda: self.any_term(terms))[row])
+
     def term(self, term: Obj) -> Mask:
         """Rows that a node selector term selects."""
         expressions, fields = term.get("matchExpressions") or [], term.get("matchFields") or []

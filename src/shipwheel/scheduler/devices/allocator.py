@@ -217,8 +217,8 @@ class _Search:
         known = self._matches.get(key)
         if known is None:
             known = self._matches[key] = (
-                _selected(device, wish.device_class, f"class {name_of(wish.device_class)}")
-                and _selected(device, {"spec": wish.obj}, f"claim {_key(claim)}")
+                selected(device, wish.device_class, f"class {name_of(wish.device_class)}")
+                and selected(device, {"spec": wish.obj}, f"claim {_key(claim)}")
                 and (not device.spec.get("perDeviceNodeSelection") or self._reach.of(device.obj))
                 and capacity.consumption(device.obj, wish.capacities) is not None
             )
@@ -303,7 +303,7 @@ class _Search:
         return left
 
 
-def _selected(device: Device, holder: Obj, what: str) -> bool:
+def selected(device: Device, holder: Obj, what: str) -> bool:
     """Whether the selectors of a class or request select the device."""
     for index, each in enumerate((holder.get("spec") or {}).get("selectors") or ()):
         try:

@@ -166,6 +166,19 @@ class Ledger:
                 total[name] = total[name] + amount if name in total else amount
         self._consumed[device] = total
 
+    def touched_since(self, epoch: int, seen: int) -> set[str] | None:
+        """The nodes of whose devices some were given or given back since there were `seen` in `touched`, in that epoch;
+        None: it may be all."""
+        if epoch != self.touched_epoch:
+            return None
+        found: set[str] = set()
+        for pool in dict.fromkeys(self.touched[seen:]):
+            nodes = self.slices().nodes_of(pool)
+            if nodes is None:
+                return None
+            found |= nodes
+        return found
+
     def _touch(self, pool: PoolId) -> None:
         if len(self.touched) >= _TOUCHED:
             self.touched = []

@@ -85,18 +85,8 @@ class Memory:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         ledger.in_use()
-        if outcomes.epoch != ledger.touched_epoch:
-            outcomes.forget(slice(None))
-        else:
-            self._look_again(outcomes)
+        nodes = ledger.touched_since(outcomes.epoch, outcomes.seen)
+        rows = slice(None) if nodes is None else [table.rows[node] for node in nodes if node in table.rows]
+        outcomes.forget(rows)
         outcomes.epoch, outcomes.seen = ledger.touched_epoch, len(ledger.touched)
         return outcomes
-
-    def _look_again(self, outcomes: Outcomes) -> None:
-        slices = self._ledger.slices()
-        for pool in dict.fromkeys(self._ledger.touched[outcomes.seen :]):
-            nodes = slices.nodes_of(pool)
-            if nodes is None:
-                outcomes.forget(slice(None))
-                return
-            outcomes.forget([self._table.rows[node] for node in nodes if node in self._table.rows])

@@ -245,7 +245,7 @@ class DynamicResources:
         slices = self._ledger.slices()
         if not slices.anything_for(name) and all(requests_of(claim) for claim in claims):
             return None
-        reach = Reach(name, lambda selector: self._selects(selector, row))
+        reach = Reach(name, lambda selector: self._handle.nodes.selects(selector, row))
         started = time.monotonic()
         try:
             return allocate(
@@ -282,11 +282,6 @@ class DynamicResources:
                 if some(group[1])
             ]
         return groups
-
-    def _selects(self, selector: Obj, row: int) -> bool:
-        terms = selector.get("nodeSelectorTerms") or ()
-        nodes = self._handle.nodes
-        return bool(nodes.remembered(("slice", repr(terms)), lambda: nodes.any_term(terms))[row])
 
     def post_filter(self, cycle: Cycle, diagnosis: Diagnosis, profile: Profile) -> PostFilterResult:
         """Take devices back that are of no use where they are."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from shipwheel.api.meta import Obj, key_of, name_of
+from shipwheel.scheduler.devices.census import Census
 from shipwheel.scheduler.devices.ledger import CLASS_RESOURCE
 from shipwheel.scheduler.events import Action, ClusterEvent, Interest
 from shipwheel.scheduler.framework import MAX_SCORE, Cycle, Handle, Refusal, some
@@ -20,6 +21,36 @@ NATIVE = ("cpu", "memory", "ephemeral-storage")
 DEFAULT_RESOURCES: tuple[Mapping[str, Any], ...] = ({"name": "cpu", "weight": 1}, {"name": "memory", "weight": 1})
 MAX_UTILIZATION = 100
 _RECENT = 10_000
+
+
+class Columns:
+    """What nodes have of a resource, and what of it is taken. Where a node has none itself, devices of the resource's
+    class count, if there is one (KEP-5004)."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._table = handle.table
+        self._ledger = handle.ledger
+        self._census = Census(handle)
+
+    def of(self, resource: str) -> tuple[Floats, Floats] | None:
+        """(there, taken) by row; None: no node has ever had it."""
+        there, taken = self._table.allocatable.get(resource), self._table.requested.get(resource)
+        device_class = self._ledger.class_of(resource) if resource not in NATIVE else None
+        if device_class is None:
+            return None if there is None or taken is None else (there, taken)
+        devices, given = self._census.of(device_class)
+        if there is None or taken is None:
+            return devices, given
+        own = there[: self._table.size]
+        return np.where(own > 0, own, devices), np.where(own > 0, taken[: self._table.size], given)
+
+    def of_devices(self, shape: Shape, resources: Iterable[str]) -> bool:
+        """Whether devices count for a pod: they change without their nodes being touched."""
+        return any(
+            shape.requests.get(each) and self._ledger.class_of(each) is not None
+            for each in resources
+            if each not in NATIVE
+        )
 
 
 class NodeResourcesFit:
@@ -42,6 +73,7 @@ class NodeResourcesFit:
         self._kept = RowCache()
         self._handle = handle
         self._ledger = handle.ledger
+        self._there = Columns(handle)
         self.events = (
             Interest("AssignedPod", Action.DELETE | Action.SCALE_DOWN, self._pod_may_help),
             Interest("DeviceClass", Action.ADD | Action.UPDATE, self._class_may_help),
@@ -131,18 +163,20 @@ class NodeResourcesFit:
 
     def score(self, cycle: Cycle, feasible: Mask) -> Floats:
         there = self._columns(cycle)
+        if self._there.of_devices(cycle.shape, self._weights):
+            return self._score(cycle, there, cycle.rows)
         states = [column for _, _, capacity, used in there for column in (capacity, used)]
         return self._kept.get(cycle.table, cycle.shape, states, lambda rows: self._score(cycle, there, rows))
 
     def _columns(self, cycle: Cycle) -> list[tuple[int, int, Floats, Floats]]:
         """Of each resource that is scored: its weight, what the pod asks for, what nodes have and what is taken."""
-        table, found = cycle.table, []
+        found = []
         for resource, weight in self._weights.items():
             wanted = _scored_request(cycle.shape, resource)
-            capacity = table.allocatable.get(resource)
-            if capacity is not None and (wanted or resource in NATIVE):
-                used = table.nonzero.get(resource, table.requested[resource])
-                found.append((weight, wanted, capacity, used))
+            columns = self._there.of(resource) if wanted or resource in NATIVE else None
+            if columns is not None:
+                capacity, used = columns
+                found.append((weight, wanted, capacity, cycle.table.nonzero.get(resource, used)))
         return found
 
     def _score(self, cycle: Cycle, there: Sequence[tuple[int, int, Floats, Floats]], rows: Rows) -> Floats:
@@ -224,6 +258,7 @@ class NodeResourcesBalancedAllocation:
 
     def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
         self._resources = tuple(each["name"] for each in args.get("resources") or DEFAULT_RESOURCES)
+        self._there = Columns(handle)
         self._kept = RowCache()
 
     def score(self, cycle: Cycle, feasible: Mask) -> Floats | None:
@@ -231,17 +266,19 @@ class NodeResourcesBalancedAllocation:
         if not any(requests.get(resource) for resource in self._resources):
             return None
         there = self._columns(cycle)
+        if self._there.of_devices(cycle.shape, self._resources):
+            return self._score(cycle, there, cycle.rows)
         states = [column for _, capacity, used in there for column in (capacity, used)]
         return self._kept.get(cycle.table, cycle.shape, states, lambda rows: self._score(cycle, there, rows))
 
     def _columns(self, cycle: Cycle) -> list[tuple[int, Floats, Floats]]:
         """Of each resource that counts: what the pod asks for, what nodes have and what is taken."""
-        table, found = cycle.table, []
+        found = []
         for resource in self._resources:
             wanted = cycle.shape.requests.get(resource, 0)
-            capacity = table.allocatable.get(resource)
-            if capacity is not None and (wanted or resource in NATIVE):
-                found.append((wanted, capacity, table.requested[resource]))
+            columns = self._there.of(resource) if wanted or resource in NATIVE else None
+            if columns is not None:
+                found.append((wanted, *columns))
         return found
 
     def _score(self, cycle: Cycle, there: Sequence[tuple[int, Floats, Floats]], rows: Rows) -> Floats:
