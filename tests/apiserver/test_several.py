@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from shipwheel.kinds.flowcontrol.mandatory import EVERYTHING
 from shipwheel.store.etcd import EtcdStore
 from tests.apiserver.world import Asker, World, config_for, running
 
@@ -53,6 +54,9 @@ async def test_two_servers(keys: Path, etcd: EtcdServer) -> None:
             assert await addresses(one) == ["192.0.2.1", "192.0.2.2"]
             await what_one_writes_the_other_reads(one, two)
             await what_both_change_is_changed_by_both(one, two)
+            dora = Asker(second.config("dora"))
+            await by_what_one_is_told_of_flows_both_go(one, dora)
+            await dora.close()
             await two.close()
         assert await addresses(one) == ["192.0.2.1"]
         await one.close()
@@ -65,6 +69,16 @@ async def what_one_writes_the_other_reads(one: Asker, two: Asker) -> None:
         assert (await reader("GET", f"{CONFIG_MAPS}/c{number}")).status == 200
         listed = orjson.loads((await reader("GET", CONFIG_MAPS)).body)
         assert f"c{number}" in [each["metadata"]["name"] for each in listed["items"]]
+
+
+async def by_what_one_is_told_of_flows_both_go(one: Asker, dora: Asker) -> None:
+    path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas"
+    rules = [{"subjects": [{"kind": "User", "user": {"name": "dora"}}], **EVERYTHING}]
+    spec = {"priorityLevelConfiguration": {"name": "workload-low"}, "matchingPrecedence": 50, "rules": rules}
+    made = orjson.loads((await one("POST", path, {"metadata": {"name": "of-dora"}, "spec": spec})).body)
+    async with asyncio.timeout(60):
+        while (await dora("GET", "/version")).header("X-Kubernetes-PF-FlowSchema-UID") != made["metadata"]["uid"]:
+            await asyncio.sleep(0.02)
 
 
 async def what_both_change_is_changed_by_both(one: Asker, two: Asker) -> None:
