@@ -49,6 +49,7 @@ AS_UPSTREAM = (
     b"failed to create typed live object",
     b"list element types are not identical",
     b"does not contain declared merge key",
+    b"resourceVersion should not be set on objects to be created",
 )
 """What upstream, too, answers with a 500 though it is the client's mistake."""
 REMOTE = ("/proxy", "/exec", "/attach", "/portforward", "/log")

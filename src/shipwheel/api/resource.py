@@ -66,6 +66,8 @@ class WriteContext:
     resource: Resource
     subresource: str = ""
     dry_run: bool = False
+    verb: str = "update"
+    """`create`, `update`, `patch` or `delete`."""
 
 
 class Strategy:

@@ -33,6 +33,7 @@ class WriteOptions:
     """What a client may say of a write beside the object itself."""
 
     user: UserInfo
+    verb: str = "update"
     dry_run: bool = False
     field_manager: str = ""
     field_validation: str = "Warn"

@@ -111,7 +111,7 @@ class Registry:
         now = self.clock.now()
         strategy = resource.strategy
         metadata = obj["metadata"]
-        ctx = WriteContext(options.user, now, resource, dry_run=options.dry_run)
+        ctx = WriteContext(options.user, now, resource, dry_run=options.dry_run, verb="create")
         of_version = _names_version(metadata.get("resourceVersion"))
         fill_new_metadata(metadata, now)
         _dedup_owners(metadata, options)
@@ -261,7 +261,7 @@ class Registry:
         namespace, name = entry.namespace, entry.name
         sub = subresource.name if subresource is not None else ""
         strategy = resource.strategy
-        ctx = WriteContext(options.user, now, resource, sub, options.dry_run)
+        ctx = WriteContext(options.user, now, resource, sub, options.dry_run, options.verb)
         match_namespace(resource, metadata, namespace)
         require_name(metadata, name)
         expected_version = metadata.get("resourceVersion")

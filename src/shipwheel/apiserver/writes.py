@@ -43,6 +43,7 @@ from shipwheel.client.httpserver import Request
 
 DELETE_WORKERS = 64
 """How many of a collection's objects are deleted at once."""
+_VERBS = {"CreateOptions": "create", "UpdateOptions": "update", "PatchOptions": "patch", "DeleteOptions": "delete"}
 _VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 
 
@@ -62,6 +63,7 @@ def write_options(request: Request, user: UserInfo, kind: str, **more: Any) -> W
         raise invalid_object("meta.k8s.io", kind, "", errors)
     return WriteOptions(
         user,
+        _VERBS.get(kind, "update"),
         dry_run=bool(dry_run) and kind != "DeleteOptions",
         field_manager=manager or manager_of(request.header("user-agent")),
         field_validation=validation or "Warn",

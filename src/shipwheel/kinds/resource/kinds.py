@@ -17,6 +17,7 @@ from shipwheel.kinds.checks import Errors, check_fixed, check_only
 from shipwheel.kinds.columns import AGE, NAME, dig, text
 from shipwheel.kinds.core.resources import is_extended
 from shipwheel.kinds.declare import STATUS, served
+from shipwheel.kinds.resource.claimauthorization import check_status_writer
 from shipwheel.kinds.resource.claimspec import (
     MAX_CONFIGS,
     check_admin_access,
@@ -98,6 +99,11 @@ class ResourceClaimStrategy(Strategy):
         results, before = (dig(each, "status", "allocation", "devices", "results") or [] for each in (new, old))
         if not any(result.get("adminAccess") for result in before):
             _refuse_admin_access(results, "status.allocation.devices.results", new, server, ctx)
+        if ctx.subresource == "status":
+            errors: Errors = []
+            await check_status_writer(new, old, server, ctx, errors)
+            if errors:
+                raise invalid_object(_GROUP, ctx.resource.kind, new["metadata"]["name"], errors)
         return None
 
 
