@@ -173,10 +173,8 @@ class QueueSet:
         self.pass_time(now)
         claim.arrived = now
         width = claim.width
-        taken = self.seats_in_use + width.seats
-        if not self.waiting and (taken <= self.limit or self._accommodates(width.seats)) and (
-            self.seats_in_use < self.limit or not claim.hand
-        ):  # fmt: skip
+        fits = not self.waiting and self._accommodates(width.seats)
+        if fits and (self.seats_in_use < self.limit or not claim.hand):
             if width.final > self.limit:
                 claim.width = width.within(self.limit)
             self.unqueued[claim] = None
@@ -281,9 +279,7 @@ class QueueSet:
                 if best is None or rank < best:
                     best, chosen = rank, index
         queue = self.queues[chosen]
-        self.progress = Progress(
-            self.r, queue.next_r, min(starts), max(starts), min(discounted), max(discounted)
-        )  # fmt: skip
+        self.progress = Progress(self.r, queue.next_r, min(starts), max(starts), min(discounted), max(discounted))
         return chosen, queue
 
     def _begin(self, claim: Claim, now: float) -> None:

@@ -29,9 +29,7 @@ class Limits:
     upper: int = 0
 
 
-def limits_of(
-    shares: int, lendable: int | None, borrowing: int | None, *, all_shares: float, seats: int
-) -> Limits:  # fmt: skip
+def limits_of(shares: int, lendable: int | None, borrowing: int | None, *, all_shares: float, seats: int) -> Limits:
     """A level's limits: its shares of all, and the percentages that it lends and borrows at most (None: without
     limit)."""
     nominal = math.ceil(seats * shares / all_shares) if all_shares else 0

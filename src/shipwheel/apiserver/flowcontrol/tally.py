@@ -25,7 +25,7 @@ class Tally:
         "watched",
         "watches",
         "wide",
-    )  # fmt: skip
+    )
 
     def __init__(self) -> None:
         self.at_once = 0
