@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _LEASE_NAMESPACE = "kube-node-lease"
 _TAINT_PERIOD = 0.1
+_AT_ONCE = 8
+"""Nodes written at once, upstream's: thousands that seem lost must not keep a busy server from hearing otherwise."""
 _EXCLUDED = "node.kubernetes.io/exclude-disruption"
 
 
@@ -60,6 +62,7 @@ class NodeLifecycleController:
         self._zones: dict[str, ZoneState] = {}
         self._queues: dict[str, TaintQueue] = {}
         self._waiting = asyncio.Event()
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._node_loop = ctx.loop("node_lifecycle_controller", self.reconcile, workers=8, informers=(self._nodes,))
         self._nodes.add_handler(self._node_loop.on_event)
         self._pods.add_handler(self._on_pod)
@@ -124,7 +127,7 @@ class NodeLifecycleController:
         nodes = self._nodes.list()
         self._note_comings_and_goings(nodes)
         ailing = [node for node in nodes if not self._is_well(node)]
-        errors = await asyncio.gather(*(self._judge(node) for node in ailing), return_exceptions=True)
+        errors = await asyncio.gather(*(self._judge_in_turn(node) for node in ailing), return_exceptions=True)
         for node, error in zip(ailing, errors, strict=True):
             if isinstance(error, ApiError | ConnectionFailed):
                 log.error("update health of node %s failed, no pods will be evicted: %s", name_of(node), error)
@@ -176,6 +179,10 @@ class NodeLifecycleController:
         config = self._ctx.config
         grace = config.node_monitor_grace_period if is_known else config.node_startup_grace_period
         return healthy.expired(health, self._ctx.clock.monotonic(), grace)
+
+    async def _judge_in_turn(self, node: Obj) -> None:
+        async with self._turns:
+            await self._judge(node)
 
     async def _judge(self, node: Obj) -> None:
         clock, name = self._ctx.clock, name_of(node)
