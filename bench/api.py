@@ -87,13 +87,13 @@ class Load:
         self._row("idle")
 
     async def create(self, clients: int) -> None:
-        names = iter(range(self.pods))
+        requests = [self.server.request("POST", self.base, body=self._pod(number)) for number in range(self.pods)]
+        numbered = enumerate(requests)
 
         async def client(connection: Connection, latencies: list[float]) -> None:
-            for number in names:
+            for number, request in numbered:
                 if number % (self.pods // ROUNDS) == 0:
                     marks.append(time.perf_counter())
-                request = self.server.request("POST", self.base, body=self._pod(number))
                 begin = time.perf_counter()
                 _expect(await connection.ask(request), 201)
                 latencies.append(time.perf_counter() - begin)

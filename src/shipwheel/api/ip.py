@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -19,6 +20,7 @@ _LEADING_ZEROS = re.compile(r"(?<![0-9A-Fa-f])0+(?=[0-9A-Fa-f])")
 _PREFIX_LENGTH = re.compile("[0-9]{1,4}").fullmatch
 
 
+@lru_cache(maxsize=1024)
 def parse_ip(text: str) -> Address | None:
     """Read an address, leading zeros and all; None when it is none. Zones (`%eth0`) are refused."""
     if "%" in text:

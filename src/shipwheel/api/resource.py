@@ -416,9 +416,10 @@ class Server(Protocol):
         user: UserInfo,
         dry_run: bool = False,
         subresource: str = "",
-    ) -> Obj:
+    ) -> str:
         """Read, let `change` alter the object (None: leave it), write, and repeat when somebody else was
-        faster. Validation is the strategy's for an update (or for that of `subresource`); no admission."""
+        faster; returns the resource version. Validation is the strategy's for an update (or for that of
+        `subresource`); no admission."""
 
     async def delete(
         self,

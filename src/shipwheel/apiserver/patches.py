@@ -60,7 +60,8 @@ class Patcher:
         if not isinstance(new, dict):
             raise bad_request("the patched object is no object any more")
         if self._media == STRATEGIC_PATCH:  # says nothing of the kind
-            self._check_types(new)
+            if not all(isinstance(new.get(name), str | None) for name in ("kind", "apiVersion")):
+                raise self.explain("")
             return {**new, "kind": self._gvk.kind, "apiVersion": str(self._gvk.group_version)}
         try:
             (check_custom_kind if self._custom else check_kind)(new, self._gvk)
@@ -70,13 +71,12 @@ class Patcher:
             raise self.explain(error.message.removeprefix(cannot_handle(new.get("kind"), self._gvk))) from None
         return new
 
-    def _check_types(self, new: Obj) -> None:
-        if complaint := why_not_restored(self._schema, new):
-            raise self.explain(complaint)
-
     def explain(self, why: str) -> ApiError:
-        """422: what the patch made cannot be decoded."""
-        shown = show(self._patch) if self._media == STRATEGIC_PATCH else orjson.dumps(self._made).decode()
+        """422: what the patch made cannot be decoded; `why` in the words of the decoder of JSON."""
+        if self._media == STRATEGIC_PATCH:
+            shown, why = show(self._patch), why_not_restored(self._schema, self._made) or why
+        else:
+            shown = orjson.dumps(self._made).decode()
         return invalid_object("", "", "", [invalid("patch", shown, why)])
 
     def _read(self) -> Any:

@@ -6,8 +6,8 @@ The verb is what authorization, flow control, audit and metrics speak of: `get`,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from shipwheel.client.httpserver import Request
@@ -16,8 +16,7 @@ _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH
 _NAMESPACE_SUBRESOURCES = {"status", "finalize"}
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
+class RequestInfo(NamedTuple):
     """`rest` is the path after a subresource, not decoded: `/metrics` of `pods/x/proxy/metrics`."""
 
     verb: str
@@ -34,16 +33,17 @@ class RequestInfo:
 
 @lru_cache(maxsize=4096)
 def _parse(method: str, raw_path: str, is_watch: bool) -> RequestInfo:
-    path = unquote(raw_path)
-    other = RequestInfo(verb=method.lower(), path=path)
     raw_parts = raw_path.strip("/").split("/")
-    parts = [unquote(part) for part in raw_parts]
+    if "%" in raw_path:
+        path, parts = unquote(raw_path), [unquote(part) for part in raw_parts]
+    else:
+        path, parts = raw_path, raw_parts
     if parts[0] == "api" and len(parts) >= 3:
         group, version, parts = "", parts[1], parts[2:]
     elif parts[0] == "apis" and len(parts) >= 4:
         group, version, parts = parts[1], parts[2], parts[3:]
     else:
-        return other
+        return RequestInfo(verb=method.lower(), path=path)
     verb = _VERBS.get(method, "")
     if parts[0] == "watch" and len(parts) > 1:
         # The deprecated form of ?watch=true.
@@ -56,7 +56,7 @@ def _parse(method: str, raw_path: str, is_watch: bool) -> RequestInfo:
     resource = parts[0]
     name = parts[1] if len(parts) > 1 else ""
     subresource = parts[2] if len(parts) > 2 else ""
-    rest = "/".join(["", *raw_parts[len(raw_parts) - len(parts) + 3 :]])
+    rest = "/".join(["", *raw_parts[len(raw_parts) - len(parts) + 3 :]]) if len(parts) > 3 else ""
     if raw_path.endswith("/"):
         rest += "/"
     if not name:

@@ -243,6 +243,8 @@ class ApiServer:
 
     def peek_all(self, resource: GroupResource, namespace: str = "") -> list[Obj]:
         cache = self.cache.of(self._known(resource))
+        if not cache.keys:
+            return []
         low, high = cache.span(namespace)
         return [cache.entries[key].peek() for key in cache.keys[low:high]]
 
@@ -263,7 +265,7 @@ class ApiServer:
         user: UserInfo,
         dry_run: bool = False,
         subresource: str = "",
-    ) -> Obj:
+    ) -> str:
         known = self._known(resource)
         options = WriteOptions(
             user, dry_run=dry_run, field_manager=user.name.rpartition(":")[2], field_validation="Ignore"
@@ -278,7 +280,7 @@ class ApiServer:
         written = await self.registry.update(
             known, known.storage, namespace, name, produce, options, subresource=sub, admit=False
         )
-        return written.entry.decode()
+        return str(written.entry.revision)
 
     async def delete(
         self,

@@ -9,7 +9,7 @@ KEP-555; the behaviour is that of apimachinery's `managedfields`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -209,6 +209,22 @@ def _tracked(obj: Obj) -> Obj:
     return result
 
 
+def _differing(old: Obj, new: Obj) -> tuple[Obj, Obj]:
+    """Both without what nobody owns, and without what they have in common: most writes change little."""
+    before, after = _unlike(old, new, _NOT_OWNED)
+    if "metadata" in before and "metadata" in after:
+        was, now = _unlike(before.pop("metadata"), after.pop("metadata"), _META_NOT_OWNED)
+        if was or now:
+            before["metadata"], after["metadata"] = was, now
+    return before, after
+
+
+def _unlike(old: Obj, new: Obj, aside: Collection[str]) -> tuple[Obj, Obj]:
+    changed = [name for name, value in new.items() if not (name in old and old[name] == value) and name not in aside]
+    gone = [name for name in old if name not in new and name not in aside]
+    return {name: old[name] for name in (*changed, *gone) if name in old}, {name: new[name] for name in changed}
+
+
 class _Versions:
     """The versions an object is served in. Fields are judged in the version that their owner names them in."""
 
@@ -262,7 +278,7 @@ class _Changes:
         kind = self._versions.kind_at(version, self._new)
         if old is None or new is None or kind is None:
             return None
-        changed, removed = kind.compare(_tracked(old), _tracked(new))
+        changed, removed = kind.compare(*_differing(old, new))
         return self._reset(changed or {}), self._reset(removed or {})
 
 
@@ -306,9 +322,16 @@ def _reconcile(managers: Managers, versions: _Versions, sample: Obj) -> Managers
     for manager, owned in managers.items():
         kind = versions.kind_at(owned.api_version, sample)
         if kind is not None:
-            fields = kind.reconcile(owned.fields)
-            result[manager] = owned if fields is owned.fields else replace(owned, fields=fields)
+            fields = _reconciled(owned.fields, kind)
+            result[manager] = owned if fields is None else replace(owned, fields=fields)
     return result
+
+
+@remembered
+def _reconciled(fields: Fields, kind: MergeType) -> Fields | None:
+    """None where nothing changes, which is nearly always."""
+    reconciled = kind.reconcile(fields)
+    return None if reconciled is fields else reconciled
 
 
 def _credit(managers: Managers, manager: Manager, changed: Fields, api_version: str, now: datetime) -> Managers:

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from shipwheel.api.errors import ApiError, bad_request
 from shipwheel.api.meta import Obj
 from shipwheel.api.patch.values import clone, json_type, same, show
@@ -118,14 +120,19 @@ def _named(key: str, directive: str) -> str:
 
 def _plain(value: Any) -> Any:
     """A value for a place where there was none: without nulls and without what directives are about."""
+    text = orjson.dumps(value)
+    return _stripped(value) if b"null" in text or _DIRECTIVE.encode() in text else value
+
+
+def _stripped(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            key: _plain(each)
+            key: _stripped(each)
             for key, each in value.items()
             if each is not None and not (isinstance(each, dict) and _DIRECTIVE in each)
         }
     if isinstance(value, list):
-        return [_plain(each) for each in value if not (isinstance(each, dict) and _DIRECTIVE in each)]
+        return [_stripped(each) for each in value if not (isinstance(each, dict) and _DIRECTIVE in each)]
     return value
 
 

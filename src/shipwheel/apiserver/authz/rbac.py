@@ -6,7 +6,7 @@ or binding changes, so that nearly every decision is one look into a dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from shipwheel.api.meta import GroupResource, Obj
@@ -19,7 +19,8 @@ _CLUSTER_ROLES = GroupResource(GROUP, "clusterroles")
 _ROLE_BINDINGS = GroupResource(GROUP, "rolebindings")
 _CLUSTER_ROLE_BINDINGS = GroupResource(GROUP, "clusterrolebindings")
 RBAC_KINDS = (_ROLES, _CLUSTER_ROLES, _ROLE_BINDINGS, _CLUSTER_ROLE_BINDINGS)
-_REMEMBERED = 50_000
+_NO_OPINION = Decision(False)
+_REMEMBERED = 10_000
 _SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
@@ -35,34 +36,41 @@ class Grant:
 class RbacAuthorizer:
     def __init__(self, cache: WatchCache) -> None:
         self._cache = cache
-        self._decisions: dict[tuple[object, ...], Decision] = {}
+        self._answers: dict[tuple[object, ...], list[tuple[Sequence[str], Decision]]] = {}
+        """Decisions by all of a question but the object's name; each with the names it is for (none: any)."""
         self._grants: dict[tuple[str, tuple[str, ...]], list[Grant]] = {}
         cache.on_change(self._changed)
 
     def _changed(self, cache: ResourceCache, change: Change) -> None:
         if cache.resource.group == GROUP:
-            self._decisions.clear()
+            self._answers.clear()
             self._grants.clear()
 
     def authorize(self, ask: Attributes) -> Decision:
         key = (
             ask.user.name, ask.user.groups, ask.verb, ask.group, ask.resource, ask.subresource, ask.namespace,
-            ask.name, ask.path if not ask.is_resource else "",
+            ask.path if not ask.is_resource else "",
         )  # fmt: skip
-        known = self._decisions.get(key)
-        if known is None:
-            if len(self._decisions) > _REMEMBERED:
-                self._decisions.clear()
-            known = self._decisions[key] = self._decide(ask)
-        return known
+        answers = self._answers.get(key)
+        if answers is None:
+            if len(self._answers) > _REMEMBERED:
+                self._answers.clear()
+            answers = self._answers[key] = list(self._decide(ask))
+        for names, decision in answers:
+            if not names or ask.name in names:
+                return decision
+        return _NO_OPINION
 
-    def _decide(self, ask: Attributes) -> Decision:
+    def _decide(self, ask: Attributes) -> Iterator[tuple[Sequence[str], Decision]]:
+        """Up to the first that is for any name."""
         for grant in self.grants(ask.user):
             if grant.namespace and grant.namespace != ask.namespace:
                 continue
-            if allows(grant.rule, ask):
-                return Decision(True, f"RBAC: allowed by {grant.because}")
-        return Decision(False)
+            if covers(grant.rule, ask):
+                names = (grant.rule.get("resourceNames") or ()) if ask.is_resource else ()
+                yield names, Decision(True, f"RBAC: allowed by {grant.because}")
+                if not names:
+                    return
 
     def grants(self, user: UserInfo) -> list[Grant]:
         """Every rule the user has, through whatever binding."""
@@ -150,6 +158,12 @@ def _show(subject: Obj) -> str:
 
 def allows(rule: Obj, ask: Attributes) -> bool:
     """Whether one rule covers what is asked."""
+    names = rule.get("resourceNames") if ask.is_resource else None
+    return covers(rule, ask) and (not names or ask.name in names)
+
+
+def covers(rule: Obj, ask: Attributes) -> bool:
+    """The same, whatever the object's name."""
     verbs = rule.get("verbs") or ()
     if "*" not in verbs and ask.verb not in verbs:
         return False
@@ -158,10 +172,7 @@ def allows(rule: Obj, ask: Attributes) -> bool:
     groups = rule.get("apiGroups") or ()
     if "*" not in groups and ask.group not in groups:
         return False
-    if not _resource_matches(rule.get("resources") or (), ask.resource, ask.subresource):
-        return False
-    names = rule.get("resourceNames")
-    return not names or ask.name in names
+    return _resource_matches(rule.get("resources") or (), ask.resource, ask.subresource)
 
 
 def _path_matches(pattern: str, path: str) -> bool:

@@ -278,7 +278,9 @@ async def evict(server: Server, call: Call) -> Obj:
         if not pinned:
             await _take_from_budget(server, call, budget_name, dry_run)
     try:
-        await _mark_and_delete(server, call, _at_version(options, pod) if pinned else options, dry_run)
+        await _mark_and_delete(
+            server, call, _at_version(options, pod["metadata"]["resourceVersion"]) if pinned else options, dry_run
+        )
     except ApiError as error:
         if error.code == 409 and pinned and not _wants_version(options):
             raise _still_processing(budget_name) from None
@@ -297,7 +299,9 @@ async def _delete_if_unguarded(server: Server, call: Call, options: Obj, dry_run
             return pod, False
         pinned = not ended and not _wants_version(options)
         try:
-            await _mark_and_delete(server, call, _at_version(options, pod) if pinned else options, dry_run)
+            await _mark_and_delete(
+                server, call, _at_version(options, pod["metadata"]["resourceVersion"]) if pinned else options, dry_run
+            )
         except ApiError as error:
             if error.code != 409 or attempt == attempts:
                 raise
@@ -409,12 +413,9 @@ def _wants_version(options: Obj) -> bool:
     return (options.get("preconditions") or {}).get("resourceVersion") is not None
 
 
-def _at_version(options: Obj, pod: Obj) -> Obj:
-    """The options with the precondition that the pod is still as it was read."""
-    preconditions = {
-        **(options.get("preconditions") or {}),
-        "resourceVersion": pod["metadata"]["resourceVersion"],
-    }
+def _at_version(options: Obj, version: str) -> Obj:
+    """The options with the precondition that the pod is still of this resource version."""
+    preconditions = {**(options.get("preconditions") or {}), "resourceVersion": version}
     return {**options, "preconditions": preconditions}
 
 
