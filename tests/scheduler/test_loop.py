@@ -396,6 +396,28 @@ async def test_a_claim_is_provisioned_for_the_node() -> None:
         await world.until(lambda: world.where("a") == "one")
 
 
+async def test_a_provisioner_that_gives_up_is_asked_again() -> None:
+    made = {**WAITING, "provisioner": "example.com/disks"}
+    async with running(
+        (r.NODES, node("one")), (r.STORAGE_CLASSES, made), (r.PERSISTENT_VOLUME_CLAIMS, CLAIM), (r.PODS, using("a"))
+    ) as world:
+
+        def annotations() -> dict[str, str]:
+            claim = world.api.get(r.PERSISTENT_VOLUME_CLAIMS, "data", "default") or {"metadata": {}}
+            return claim["metadata"].get("annotations") or {}
+
+        await world.until(lambda: annotations().get(SELECTED_NODE) == "one")
+        world.api.change(
+            r.PERSISTENT_VOLUME_CLAIMS, "data", "default", lambda claim: claim["metadata"]["annotations"].clear()
+        )
+        await world.until(lambda: annotations().get(SELECTED_NODE) == "one")
+        world.api.create(r.PERSISTENT_VOLUMES, volume("new", "one"))
+        bind_claim(world, "new")
+        await world.until(lambda: world.where("a") == "one")
+        told = 'binding volumes: provisioning failed for PVC "data"'
+        await world.until(lambda: any(told in each for each in world.events("FailedScheduling")))
+
+
 @pytest.mark.parametrize(
     ("objects", "reason"),
     [

@@ -369,6 +369,7 @@ class VolumeBinding:
                 "spec": {"claimRef": reference},
             }
             await client.patch(PERSISTENT_VOLUMES, name_of(volume), "", patch)
+        asked = []
         for claim in plan.provision:
             patch = {
                 "metadata": {
@@ -376,10 +377,10 @@ class VolumeBinding:
                     "resourceVersion": claim["metadata"].get("resourceVersion"),
                 }
             }
-            await client.patch(PERSISTENT_VOLUME_CLAIMS, name_of(claim), namespace_of(claim), patch)
+            asked.append(await client.patch(PERSISTENT_VOLUME_CLAIMS, name_of(claim), namespace_of(claim), patch))
         try:
             async with asyncio.timeout(self._timeout):
-                await self._until_bound([*(claim for claim, _ in plan.bind), *plan.provision])
+                await self._until_bound([*(claim for claim, _ in plan.bind), *asked])
         except TimeoutError as error:
             raise PluginError("binding volumes: context deadline exceeded") from error
 
@@ -393,11 +394,21 @@ class VolumeBinding:
                     raise PluginError(f'binding volumes: persistentvolumeclaim "{name_of(claim)}" not found')
                 if _is_bound(current):
                     break
+                if _is_given_up(current, claim):
+                    raise PluginError(f'binding volumes: provisioning failed for PVC "{name_of(claim)}"')
                 await client.clock.sleep(_POLL_SECONDS)
 
 
 def _is_bound(claim: Obj) -> bool:
     return bool(claim["spec"].get("volumeName")) and BIND_COMPLETED in (claim["metadata"].get("annotations") or {})
+
+
+def _is_given_up(claim: Obj, asked: Obj) -> bool:
+    """Whether a provisioner that was asked for a volume on a node wants another to be chosen: it takes the node away
+    again. What is known of the claim may be older than our asking."""
+    wanted, current = ((each["metadata"].get("annotations") or {}).get(SELECTED_NODE) for each in (asked, claim))
+    seen, written = (int(each["metadata"].get("resourceVersion") or 0) for each in (claim, asked))
+    return wanted is not None and current != wanted and seen > written
 
 
 def _belongs_to(claim: Obj, pod: Obj) -> bool:
