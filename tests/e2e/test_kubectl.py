@@ -205,7 +205,8 @@ def test_port_forward(kubectl: In) -> None:
 def test_expose_label_annotate_edit(kubectl: In) -> None:
     kubectl.apply(deployment("a", replicas=1))
     assert kubectl("expose", "deployment/a", "--port=80") == "service/a exposed\n"
-    wait_for(lambda: kubectl.get("endpoints", "a").get("subsets"))
+    # The controller may not have made them yet.
+    wait_for(lambda: kubectl("get", "endpoints", "a", "--ignore-not-found", "-o", "jsonpath={.subsets}"))
     kubectl("label", "deployment/a", "tier=front")
     kubectl("annotate", "deployment/a", "note=hello")
     assert kubectl("get", "deployment", "-l", "tier=front", "-o", "name") == "deployment.apps/a\n"
