@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -189,16 +189,18 @@ async def test_an_external_name_brings_its_addresses(other: OtherResolver) -> No
         assert await ask("again") == ["db.default.svc.cluster.local.", "10.244.0.1"]
 
 
-async def test_no_resolver_that_answers(unused_udp_port_factory: Callable[[], int]) -> None:
-    dead = Resolver("127.0.0.1", unused_udp_port_factory())
-    async with running(a_responder(View(), dead)) as port:
+DEAD = Resolver("127.0.0.1", 1)
+"""Nobody listens there, nor is it a port that the kernel may give to the server under test or to its questions."""
+
+
+async def test_no_resolver_that_answers() -> None:
+    async with running(a_responder(View(), DEAD)) as port:
         answer = await by_udp(port, DNSRecord.question("example.com", "A"))
         assert answer.header.rcode == RCODE.SERVFAIL
 
 
-async def test_the_next_resolver_is_asked(other: OtherResolver, unused_udp_port_factory: Callable[[], int]) -> None:
-    dead = Resolver("127.0.0.1", unused_udp_port_factory())
-    async with running(a_responder(View(), dead, Resolver("127.0.0.1", other.port))) as port:
+async def test_the_next_resolver_is_asked(other: OtherResolver) -> None:
+    async with running(a_responder(View(), DEAD, Resolver("127.0.0.1", other.port))) as port:
         assert addresses(await by_udp(port, DNSRecord.question("example.com", "A"))) == ["192.0.2.80"]
 
 
